@@ -1,0 +1,61 @@
+# Every target is one line over the command `sppnet`; see README.md.
+PYTHON ?= python3
+VENV ?= .venv
+# Another pip index to look for packages in, for example one that offers torch without CUDA.
+EXTRA_INDEX ?=
+DATASET ?=
+VOC_ROOT ?= datasets/VOCdevkit
+BACKBONE ?=
+WEIGHTS ?=
+PRESET ?= default
+RUN ?=
+JOBS ?= -1
+LIMIT ?= 0
+# More flags for the command, for example ARGS="--set features.scales=[688]".
+ARGS ?=
+
+bin := $(VENV)/bin
+data := --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --preset "$(PRESET)" --limit $(LIMIT)
+run := $(data) --backbone "$(BACKBONE)" --run "$(RUN)"
+
+.PHONY: setup detect eval proposals train test lint bench clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@echo "make detect | eval | proposals | train | test | lint | bench | setup    (see README.md)"
+
+setup: $(VENV)/.installed
+
+# The stamp is written last: an interrupted set-up is done again, from pip's own cache.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --quiet --disable-pip-version-check $(if $(EXTRA_INDEX),--extra-index-url "$(EXTRA_INDEX)") -e '.[dev]'
+	touch $@
+
+detect: setup
+	$(bin)/sppnet detect $(run) --weights "$(WEIGHTS)" --jobs $(JOBS) $(ARGS)
+
+eval: setup
+	$(bin)/sppnet eval $(run) $(ARGS)
+
+proposals: setup
+	$(bin)/sppnet proposals $(data) --jobs $(JOBS) $(ARGS)
+
+train: setup
+	$(bin)/sppnet train $(run) --weights "$(WEIGHTS)" --jobs $(JOBS) $(ARGS)
+
+test: setup
+	$(bin)/python -m pytest
+
+lint: setup
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+bench: setup
+	$(bin)/sppnet bench $(run) --weights "$(WEIGHTS)" $(ARGS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,112 @@
+"""What the readers of all formats share: path checks, box checks, and collecting examples."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+
+from data.types import Example, FloatArray, InputError
+
+logger = logging.getLogger(__name__)
+
+OnError = Literal["raise", "skip"]
+
+
+def inside(folder: Path, relative: str, source: Path) -> Path:
+    """``folder / relative``, where ``relative`` was read from the file ``source`` and must not lead out.
+
+    Raises:
+        InputError: ``relative`` is absolute, empty, or has a ``..`` part.
+    """
+    parts = PurePosixPath(relative.replace("\\", "/"))
+    if not parts.parts or parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+        raise InputError(f"{source}: {relative!r} leads out of its folder; use a name inside {folder}")
+    return folder / parts
+
+
+def read_ids(path: Path) -> list[str]:
+    """The image ids of a list file: the first word of each line that has one.
+
+    Raises:
+        InputError: the file cannot be read, lists nothing, or lists an id twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the list of images cannot be read ({error}); check the path") from error
+    ids = [line.split()[0] for line in lines if line.strip()]
+    if not ids:
+        raise InputError(f"{path}: lists no images; put one image id on each line")
+    image_id, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{path}: lists the image {image_id} {count} times; keep one of the lines")
+    return ids
+
+
+def clip_boxes(
+    boxes: FloatArray, width: int, height: int, names: Sequence[str], source: str
+) -> tuple[FloatArray, int]:
+    """Clips boxes to the image.
+
+    Args:
+        boxes: float32 (N, 4), xyxy, 0-based pixel edges, right and bottom exclusive.
+        width: of the image, pixels.
+        height: of the image, pixels.
+        names: N words for the objects, for error messages.
+        source: what an error calls the file.
+
+    Returns:
+        The clipped boxes, and how many of them reached over the border.
+
+    Raises:
+        InputError: a box lies wholly outside of the image.
+    """
+    clipped = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+    empty = np.flatnonzero((clipped[:, 2] <= clipped[:, 0]) | (clipped[:, 3] <= clipped[:, 1]))
+    if len(empty):
+        index = int(empty[0])
+        box = ", ".join(f"{edge:g}" for edge in boxes[index])
+        raise InputError(
+            f"{source}: object {index + 1} ({names[index]}) has the box edges ({box}), which lie outside "
+            f"of the {width}x{height} image; correct or remove the object"
+        )
+    return clipped, int((clipped != boxes).any(axis=1).sum())
+
+
+def gather(
+    ids: Iterable[str], read: Callable[[str], tuple[Example, int]], on_error: OnError, source: str
+) -> tuple[Example, ...]:
+    """Reads every example; logs once how many boxes were clipped and how many images were skipped.
+
+    Args:
+        ids: in the order of the result.
+        read: makes one example, and counts its clipped boxes.
+        on_error: ``"raise"`` the first `InputError`, or ``"skip"`` such images and count them.
+        source: what messages call the data set.
+
+    Raises:
+        InputError: from ``read``; with ``"skip"``, when no image is left.
+    """
+    examples: list[Example] = []
+    clipped = 0
+    errors: list[InputError] = []
+    for image_id in ids:
+        try:
+            example, over_border = read(image_id)
+        except InputError as error:
+            if on_error == "raise":
+                raise
+            errors.append(error)
+        else:
+            examples.append(example)
+            clipped += over_border
+    if errors and not examples:
+        raise InputError(f"{source}: all {len(errors)} images are unusable; the first: {errors[0]}")
+    if errors:
+        logger.warning("%s: skipped %d images; the first: %s", source, len(errors), errors[0])
+    if clipped:
+        logger.warning("%s: clipped %d boxes that reach over the image border", source, clipped)
+    return tuple(examples)

@@ -1,0 +1,95 @@
+"""ILSVRC DET layout: reader."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from data.examples import OnError, gather, inside, read_ids
+from data.images import image_size
+from data.types import Dataset, Example, InputError
+from data.xml import Annotation, make_example, read_annotation
+
+# Where the devkit, unpacked beside or into the data, keeps the table of synsets.
+_NAME_MAPS = ("map_det.txt", "devkit/data/map_det.txt", "data/map_det.txt")
+
+
+def load_ilsvrc_det(
+    root: Path, split: str, name_map: Path | None = None, on_error: OnError = "raise"
+) -> Dataset:
+    """Reads one split of the ILSVRC object detection task (DET, layout of 2015 and later).
+
+    ``root`` (or ``root/ILSVRC``) holds ``ImageSets/DET/<split>.txt`` (``<id> <number>`` a line; ids have
+    folders), ``Data/DET/<split>/<id>.JPEG`` and ``Annotations/DET/<split>/<id>.xml``. Where ``train.txt`` is
+    missing, the images of ``train_1.txt`` to ``train_200.txt`` are taken together: positive, partial and
+    negative ones.
+
+    Boxes: the devkit calls them "PASCAL VOC format", but ImageNet's published annotations hold minima of 0
+    and maxima of width-1 (500 wide: xmax 499), and a count from 1 has no 0. So pixels are numbered from 0
+    here, the last one included: the edges are (xmin, ymin, xmax+1, ymax+1), clipped to the image.
+
+    Missing annotations: "images without any annotated objects may not have a corresponding xml file" (devkit
+    readme, training data), so such an image has no objects. In ``val``, which is fully annotated, a missing
+    file is an error; ``test`` has none.
+
+    Args:
+        root: the folder of the data.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        name_map: the devkit's ``data/map_det.txt`` (``<synset> <index> <name>`` a line). Default:
+            ``map_det.txt``, ``devkit/data/map_det.txt`` or ``data/map_det.txt`` in the folder.
+        on_error: ``"raise"``, or ``"skip"`` images with a bad or missing file, counted in a logged warning.
+
+    Returns:
+        The data set; its classes are the names in the order of their indices.
+
+    Raises:
+        InputError: a file is missing or malformed, a synset is unknown, or a box is not inside of its image.
+    """
+    folder = Path(root) / "ILSVRC" if (Path(root) / "ILSVRC").is_dir() else Path(root)
+    if not (folder / "ImageSets" / "DET").is_dir():
+        raise InputError(f"{folder}: has no ImageSets/DET; give the folder that holds ImageSets and Data")
+    synsets = _read_name_map(name_map or _find_name_map(folder))
+    labels = {synset: label for label, synset in enumerate(synsets)}
+    lists = folder / "ImageSets" / "DET"
+
+    def read(image_id: str) -> tuple[Example, int]:
+        image = inside(folder / "Data" / "DET" / split, f"{image_id}.JPEG", lists)
+        if not image.is_file():
+            raise InputError(f"{image}: the image of a listed id is missing; add it or unlist the id")
+        path = inside(folder / "Annotations" / "DET" / split, f"{image_id}.xml", lists)
+        if split == "val" or path.exists():
+            annotation = read_annotation(path)
+        else:
+            annotation = Annotation(path, image.name, image_size(image), ())
+        return make_example(annotation, image_id, image, labels, first_pixel=0)
+
+    examples = gather(_read_lists(lists, split), read, on_error, f"ILSVRC DET {split}")
+    return Dataset("ILSVRC-DET", split, tuple(synsets.values()), examples)
+
+
+def _read_lists(folder: Path, split: str) -> Iterable[str]:
+    whole = folder / f"{split}.txt"
+    parts = [path for path in folder.glob(f"{split}_*.txt") if path.stem.removeprefix(f"{split}_").isdigit()]
+    if whole.is_file() or not parts:
+        return read_ids(whole)
+    parts.sort(key=lambda path: int(path.stem.removeprefix(f"{split}_")))
+    # An image is listed once for each synset it was checked for; a dict keeps the first of each, in order.
+    return dict.fromkeys(image_id for path in parts for image_id in read_ids(path))
+
+
+def _find_name_map(folder: Path) -> Path:
+    for name in _NAME_MAPS:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder}: has no devkit/data/map_det.txt; copy it there from the ILSVRC devkit")
+
+
+def _read_name_map(path: Path) -> dict[str, str]:
+    """Synset to class name, in the order of the table's indices."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [line.split(maxsplit=2) for line in lines if line.strip()]
+        table = {synset: (int(index), name.strip()) for synset, index, name in rows}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a table of '<synset> <index> <name>' lines ({error})") from error
+    if not rows or len(table) < len(rows) or len({name for _, name in table.values()}) < len(rows):
+        raise InputError(f"{path}: must hold each synset and each name once")
+    return {synset: name for synset, (_, name) in sorted(table.items(), key=lambda item: item[1])}

@@ -1,0 +1,45 @@
+"""Data sets by name."""
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from data.coco import load_coco
+from data.ilsvrc import load_ilsvrc_det
+from data.sample import make_sample
+from data.types import Dataset, InputError
+from data.voc import load_voc
+
+DATASETS = ("voc2007", "voc2012", "sample")
+
+
+def open_dataset(name: str, split: str, voc_root: Path | None, sample_root: Path) -> Dataset:
+    """Opens one split of a data set.
+
+    Args:
+        name: ``"voc2007"`` or ``"voc2012"`` in ``voc_root``; ``"sample"``; ``"coco:<json>:<images>"``, in
+            which ``{split}`` stands for the split; ``"ilsvrc:<folder>"``; or a folder in VOC's layout.
+        split: for example ``"train"``.
+        voc_root: the VOC devkit folder, None if there is none.
+        sample_root: where the built-in sample is, or is made.
+
+    Raises:
+        InputError: no such name, or the data set cannot be read.
+    """
+    if name == "sample":
+        return load_voc(make_sample(sample_root), split)
+    if name in ("voc2007", "voc2012"):
+        if voc_root is None:
+            raise InputError(f"{name} needs a VOC devkit: set VOC_ROOT or run 'sppnet data download voc2007'")
+        return load_voc(voc_root, split, year=name.removeprefix("voc"))
+    kind, *paths = name.replace("{split}", split).split(":")
+    if kind == "coco" and len(paths) == 2:
+        return load_coco(Path(paths[0]), Path(paths[1]), split)
+    if kind == "ilsvrc" and len(paths) == 1:
+        return load_ilsvrc_det(Path(paths[0]), split)
+    if Path(name).is_dir():
+        return load_voc(Path(name), split)
+    nearest = get_close_matches(name, DATASETS, 1)
+    raise InputError(
+        f"no data set {name!r}{f'; did you mean {nearest[0]!r}?' if nearest else ''} Give one of "
+        f"{', '.join(DATASETS)}, a folder in VOC's layout, coco:<json>:<images>, or ilsvrc:<folder>"
+    )

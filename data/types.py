@@ -1,0 +1,89 @@
+"""The types that pass between the rooms: examples, data sets, detections."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+Image = NDArray[np.uint8]
+
+
+class InputError(ValueError):
+    """Bad input from outside: the message names the file, what is wrong, and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One annotated image.
+
+    Attributes:
+        image_id: the id in the data set's lists, for example ``"000017"``.
+        path: the image file.
+        width, height: pixels, as the annotation states them.
+        boxes: float32 (N, 4) ground truth, xyxy, 0-based pixel edges, right and bottom exclusive.
+        labels: int64 (N,) indices into the data set's ``classes``.
+        difficult: bool (N,) objects that scoring ignores.
+        truncated: bool (N,) objects that the image border or an occluder cuts.
+    """
+
+    image_id: str
+    path: Path
+    width: int
+    height: int
+    boxes: FloatArray
+    labels: IntArray
+    difficult: BoolArray
+    truncated: BoolArray
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset(Sequence[Example]):
+    """A sequence of examples of one split, the same type from VOC, COCO, ILSVRC and the built-in sample.
+
+    Attributes:
+        name: what to call it in figures, for example ``"VOC2007"``.
+        split: for example ``"train"``.
+        classes: class names; a label is an index into them.
+        examples: in the order of the split's list.
+    """
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+    examples: tuple[Example, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
+        return self.examples[index]
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.examples)
+
+    def head(self, limit: int | None) -> "Dataset":
+        """The first ``limit`` examples (all of them for ``None``)."""
+        return Dataset(self.name, self.split, self.classes, self.examples[:limit])
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What a detector found in one image, best first within a class.
+
+    Attributes:
+        boxes: float32 (N, 4), xyxy, 0-based pixel edges, right and bottom exclusive.
+        scores: float32 (N,), higher is surer; not probabilities.
+        labels: int64 (N,) indices into the detector's classes.
+    """
+
+    boxes: FloatArray
+    scores: FloatArray
+    labels: IntArray
+
+    def __len__(self) -> int:
+        return len(self.scores)
