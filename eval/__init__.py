@@ -1,0 +1,23 @@
+"""Detections + ground truth → figures, tables, plots; knows no networks."""
+
+from eval.coco import coco_metrics
+from eval.detections import read_voc_detections, write_coco_results, write_voc_detections
+from eval.draw import draw_detections
+from eval.report import class_table, metrics_dict, plot_precision_recall, write_metrics
+from eval.voc import ClassResult, VOCResult, evaluate_voc, iou_matrix
+
+__all__ = [
+    "ClassResult",
+    "VOCResult",
+    "class_table",
+    "coco_metrics",
+    "draw_detections",
+    "evaluate_voc",
+    "iou_matrix",
+    "metrics_dict",
+    "plot_precision_recall",
+    "read_voc_detections",
+    "write_coco_results",
+    "write_metrics",
+    "write_voc_detections",
+]

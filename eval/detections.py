@@ -1,0 +1,215 @@
+"""Detections on disk: the VOC devkit's text files and COCO's results JSON."""
+
+import json
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.files import atomic_path
+from data.types import Detections, InputError
+
+# Nine significant digits give back any float32 exactly, and a coordinate below 100,000 to 1e-4 pixels.
+_LINE = "%s %.9g %.9g %.9g %.9g %.9g\n"
+_ROW = np.dtype([("image", np.object_), ("numbers", np.float64, (5,))])
+# A box of no width, once its ends are rounded to `_LINE`'s digits, may look inverted by so many pixels.
+_ROUNDING = 1e-3
+
+
+def write_voc_detections(
+    folder: Path,
+    detections: Mapping[str, Detections],
+    classes: Sequence[str],
+    split: str = "test",
+    competition: str = "comp3",
+) -> None:
+    """Writes one ``<competition>_det_<split>_<class>.txt`` a class, as VOCevaldet.m reads it.
+
+    A line is ``<image id> <score> <xmin> <ymin> <xmax> <ymax>``, 1-based and inclusive, fractions kept.
+
+    Args:
+        folder: made when missing; files of the same names are replaced.
+        detections: image id → detections, labels indexing ``classes``.
+        classes: a class without detections gets an empty file.
+        split: for example ``"test"``.
+        competition: ``"comp3"`` says trained on VOC data alone, ``"comp4"`` on any data.
+
+    Raises:
+        InputError: a class or split that cannot be part of a file name, or an image id with blanks.
+    """
+    for image_id in detections:
+        if len(image_id.split()) != 1 or image_id != image_id.strip():
+            raise InputError(
+                f"image id {image_id!r} has blanks, which separate the columns of a VOC detections file; "
+                "rename the image"
+            )
+    for label, path in enumerate(_paths(folder, competition, split, classes)):
+        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            for image_id, found in detections.items():
+                rows = np.flatnonzero(found.labels == label)
+                inclusive = found.boxes[rows] + np.array([1.0, 1.0, 0.0, 0.0])
+                numbers = np.column_stack([found.scores[rows], inclusive])
+                file.writelines(_LINE % (image_id, *row) for row in numbers.tolist())
+
+
+def read_voc_detections(folder: Path, classes: Sequence[str], split: str = "test") -> dict[str, Detections]:
+    """Reads a folder of ``comp?_det_<split>_<class>.txt``, of any competition and any detector.
+
+    Files of other classes and splits are left alone.
+
+    Args:
+        folder: holds exactly one file for each class; an empty one means no detections.
+        classes: the data set's; a label indexes them.
+        split: as in the file names.
+
+    Returns:
+        Image id → detections, for every image that has any; best first within a class, equal scores in the
+        order of the file.
+
+    Raises:
+        InputError: the file of a class is missing or there are several, or a line has a wrong number of
+            columns, something that is no number, a score of nan, or an inverted box; names file and line.
+    """
+    index: dict[str, int] = {}
+    images: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    labels: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    numbers: list[NDArray[np.float32]] = [np.empty((0, 5), np.float32)]
+    for label, path in enumerate(_find(folder, classes, split)):
+        rows = _read_file(path)
+        rows = rows[np.argsort(-rows["numbers"][:, 0], kind="stable")]
+        of_row = [index.setdefault(image_id, len(index)) for image_id in rows["image"].tolist()]
+        images.append(np.array(of_row, np.int64))
+        labels.append(np.full(len(rows), label))
+        numbers.append(_to_edges(rows["numbers"]))
+    image = np.concatenate(images)
+    order = np.argsort(image, kind="stable")
+    ends = np.cumsum(np.bincount(image, minlength=len(index))).tolist()
+    sorted_numbers, sorted_labels = np.concatenate(numbers)[order], np.concatenate(labels)[order]
+    return {
+        image_id: Detections(
+            boxes=np.ascontiguousarray(sorted_numbers[start:end, 1:]),
+            scores=sorted_numbers[start:end, 0].copy(),
+            labels=sorted_labels[start:end].copy(),
+        )
+        for image_id, start, end in zip(index, [0, *ends], ends, strict=False)
+    }
+
+
+def write_coco_results(path: Path, detections: Mapping[str, Detections]) -> None:
+    """Writes COCO's results JSON: one object a detection, ``bbox`` as left, top, width, height from 0.
+
+    ``category_id`` is the label plus 1. ``image_id`` is a number where all ids are plain decimal numbers and
+    stay distinct as such (``"000017"`` becomes 17, as in the usual COCO versions of VOC), else the id itself.
+
+    Args:
+        path: the file, replaced as a whole.
+        detections: image id → detections.
+
+    Raises:
+        ValueError: a score or box is not finite, which JSON cannot hold.
+    """
+    numeric = all(image_id.isascii() and image_id.isdigit() for image_id in detections)
+    numeric = numeric and len({int(image_id) for image_id in detections}) == len(detections)
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        separator = "["
+        for image_id, found in detections.items():
+            corners = found.boxes.astype(np.float64)
+            numbers = np.column_stack([corners[:, :2], corners[:, 2:] - corners[:, :2], found.scores])
+            if not np.isfinite(numbers).all():
+                raise ValueError(f"detections of image {image_id!r}: a score or box is not finite")
+            image = int(image_id) if numeric else json.dumps(image_id)
+            for label, row in zip(found.labels.tolist(), numbers.tolist(), strict=True):
+                file.write(
+                    f'{separator}\n{{"image_id":{image},"category_id":{label + 1},'
+                    '"bbox":[%.9g,%.9g,%.9g,%.9g],"score":%.9g}' % tuple(row)
+                )
+                separator = ","
+        file.write("[]\n" if separator == "[" else "\n]\n")
+
+
+def _paths(folder: Path, competition: str, split: str, classes: Sequence[str]) -> list[Path]:
+    names = [f"{competition}_det_{split}_{name}.txt" for name in classes]
+    for name in names:
+        if re.search(r"[/\\\0\n\r]", name):
+            raise InputError(f"{name!r} cannot be a file name: rename the class or split without slashes")
+    return [folder / name for name in names]
+
+
+def _find(folder: Path, classes: Sequence[str], split: str) -> list[Path]:
+    """The one file of each class."""
+    pattern = re.compile(rf"comp[1-9]_det_{re.escape(split)}_(.+)\.txt")
+    files: dict[str, list[str]] = {}
+    try:
+        for path in sorted(folder.iterdir()):
+            match = pattern.fullmatch(path.name)
+            if match:
+                files.setdefault(match[1], []).append(path.name)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror}); check the path") from error
+    for name in classes:
+        if name not in files:
+            listed = ", ".join(sorted(files)) or "no detections of this split"
+            raise InputError(
+                f"{folder}: comp?_det_{split}_{name}.txt is missing; found {listed}. Every class needs its "
+                "file: add an empty one if the detector found nothing"
+            )
+        if len(files[name]) > 1:
+            raise InputError(
+                f"{folder}: {' and '.join(files[name])} are for one class; keep one competition in a folder"
+            )
+    return [folder / files[name][0] for name in classes]
+
+
+def _read_file(path: Path) -> NDArray[np.void]:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "loadtxt: input contained no data")
+            rows: NDArray[np.void] = np.loadtxt(path, _ROW, comments=None, ndmin=1, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise InputError(f"{path}, {_first_fault(path) or error}") from error
+    scores, corners = rows["numbers"][:, 0], rows["numbers"][:, 1:]
+    inverted = corners[:, 2:] - corners[:, :2] + 1 < -_ROUNDING
+    if np.isnan(scores).any() or not np.isfinite(corners).all() or inverted.any():
+        raise InputError(f"{path}, {_first_fault(path)}")
+    return rows
+
+
+def _to_edges(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Score and box, from 1-based inclusive pixels to 0-based edges."""
+    edges = numbers - np.array([0.0, 1.0, 1.0, 0.0, 0.0])
+    edges[:, 3:] = np.maximum(edges[:, 3:], edges[:, 1:3])
+    rounded: NDArray[np.float32] = edges.astype(np.float32)
+    return rounded
+
+
+def _first_fault(path: Path) -> str | None:
+    """Reads line by line what the fast reader refused, to say where and why."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            fault = _fault(line.split())
+            if fault:
+                return f"line {number}: {fault}"
+    return None
+
+
+def _fault(words: list[str]) -> str | None:
+    if not words:
+        return None
+    if len(words) != 6:
+        return f"{len(words)} columns; 6 are expected: image id, score, xmin, ymin, xmax, ymax"
+    try:
+        score, left, top, right, bottom = map(float, words[1:])
+    except ValueError as error:
+        return f"{error}; a score and four coordinates are expected after the image id"
+    if np.isnan(score):
+        return "the score is nan; every detection needs a number"
+    if not np.isfinite([left, top, right, bottom]).all():
+        return "the box is not finite"
+    if min(right - left, bottom - top) + 1 < -_ROUNDING:
+        return "the box is inverted; the columns are xmin, ymin, xmax, ymax"
+    return None
