@@ -1,0 +1,130 @@
+"""The offline store of proposals: one SQLite file, safe against crashes, readable while it is written."""
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+
+from data.types import FloatArray, InputError
+from proposals.engine import Engine, canonical_json, method_digest
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS methods (digest TEXT PRIMARY KEY, parameters TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS proposals (
+    image_id TEXT NOT NULL, image_digest TEXT NOT NULL, method TEXT NOT NULL REFERENCES methods,
+    count INTEGER NOT NULL, boxes BLOB NOT NULL,
+    PRIMARY KEY (image_id, image_digest, method)
+);
+"""
+
+
+class Key(NamedTuple):
+    """What an entry is found by: the image's id and the SHA-256 of its file (`data.files.file_digest`)."""
+
+    image_id: str
+    image_digest: str
+
+
+class ProposalCache:
+    """Boxes by image and method. A changed image, parameter or version is a miss, never a stale hit.
+
+    One process writes (the coordinator); any number read. Each `put` is one transaction: a kill loses at
+    most the call under way. Boxes are stored as little-endian uint16, or uint32 for images beyond 65,535
+    pixels, 8 or 16 bytes a box.
+    """
+
+    def __init__(self, path: Path | str, engine: Engine) -> None:
+        """Opens or creates the file at ``path`` for the boxes of ``engine``.
+
+        Raises:
+            InputError: the file cannot be opened, or is no cache of this version.
+        """
+        self.path = Path(path)
+        self.method = method_digest(engine)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Prefetching reads in a thread of its own, never at the same time as another.
+            self._db = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if version != _SCHEMA_VERSION and (version or tables):
+                raise InputError(
+                    f"{self.path}: not a proposal cache of version {_SCHEMA_VERSION}; delete it or name another file"
+                )
+            self._db.execute("PRAGMA journal_mode = WAL")
+            # In WAL mode NORMAL survives a killed process; only a power cut may lose the last entries.
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            with self._db:
+                self._db.executescript(_SCHEMA)
+                self._db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+                self._db.execute(
+                    "INSERT OR IGNORE INTO methods VALUES (?, ?)",
+                    (self.method, canonical_json(engine.parameters())),
+                )
+        except (sqlite3.Error, OSError) as error:
+            raise InputError(
+                f"{self.path}: cannot be used as the proposal cache ({error}); delete it or name another file"
+            ) from error
+
+    def __enter__(self) -> "ProposalCache":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def get(self, key: Key) -> FloatArray | None:
+        """The boxes, float32 (N, 4) xyxy, best first; None where there is no entry of this image and method.
+
+        Raises:
+            InputError: the entry or the file is damaged.
+        """
+        query = "SELECT count, boxes FROM proposals WHERE image_id = ? AND image_digest = ? AND method = ?"
+        try:
+            row = self._db.execute(query, (*key, self.method)).fetchone()
+        except sqlite3.Error as error:
+            raise InputError(f"{self.path}: damaged ({error}); delete it and run `make proposals`") from error
+        if row is None:
+            return None
+        count, blob = row
+        if len(blob) not in (8 * count, 16 * count):
+            raise InputError(f"{self.path}: the entry of image {key.image_id} is damaged; delete the file")
+        boxes = np.frombuffer(blob, "<u2" if len(blob) == 8 * count else "<u4").reshape(-1, 4)
+        return boxes.astype(np.float32)
+
+    def missing(self, keys: Iterable[Key]) -> list[Key]:
+        """Those of ``keys`` without an entry, in their order."""
+        query = "SELECT image_id, image_digest FROM proposals WHERE method = ?"
+        present = set(self._db.execute(query, (self.method,)))
+        return [key for key in keys if tuple(key) not in present]
+
+    def put(self, entries: Iterable[tuple[Key, FloatArray]]) -> None:
+        """Stores boxes (whole-numbered, not negative) in one transaction, replacing entries of equal keys.
+
+        Raises:
+            InputError: boxes that are not whole numbers from 0, or a full disk (what earlier calls stored
+                is kept).
+        """
+        rows = []
+        for key, boxes in entries:
+            integers = boxes.astype(np.uint32)
+            if boxes.shape != (len(boxes), 4) or not np.array_equal(integers, boxes):
+                raise InputError(f"boxes of image {key.image_id}: only whole numbers from 0 can be cached")
+            compact = integers.astype("<u2") if integers.max(initial=0) < 1 << 16 else integers.astype("<u4")
+            rows.append((*key, self.method, len(boxes), compact.tobytes()))
+        try:
+            with self._db:
+                self._db.executemany("INSERT OR REPLACE INTO proposals VALUES (?, ?, ?, ?, ?)", rows)
+        except sqlite3.Error as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error}); free some space and run again, "
+                "what is stored already is kept"
+            ) from error

@@ -1,0 +1,30 @@
+"""What every engine of proposals offers."""
+
+import hashlib
+import json
+from typing import Any, Protocol
+
+from data.types import FloatArray, Image
+
+
+class Engine(Protocol):
+    """A method of proposals: image to candidate windows.
+
+    An engine is a frozen dataclass of its settings, small and picklable, so that workers get a copy.
+    """
+
+    def propose(self, image: Image) -> FloatArray:
+        """uint8 (H, W, 3) RGB to float32 (N, 4) whole-numbered xyxy boxes, best first, no duplicates."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Everything that the boxes depend on besides the image, versions included, as JSON values."""
+
+
+def method_digest(engine: Engine) -> str:
+    """SHA-256 of the engine's parameters in canonical JSON: the method's key in the cache."""
+    return hashlib.sha256(canonical_json(engine.parameters()).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no white space: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

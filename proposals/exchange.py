@@ -1,0 +1,161 @@
+"""Boxes from and to other programs: the published ``.mat`` files, and ``.npz``."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import loadmat, savemat
+
+from data.files import atomic_path
+from data.images import image_size
+from data.types import FloatArray, InputError
+from proposals.cache import ProposalCache
+from proposals.fill import ImageFile, image_key
+
+_BATCH = 500
+
+
+def import_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache) -> int:
+    """Puts the boxes of a file into the cache, for the images of a data set that the file knows.
+
+    Args:
+        path: ``.mat`` as published with R-CNN and Fast R-CNN: cells ``images`` (ids) and ``boxes``, each
+            (n, 4) ``[y1 x1 y2 x2]``, 1-based and inclusive. Or ``.npz`` as `export_boxes` writes it: an
+            array for each image id, (n, 4) ``[x1 y1 x2 y2]``, 0-based, right and bottom exclusive.
+        examples: the images; their files are needed, for the cache knows an image by its bytes.
+        cache: where the boxes go, under the engine that it was opened for.
+
+    Returns:
+        how many images had boxes.
+
+    Raises:
+        InputError: the file is neither, or its boxes do not fit the images, which in most cases means that
+            they are in another format; nothing is stored then.
+    """
+    by_id = _read(path)
+    entries = []
+    for example in examples:
+        if example.image_id in by_id:
+            boxes = by_id[example.image_id]
+            _check_inside(boxes, *image_size(example.path), f"{path}: image {example.image_id}")
+            entries.append((image_key(example), boxes))
+    if not entries:
+        known = next(iter(by_id), "none")
+        raise InputError(f"{path}: has no image of this data set (its first id is {known!r}); choose its split")
+    for start in range(0, len(entries), _BATCH):
+        cache.put(entries[start : start + _BATCH])
+    return len(entries)
+
+
+def export_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache) -> int:
+    """Writes the cached boxes of a data set as ``.mat`` or ``.npz``, in the formats of `import_boxes`.
+
+    Returns:
+        how many images were written: all.
+
+    Raises:
+        InputError: another ending, an image without boxes in the cache, or a file that cannot be written.
+    """
+    by_id: dict[str, FloatArray] = {}
+    for example in examples:
+        boxes = cache.get(image_key(example))
+        if boxes is None:
+            raise InputError(f"image {example.image_id} has no boxes in {cache.path}; run `make proposals` first")
+        by_id[example.image_id] = boxes
+    writer = _by_suffix(path, _write_mat, _write_npz)
+    try:
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            writer(file, by_id)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); free some space") from error
+    return len(by_id)
+
+
+def _by_suffix(path: Path, mat: Callable[..., Any], npz: Callable[..., Any]) -> Callable[..., Any]:
+    match path.suffix.lower():
+        case ".mat":
+            return mat
+        case ".npz":
+            return npz
+    raise InputError(f"{path}: name a .mat or an .npz file")
+
+
+def _read(path: Path) -> dict[str, FloatArray]:
+    reader = _by_suffix(path, _read_mat, _read_npz)
+    try:
+        by_id: dict[str, FloatArray] = reader(path)
+    except InputError:
+        raise
+    # Both readers raise whatever their parsers stumble over.
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as {path.suffix} of boxes ({error})") from error
+    return by_id
+
+
+def _read_mat(path: Path) -> dict[str, FloatArray]:
+    content = loadmat(path)
+    if not {"images", "boxes"} <= content.keys():
+        raise InputError(f"{path}: has no cells 'images' and 'boxes'; is it a file of published proposals?")
+    ids = [str(np.asarray(cell).item()) for cell in content["images"].ravel()]
+    cells = content["boxes"].ravel()
+    if len(ids) != len(cells):
+        raise InputError(f"{path}: {len(ids)} images, but boxes of {len(cells)}")
+    result = {}
+    for image_id, cell in zip(ids, cells, strict=True):
+        boxes = _four_columns(cell, f"{path}: image {image_id}")
+        y1, x1, y2, x2 = boxes.T
+        result[image_id] = np.stack([x1 - 1, y1 - 1, x2, y2], axis=1)
+    return result
+
+
+def _read_npz(path: Path) -> dict[str, FloatArray]:
+    with np.load(path, allow_pickle=False) as content:
+        return {name: _four_columns(content[name], f"{path}: image {name}") for name in content.files}
+
+
+def _four_columns(value: NDArray[Any], place: str) -> FloatArray:
+    if value.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if value.ndim != 2 or value.shape[1] != 4 or not np.issubdtype(value.dtype, np.number):
+        raise InputError(f"{place}: boxes are {value.dtype} {value.shape}, not numbers (n, 4)")
+    return value.astype(np.float32)
+
+
+def _check_inside(boxes: FloatArray, width: int, height: int, place: str) -> None:
+    """Boxes that swap x and y, or count from another base, soon reach out of an image: that gives them away."""
+    if not np.isfinite(boxes).all() or (boxes != np.rint(boxes)).any():
+        raise InputError(f"{place}: boxes are not whole numbers")
+    outside = (boxes[:, :2] < 0).any() or (boxes[:, 2:] > (width, height)).any()
+    if outside or (boxes[:, 2:] <= boxes[:, :2]).any():
+        raise InputError(
+            f"{place}: boxes reach out of the {width} x {height} image or are empty; .mat holds [y1 x1 y2 x2] "
+            "from 1, inclusive; .npz [x1 y1 x2 y2] from 0, right and bottom exclusive"
+        )
+
+
+def _write_mat(file: Any, by_id: dict[str, FloatArray]) -> None:
+    savemat(
+        file,
+        {
+            "images": _cells(np.array([image_id]) for image_id in by_id).reshape(-1, 1),
+            "boxes": _cells(
+                (boxes[:, [1, 0, 3, 2]] + np.array([1, 1, 0, 0])).astype(np.float64) for boxes in by_id.values()
+            ).reshape(1, -1),
+        },
+        do_compression=True,
+    )
+
+
+def _write_npz(file: Any, by_id: dict[str, FloatArray]) -> None:
+    np.savez_compressed(file, **by_id)
+
+
+def _cells(values: Iterable[NDArray[Any]]) -> NDArray[np.object_]:
+    """A MATLAB cell array."""
+    items = list(values)
+    cells = np.empty(len(items), object)
+    for index, value in enumerate(items):
+        cells[index] = value
+    return cells
