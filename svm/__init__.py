@@ -1,0 +1,39 @@
+"""Features to scores and refined boxes: linear SVMs, hard negative mining, bounding-box regression."""
+
+from svm.linear import TARGET_NORM, LinearSVMs, feature_scale
+from svm.mining import HardNegativeMiner
+from svm.mining_settings import PAPER_MINING, RELEASED_MINING, MiningSettings, MiningStatistics
+from svm.regression import (
+    MAX_LOG_SCALE,
+    RCNN_REGRESSION,
+    RELEASED_REGRESSION,
+    BoxRegressors,
+    RegressionSettings,
+    box_offsets,
+    move_boxes,
+)
+from svm.sampling import RegressionSampler
+from svm.solver import Problem, Solution, SolverSettings, train_svms
+
+__all__ = [
+    "MAX_LOG_SCALE",
+    "PAPER_MINING",
+    "RCNN_REGRESSION",
+    "RELEASED_MINING",
+    "RELEASED_REGRESSION",
+    "TARGET_NORM",
+    "BoxRegressors",
+    "HardNegativeMiner",
+    "LinearSVMs",
+    "MiningSettings",
+    "MiningStatistics",
+    "Problem",
+    "RegressionSampler",
+    "RegressionSettings",
+    "Solution",
+    "SolverSettings",
+    "box_offsets",
+    "feature_scale",
+    "move_boxes",
+    "train_svms",
+]

@@ -1,0 +1,50 @@
+"""The trained one-vs-rest SVMs, and the scale that brings features to the norm they are trained at."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from svm.solver import FloatArray
+
+TARGET_NORM = 20.0  # mean length of a feature vector (R-CNN and SPP-net, released code)
+
+
+def feature_scale(mean_norm: float, target: float = TARGET_NORM) -> float:
+    """The factor that brings features of a mean L2 norm to the target norm.
+
+    Raises:
+        ValueError: the mean norm is not a positive number.
+    """
+    if not (np.isfinite(mean_norm) and mean_norm > 0):
+        raise ValueError(f"mean feature norm is {mean_norm}; it must be positive: are all features zero?")
+    return target / mean_norm
+
+
+@dataclass(frozen=True, eq=False)
+class LinearSVMs:
+    """One linear SVM a class.
+
+    Attributes:
+        weights: float32 (C, d), for features times ``scale``.
+        bias: float32 (C,).
+        scale: what features are multiplied by before the weights; `feature_scale` of the training set.
+    """
+
+    weights: FloatArray
+    bias: FloatArray
+    scale: float
+
+    def folded(self) -> FloatArray:
+        """float32 (C, d): the weights for features as they are, the scale being in them."""
+        return self.weights * np.float32(self.scale)
+
+    def score(self, features: FloatArray) -> FloatArray:
+        """Margins: float32 (N, C) for unscaled features (N, d); one matrix product.
+
+        Raises:
+            ValueError: features of another length.
+        """
+        if features.ndim != 2 or features.shape[1] != self.weights.shape[1]:
+            raise ValueError(f"features are {features.shape}; the SVMs take (N, {self.weights.shape[1]})")
+        scores: FloatArray = features.astype(np.float32, copy=False) @ self.folded().T + self.bias
+        return scores

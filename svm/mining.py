@@ -1,0 +1,288 @@
+"""Hard negative mining for all classes at once, over a stream of images, in bounded memory."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.ops import nms
+
+from svm.linear import LinearSVMs
+from svm.mining_settings import MiningSettings, MiningStatistics
+from svm.solver import BoolArray, FloatArray, IntArray, Problem, SolverSettings, train_svms
+from svm.store import RowStore
+
+# The key of ground truth windows in the store; the caller's images have keys from 0.
+_POSITIVES = -2
+# Making room means scoring the whole store; freeing at least this part of it makes that rare.
+_RESERVE = 0.1
+
+
+class HardNegativeMiner:
+    """Trains one SVM a class on its ground truth windows and on the hard negatives of a stream of images.
+
+    For each image, windows that a class' present SVM scores above the margin become its negatives; after
+    2,000 of them the class is trained again, from where it was, and its easy negatives are let go (R-CNN and
+    SPP-net, released code). A window is stored once, whichever classes hold it. When memory is full, a
+    tenth of it is freed of the rows that are the least hard for the classes that hold them: mostly those
+    beyond the margin, which do not count in the objective anyway. Before the first training all scores are
+    0, which makes all windows hard.
+
+    A class without positives is not trained: its weights are 0 and its bias is -1, the score of a sure
+    negative. The result depends on the order of images, not on ``threads``.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        settings: MiningSettings,
+        positives: FloatArray,
+        positive_labels: IntArray,
+        feature_scale: float,
+        memory_bytes: int,
+        threads: int = 1,
+    ) -> None:
+        """Stores the positives.
+
+        Args:
+            num_classes: C.
+            settings: thresholds and solver.
+            positives: (P, d) features of all ground truth windows, unscaled; the caller may drop them then.
+            positive_labels: int (P,) their classes.
+            feature_scale: from `svm.linear.feature_scale`.
+            memory_bytes: what the store of feature rows, positives and negatives, may take.
+            threads: classes trained at a time.
+
+        Raises:
+            ValueError: shapes or labels that do not fit, features that are not finite, or too little memory.
+        """
+        positives = _finite_rows("positives", positives)
+        positive_labels = np.asarray(positive_labels)
+        if positive_labels.shape != (len(positives),):
+            raise ValueError(f"{len(positives)} positives but labels of shape {positive_labels.shape}")
+        if not ((positive_labels >= 0) & (positive_labels < num_classes)).all():
+            raise ValueError(f"positive labels must be 0..{num_classes - 1}")
+        self.settings = settings
+        self.feature_scale = feature_scale
+        self._threads = threads
+        self._store = RowStore(memory_bytes, positives.shape[1], num_classes)
+        if self._store.capacity <= len(positives):
+            needed = (len(positives) + 1) * memory_bytes / max(self._store.capacity, 1)
+            raise ValueError(
+                f"{memory_bytes / 1e9:.2f} GB hold {self._store.capacity} feature rows, too few for "
+                f"{len(positives)} positives and any negatives; give more than {needed / 1e9:.2f} GB"
+            )
+        slots = self._store.add(positives, feature_scale, _POSITIVES, np.arange(len(positives)))
+        self._store.held[slots, positive_labels] = True
+        self._positives = len(positives)
+        self._weights = np.zeros((num_classes, positives.shape[1]), np.float32)
+        self._bias = np.zeros(num_classes, np.float32)
+        self._images = 0
+        self._seconds = 0.0
+        # Rows of counts, each (C,).
+        self._pending, self._added, self._evicted, self._forced, self._trainings = self._counts = np.zeros(
+            (5, num_classes), np.int64
+        )
+        self._set_trainable()
+
+    def _set_trainable(self) -> None:
+        self._trainable: BoolArray = np.any(self._store.held[: self._positives], axis=0)
+        self._bias[~self._trainable] = -1.0
+
+    def add_image(
+        self, key: int, features: FloatArray, max_iou: FloatArray, boxes: FloatArray | None = None
+    ) -> None:
+        """Takes the hard negatives of one image, and trains the classes that are due.
+
+        Args:
+            key: the image's number, from 0; windows of an image that comes again are not added twice.
+            features: (N, d), unscaled, one row a window; windows pooled from the same cells come once.
+            max_iou: (N, C) greatest IoU of each window with each class' ground truth, 0 where there is none.
+            boxes: (N, 4) xyxy; needed only with ``duplicate_overlap``.
+
+        Raises:
+            ValueError: shapes that do not fit, or values that are not finite; nothing was taken then.
+        """
+        features = _finite_rows(f"image {key}: features", features)
+        count, classes = len(features), len(self._bias)
+        max_iou = np.asarray(max_iou, np.float32)
+        if key < 0:
+            raise ValueError(f"image {key}: keys must not be negative")
+        if features.shape[1] != self._weights.shape[1]:
+            raise ValueError(f"image {key}: features are {features.shape}, not (N, {self._weights.shape[1]})")
+        if max_iou.shape != (count, classes):
+            raise ValueError(f"image {key}: max_iou must be ({count}, {classes}), it is {max_iou.shape}")
+        if not np.isfinite(max_iou).all():
+            raise ValueError(f"image {key}: max_iou has a value that is not finite")
+        if self.settings.duplicate_overlap is not None and (boxes is None or boxes.shape != (count, 4)):
+            raise ValueError(f"image {key}: boxes must be ({count}, 4) to drop near duplicates")
+
+        scores = self._svms().score(features)
+        slots = self._store.find(key, count)
+        held = self._store.held[slots] & (slots >= 0)[:, None]
+        limit = self.settings.negative_overlap
+        hard = max_iou <= limit if self.settings.overlap_inclusive else max_iou < limit
+        hard &= (scores > self.settings.hard_threshold) & self._trainable & ~held
+        if boxes is not None and self.settings.duplicate_overlap is not None:
+            for label in np.flatnonzero(hard.any(axis=0)):
+                hard[:, label] &= self._distinct(boxes, scores[:, label], hard[:, label], held[:, label])
+        self._added += hard.sum(axis=0)
+        self._pending += hard.sum(axis=0)
+        self._take(key, features, scores, hard, slots)
+        self._images += 1
+        interim = replace(self.settings.solver, tolerance=self.settings.interim_tolerance)
+        if self._images == self.settings.initial_images:
+            self._train(self._trainable, interim)
+        elif self._images > self.settings.initial_images:
+            self._train(np.greater(self._pending, self.settings.retrain_after), interim)
+
+    def finish(self) -> LinearSVMs:
+        """Trains all classes a last time on what they hold; the stream may still go on after that."""
+        self._train(self._trainable, self.settings.solver)
+        return self._svms()
+
+    def statistics(self) -> MiningStatistics:
+        """Counts and times up to now (copies)."""
+        store = self._store
+        held = store.held[self._positives :].sum(axis=0)
+        return MiningStatistics(
+            self._images, held, self._added.copy(), self._evicted.copy(), self._forced.copy(),
+            self._trainings.copy(), store.capacity - store.free, store.capacity, self._seconds,
+        )  # fmt: skip
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Everything that `from_state` needs to go on as if there had been no break.
+
+        The large arrays are views, so that this costs no memory: write them before the next call.
+        """
+        return {
+            **self._store.state(),
+            "weights": self._weights,
+            "bias": self._bias,
+            "counts": self._counts,
+            "progress": np.array([self._positives, self._images], np.int64),
+            "seconds": np.array([self._seconds]),
+        }
+
+    @classmethod
+    def from_state(
+        cls,
+        state: Mapping[str, NDArray[np.generic]],
+        settings: MiningSettings,
+        feature_scale: float,
+        memory_bytes: int,
+        threads: int = 1,
+    ) -> Self:
+        """The miner that `state` was taken from; settings, scale and memory must be as they were then.
+
+        Args:
+            state: arrays by name; memory-mapped ones keep the peak within ``memory_bytes``.
+            settings: as in the constructor, as are the following.
+            feature_scale: see there.
+            memory_bytes: see there.
+            threads: see there.
+
+        Raises:
+            ValueError: arrays are missing, do not fit together, or do not fit into the memory.
+        """
+        try:
+            classes, dimension = state["weights"].shape
+            miner = cls(
+                classes, settings, np.empty((0, dimension), np.float32), np.empty(0, np.int64),
+                feature_scale, memory_bytes, threads,
+            )  # fmt: skip
+            miner._store.restore(state)
+            miner._weights[:] = state["weights"]
+            miner._bias[:] = state["bias"]
+            miner._counts[:] = state["counts"]
+            miner._positives, miner._images = (int(value) for value in state["progress"])
+            miner._seconds = float(state["seconds"][0])
+        except KeyError as error:
+            raise ValueError(f"the miner's state lacks {error}") from error
+        miner._set_trainable()
+        return miner
+
+    def _svms(self) -> LinearSVMs:
+        return LinearSVMs(self._weights.copy(), self._bias.copy(), self.feature_scale)
+
+    def _distinct(self, boxes: FloatArray, scores: FloatArray, hard: BoolArray, held: BoolArray) -> BoolArray:
+        """Which hard windows no harder one, and none that is in the cache already, nearly coincides with."""
+        windows = np.flatnonzero(hard | held)
+        order = np.where(held, np.inf, scores)[windows].astype(np.float32)
+        chosen = np.ascontiguousarray(boxes[windows], np.float32)
+        overlap = self.settings.duplicate_overlap or 0.0
+        distinct = np.zeros(len(hard), np.bool_)
+        distinct[windows[nms(torch.from_numpy(chosen), torch.from_numpy(order), overlap).numpy()]] = True
+        return distinct
+
+    def _take(
+        self, key: int, features: FloatArray, scores: FloatArray, hard: BoolArray, slots: IntArray
+    ) -> None:
+        """Stores the hard windows; when there is no room for all, the hardest."""
+        new = np.flatnonzero(hard.any(axis=1) & (slots < 0))
+        if len(new) > self._store.free:
+            self._make_room(len(new))
+            slots = self._store.find(key, len(slots))
+            hardness = np.where(hard, scores, -np.inf).max(axis=1)
+            new = np.flatnonzero(hard.any(axis=1) & (slots < 0))
+            new = new[np.argsort(-hardness[new], kind="stable")]
+            self._forced += hard[new[self._store.free :]].sum(axis=0)
+            new = np.sort(new[: self._store.free])
+        slots[new] = self._store.add(features[new], self.feature_scale, key, new)
+        windows, labels = np.nonzero(hard & (slots >= 0)[:, None])
+        self._store.held[slots[windows], labels] = True
+
+    def _make_room(self, count: int) -> None:
+        """Frees ``count`` rows, or the reserve if that is more: easy ones first, then the easiest left."""
+        store = self._store
+        negatives = np.flatnonzero(store.held.any(axis=1))
+        negatives = negatives[negatives >= self._positives]
+        hardness = np.empty(len(negatives), np.float32)
+        for start in range(0, len(negatives), 1024):
+            part = negatives[start : start + 1024]
+            scores = store.rows[part] @ self._weights.T + self._bias
+            hardness[start : start + 1024] = np.where(store.held[part], scores, -np.inf).max(axis=1)
+        wanted = max(count, int(_RESERVE * store.capacity)) - store.free
+        wanted = max(wanted, int(np.count_nonzero(hardness < self.settings.easy_threshold)))
+        easiest = negatives[np.argsort(hardness, kind="stable")[:wanted]]
+        for label in np.flatnonzero(store.held[easiest].any(axis=0)):
+            let_go = easiest[store.held[easiest, label]]
+            self._forced[label] += len(let_go)
+            store.release(let_go, label)
+        store.sweep()
+
+    def _train(self, due: BoolArray, solver: SolverSettings) -> None:
+        start = time.perf_counter()
+        store = self._store
+        labels = np.flatnonzero(due)
+        problems = []
+        for label in labels:
+            rows = np.flatnonzero(store.held[:, label])
+            problems.append(Problem(rows, rows < self._positives, store.alphas[rows, label]))
+        solutions = train_svms(store.rows, problems, solver, store.norms, self._threads)
+        for label, problem, solution in zip(labels, problems, solutions, strict=True):
+            self._weights[label] = solution.weights
+            self._bias[label] = solution.bias
+            store.alphas[problem.rows, label] = solution.alphas
+            easy = problem.rows[~problem.positive & (solution.margins < self.settings.easy_threshold)]
+            store.release(easy, label)
+            self._evicted[label] += len(easy)
+        self._pending[labels] = 0
+        self._trainings[labels] += 1
+        store.sweep()
+        self._seconds += time.perf_counter() - start
+
+
+def _finite_rows(name: str, features: FloatArray) -> FloatArray:
+    """The features as contiguous float32 rows."""
+    if np.ndim(features) != 2:
+        raise ValueError(f"{name} must be (N, d), not {np.shape(features)}")
+    features = np.ascontiguousarray(features, np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        finite = np.isfinite(features.sum(axis=1))
+    if not finite.all():
+        raise ValueError(f"{name}: row {np.flatnonzero(~finite)[0]} has a value that is not finite")
+    return features

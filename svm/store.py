@@ -1,0 +1,99 @@
+"""One bounded array of feature rows that all classes share, with who holds each row as a training window."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svm.solver import FloatArray, IntArray, squared_norms
+
+
+class RowStore:
+    """Feature rows of a fixed total size; a row stays as long as a class holds it.
+
+    The memory is reserved, not touched: a part that was never filled costs nothing. Freed rows are used
+    again, lowest first.
+
+    Attributes:
+        capacity: number of rows that fit.
+        rows: float32 (capacity, d).
+        norms: float32 (capacity,) squared lengths.
+        held: bool (capacity, C), which class trains on which row.
+        alphas: float32 (capacity, C), the dual variable of a row in each class' SVM; zero where not held.
+        keys, windows: int64 (capacity,), the image and the window in it that a row came from; -1 where free.
+    """
+
+    def __init__(self, memory_bytes: int, dimension: int, classes: int) -> None:
+        """Reserves the rows of ``dimension`` floats that fit into ``memory_bytes``, bookkeeping included."""
+        # Per row: the features, norm, held, alphas, key and window.
+        self.capacity = int(memory_bytes // (4 * dimension + 4 + 5 * classes + 16))
+        self.rows = np.empty((self.capacity, dimension), np.float32)
+        self.norms = np.zeros(self.capacity, np.float32)
+        self.held = np.zeros((self.capacity, classes), np.bool_)
+        self.alphas = np.zeros((self.capacity, classes), np.float32)
+        self.keys = np.full(self.capacity, -1, np.int64)
+        self.windows = np.full(self.capacity, -1, np.int64)
+        self._used = np.zeros(self.capacity, np.bool_)
+
+    @property
+    def free(self) -> int:
+        """Number of rows that can be added."""
+        return self.capacity - int(np.count_nonzero(self._used))
+
+    def add(self, features: FloatArray, scale: float, key: int, windows: IntArray) -> IntArray:
+        """Stores features (n, d) times ``scale``; returns their n slots. Nobody holds them yet.
+
+        Raises:
+            ValueError: more rows than are free.
+        """
+        slots = np.flatnonzero(~self._used)[: len(features)]
+        if len(slots) < len(features):
+            raise ValueError(f"{len(features)} rows do not fit into {len(slots)} free ones")
+        for slot, row in zip(slots, features, strict=True):
+            np.multiply(row, np.float32(scale), out=self.rows[slot])
+        self.norms[slots] = squared_norms(self.rows, slots)[slots]
+        self.keys[slots] = key
+        self.windows[slots] = windows
+        self._used[slots] = True
+        return slots
+
+    def release(self, slots: IntArray, label: np.integer | int) -> None:
+        """A class lets go of rows; call `sweep` to free those that nobody holds any more."""
+        self.held[slots, label] = False
+        self.alphas[slots, label] = 0.0
+
+    def sweep(self) -> None:
+        """Frees the rows that no class holds."""
+        orphans = self._used & ~self.held.any(axis=1)
+        self.keys[orphans] = -1
+        self.windows[orphans] = -1
+        self._used &= ~orphans
+
+    def find(self, key: int, windows: int) -> IntArray:
+        """int64 (windows,): the slot of each window of an image, -1 where it is not stored."""
+        slots = np.full(windows, -1, np.int64)
+        stored = np.flatnonzero(self.keys == key)
+        slots[self.windows[stored]] = stored
+        return slots
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """The content, as views: write them away before the store changes."""
+        end = int(np.flatnonzero(self._used).max(initial=-1)) + 1
+        return {name: getattr(self, name)[:end] for name in self._STATE}
+
+    def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Takes over what `state` gave.
+
+        Raises:
+            ValueError: more rows than fit, or rows of another shape.
+        """
+        end = len(state["keys"])
+        if end > self.capacity:
+            raise ValueError(f"the state has {end} rows; the memory given is enough for {self.capacity}")
+        for name in self._STATE:
+            target = getattr(self, name)
+            if state[name].shape[1:] != target.shape[1:]:
+                raise ValueError(f"the state's {name} are {state[name].shape}, not (N, {target.shape[1:]})")
+            target[:end] = state[name]
+
+    _STATE = ("rows", "norms", "held", "alphas", "keys", "windows", "_used")
