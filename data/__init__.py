@@ -1,24 +1,26 @@
 """Images and ground truth come in here; knows nothing of the other rooms."""
 
 from data.coco import load_coco
-from data.download import Archive, download_voc2007
+from data.download import VOC2007_URL, Archive, download_voc2007
 from data.files import atomic_path, file_digest
 from data.ilsvrc import load_ilsvrc_det
 from data.images import DECODER, MAX_PIXELS, decode_image, image_size, read_image
 from data.registry import DATASETS, open_dataset
 from data.sample import make_sample
-from data.types import Dataset, Detections, Example, InputError
+from data.types import Dataset, Detections, Example, Image, InputError
 from data.voc import VOC_CLASSES, load_voc, write_voc
 
 __all__ = [
     "DATASETS",
     "DECODER",
     "MAX_PIXELS",
+    "VOC2007_URL",
     "VOC_CLASSES",
     "Archive",
     "Dataset",
     "Detections",
     "Example",
+    "Image",
     "InputError",
     "atomic_path",
     "decode_image",

@@ -43,7 +43,9 @@ def import_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache
             entries.append((image_key(example), boxes))
     if not entries:
         known = next(iter(by_id), "none")
-        raise InputError(f"{path}: has no image of this data set (its first id is {known!r}); choose its split")
+        raise InputError(
+            f"{path}: has no image of this data set (its first id is {known!r}); choose its split"
+        )
     for start in range(0, len(entries), _BATCH):
         cache.put(entries[start : start + _BATCH])
     return len(entries)
@@ -62,7 +64,9 @@ def export_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache
     for example in examples:
         boxes = cache.get(image_key(example))
         if boxes is None:
-            raise InputError(f"image {example.image_id} has no boxes in {cache.path}; run `make proposals` first")
+            raise InputError(
+                f"image {example.image_id} has no boxes in {cache.path}; run `make proposals` first"
+            )
         by_id[example.image_id] = boxes
     writer = _by_suffix(path, _write_mat, _write_npz)
     try:
@@ -141,7 +145,8 @@ def _write_mat(file: Any, by_id: dict[str, FloatArray]) -> None:
         {
             "images": _cells(np.array([image_id]) for image_id in by_id).reshape(-1, 1),
             "boxes": _cells(
-                (boxes[:, [1, 0, 3, 2]] + np.array([1, 1, 0, 0])).astype(np.float64) for boxes in by_id.values()
+                (boxes[:, [1, 0, 3, 2]] + np.array([1, 1, 0, 0])).astype(np.float64)
+                for boxes in by_id.values()
             ).reshape(1, -1),
         },
         do_compression=True,
@@ -149,7 +154,8 @@ def _write_mat(file: Any, by_id: dict[str, FloatArray]) -> None:
 
 
 def _write_npz(file: Any, by_id: dict[str, FloatArray]) -> None:
-    np.savez_compressed(file, **by_id)
+    arrays: dict[str, Any] = dict(by_id)
+    np.savez_compressed(file, **arrays)
 
 
 def _cells(values: Iterable[NDArray[Any]]) -> NDArray[np.object_]:

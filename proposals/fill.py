@@ -49,9 +49,7 @@ def image_key(example: ImageFile) -> Key:
         raise InputError(f"{example.path}: cannot be read ({error.strerror}); check the path") from error
 
 
-def propose_cached(
-    example: ImageFile, image: Any, engine: Engine, cache: ProposalCache
-) -> FloatArray:
+def propose_cached(example: ImageFile, image: Any, engine: Engine, cache: ProposalCache) -> FloatArray:
     """The example's windows from the cache; computed and stored where they are missing."""
     key = image_key(example)
     boxes = cache.get(key)
@@ -104,9 +102,9 @@ def fill_cache(
     waiting: list[tuple[Key, FloatArray]] = []
     written = time.monotonic()
     try:
-        for done, (key, boxes, error) in enumerate(results, start=report.cached + 1):
+        for done, (key, boxes, fault) in enumerate(results, start=report.cached + 1):
             if boxes is None:
-                report.errors.append(error)
+                report.errors.append(fault)
             else:
                 waiting.append((key, boxes))
             if time.monotonic() - written > _COMMIT_SECONDS:

@@ -1,0 +1,216 @@
+"""The trained thing: image in, detections out; and its folder on disk."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from data.files import atomic_path, file_digest
+from data.images import read_image
+from data.types import Detections, FloatArray, Image, InputError
+from detection.features import FeatureExtractor, FeatureMap, FeatureSettings
+from detection.networks import network_from_config
+from detection.settings import override
+from detection.stopwatch import Stopwatch
+from detection.suppression import DetectionSettings, nms_best_first, suppress
+from proposals import Engine, OpenCVSelectiveSearch
+from svm import BoxRegressors, LinearSVMs
+
+_FORMAT = 1
+
+
+class Detector:
+    """SPP-net: proposals, one pass of the network, pooled windows, SVMs, box regression, suppression.
+
+    Attributes:
+        classes: names; a detection's label is an index into them.
+        extractor: the network and its pooling.
+        svms: one a class.
+        regressors: one a class, or None for windows as they are proposed.
+        settings: thresholds of detection.
+        engine: proposes windows where the caller gives none.
+        origin: what it was trained from, as JSON values; kept with it.
+        clock: time spent in each stage so far.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        extractor: FeatureExtractor,
+        svms: LinearSVMs,
+        regressors: BoxRegressors | None = None,
+        settings: DetectionSettings | None = None,
+        engine: Engine | None = None,
+        origin: dict[str, Any] | None = None,
+    ) -> None:
+        self.classes = tuple(classes)
+        self.extractor = extractor
+        self.svms = svms
+        self.regressors = regressors
+        self.settings = settings or DetectionSettings()
+        self.engine = engine or OpenCVSelectiveSearch()
+        self.origin = origin or {}
+        self.clock = Stopwatch()
+
+    def detect(
+        self,
+        image: Image | Path | str,
+        boxes: FloatArray | None = None,
+        maps: Sequence[FeatureMap] | None = None,
+    ) -> Detections:
+        """Detects the objects of one image.
+
+        Args:
+            image: uint8 (H, W, 3) RGB, or an image file.
+            boxes: windows to score, float32 (N, 4), xyxy, pixel edges; proposed here if None.
+            maps: the image's feature maps if they are at hand.
+
+        Returns:
+            detections grouped by class, best first, clipped to the image.
+
+        Raises:
+            InputError: the file is no image, or the array is not uint8 (H, W, 3).
+        """
+        with self.clock("decode"):
+            image = read_image(image) if isinstance(image, Path | str) else _checked(image)
+        with self.clock("proposals"):
+            boxes = self.engine.propose(image) if boxes is None else boxes
+        with self.clock("convolution"):
+            maps = self.extractor.maps(image) if maps is None else maps
+        return self.refine(*self.score(maps, boxes), image.shape[:2])
+
+    def score(self, maps: Sequence[FeatureMap], boxes: FloatArray) -> tuple[Detections, FloatArray]:
+        """The proposed windows that stand, before box regression, and their vectors.
+
+        Args:
+            maps: of the image, one a scale.
+            boxes: float32 (N, 4), xyxy, pixel edges.
+
+        Returns:
+            K detections grouped by class, best first, and float32 (K, length).
+        """
+        with self.clock("pooling"):
+            pooled = self.extractor.pool(maps, boxes)
+        with self.clock("svm"):
+            scores = self.svms.score(pooled.features)[pooled.rows]
+        with self.clock("nms"):
+            windows, labels = suppress(boxes, scores, self.settings)
+        found = Detections(boxes[windows], scores[windows, labels], labels)
+        return found, pooled.features[pooled.rows[windows]]
+
+    def refine(self, found: Detections, features: FloatArray, size: tuple[int, int]) -> Detections:
+        """The detections with their boxes moved by their class' regressor, where there is one.
+
+        Boxes are clipped to the image and suppressed again, for some now coincide (released code).
+
+        Args:
+            found: K detections.
+            features: float32 (K, length), of their windows.
+            size: height and width of the image.
+        """
+        if self.regressors is None:
+            return found
+        with self.clock("regression"):
+            moved = self.regressors.apply(features, found.boxes, found.labels)
+            moved = np.clip(moved, 0, np.array([size[1], size[0]] * 2, np.float32))
+        with self.clock("nms"):
+            kept = [np.zeros(0, np.int64)]
+            for label in np.unique(found.labels):
+                mine = np.flatnonzero((found.labels == label) & (moved[:, 2:] > moved[:, :2]).all(axis=1))
+                kept.append(mine[nms_best_first(moved[mine], found.scores[mine], self.settings)])
+            chosen = np.concatenate(kept)
+        return Detections(moved[chosen], found.scores[chosen], found.labels[chosen])
+
+    def save(self, folder: Path | str) -> None:
+        """Writes ``model.safetensors`` and ``model.json`` into ``folder``, replacing a model there.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        tensors = {f"network.{name}": value for name, value in self.extractor.network.state_dict().items()}
+        arrays = {"svm.weights": self.svms.weights, "svm.bias": self.svms.bias}
+        if self.regressors is not None:
+            arrays |= {"regression.weights": self.regressors.weights, "regression.bias": self.regressors.bias}
+        tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        description: dict[str, Any] = {
+            "format": _FORMAT,
+            "classes": self.classes,
+            "network": self.extractor.network.config(),
+            "features": asdict(self.extractor.settings),
+            "scale": self.svms.scale,
+            "detection": asdict(self.settings),
+            "proposals": self.engine.parameters(),
+            "origin": self.origin,
+        }
+        try:
+            with atomic_path(folder / "model.safetensors") as path:
+                save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+                description["model.safetensors"] = file_digest(path)
+            with atomic_path(folder / "model.json") as path:
+                path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{folder}: the model cannot be written ({error}); free some space") from error
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Detector":
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: a file is missing, altered, or of another format.
+        """
+        folder = Path(folder)
+        model, weights = folder / "model.json", folder / "model.safetensors"
+        try:
+            description = json.loads(model.read_text(encoding="utf-8"))
+            if description["format"] != _FORMAT:
+                raise InputError(f"{model}: format {description['format']}, expected {_FORMAT}; train again")
+            if file_digest(weights) != description["model.safetensors"]:
+                raise InputError(
+                    f"{weights}: not the file that {model.name} describes; restore it or train again"
+                )
+            tensors = load_file(weights)
+            prefix = "network."
+            state = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+            arrays = {name: v.numpy() for name, v in tensors.items() if not name.startswith(prefix)}
+            network = network_from_config(description["network"], state)
+            scale = float(description["scale"])
+            regressors = None
+            if "regression.weights" in arrays:
+                regressors = BoxRegressors(arrays["regression.weights"], arrays["regression.bias"], scale)
+            return cls(
+                description["classes"],
+                FeatureExtractor(network, override(FeatureSettings(), description["features"], str(model))),
+                LinearSVMs(arrays["svm.weights"], arrays["svm.bias"], scale),
+                regressors,
+                override(DetectionSettings(), description["detection"], str(model)),
+                _engine(description["proposals"], model),
+                description["origin"],
+            )
+        except FileNotFoundError as error:
+            raise InputError(f"{error.filename}: missing; {folder} is no complete model folder") from error
+        except (OSError, SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(f"{folder}: the model cannot be read ({error}); train again") from error
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{model}: {error} is missing or damaged; train again") from error
+
+
+def _engine(parameters: dict[str, Any], source: Path) -> Engine:
+    known = {
+        name: value for name, value in parameters.items() if name not in ("engine", "revision", "opencv")
+    }
+    if parameters["engine"] != "opencv":
+        raise InputError(f"{source}: unknown proposal engine {parameters['engine']!r}; train again")
+    return override(OpenCVSelectiveSearch(), known, str(source))
+
+
+def _checked(image: Image) -> Image:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(f"the image is {image.dtype} {image.shape}; give uint8 (height, width, 3), RGB")
+    return image

@@ -1,0 +1,70 @@
+"""Feature maps kept on disk as float16, so that a second pass over the same images skips convolution."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from data.files import atomic_path
+from detection.features import FeatureExtractor, FeatureMap
+from detection.networks import weights_digest
+
+_LOG = logging.getLogger(__name__)
+
+
+class MapStore:
+    """A folder of maps, one file an image, found by the digests of image, weights and scales.
+
+    The folder is bounded: once it holds ``max_bytes`` nothing more is stored. It is a cache: any file may be
+    deleted at any time, and a damaged one is as good as none.
+    """
+
+    def __init__(self, folder: Path, extractor: FeatureExtractor, max_bytes: int) -> None:
+        """Opens ``folder``, which is made when the first map is stored."""
+        settings = asdict(extractor.settings)
+        made_by = {
+            "weights": weights_digest(extractor.network),
+            "network": extractor.network.config(),
+            "scales": settings["scales"],
+            "max_long_side": settings["max_long_side"],
+        }
+        digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
+        self.folder = folder / digest[:16]
+        self._scales = len(extractor.settings.scales)
+        # All of ``folder`` counts, so that maps of several networks together keep the bound.
+        self._free = max_bytes - sum(file.stat().st_size for file in folder.glob("*/*.safetensors"))
+
+    def load(self, image_digest: str) -> list[FeatureMap] | None:
+        """The maps of an image, one a scale; None where they are not stored."""
+        try:
+            arrays = load_file(self._path(image_digest))
+            return [
+                FeatureMap(arrays[f"map{scale}"].astype(np.float32), tuple(arrays["factors"][scale].tolist()))
+                for scale in range(self._scales)
+            ]
+        except (FileNotFoundError, SafetensorError, KeyError, IndexError):
+            return None
+
+    def save(self, image_digest: str, maps: Sequence[FeatureMap]) -> None:
+        """Stores the maps of an image, if there is room."""
+        arrays = {f"map{scale}": one.values.astype(np.float16) for scale, one in enumerate(maps)}
+        size = sum(array.nbytes for array in arrays.values())
+        if size > self._free or not all(np.isfinite(array).all() for array in arrays.values()):
+            return
+        arrays["factors"] = np.array([one.factor for one in maps], np.float64)
+        try:
+            with atomic_path(self._path(image_digest)) as path:
+                save_file(arrays, path)
+        except (OSError, SafetensorError) as error:
+            _LOG.warning("%s: feature maps are no longer stored (%s)", self.folder, error)
+            self._free = 0
+        self._free -= size
+
+    def _path(self, image_digest: str) -> Path:
+        return self.folder / f"{image_digest}.safetensors"

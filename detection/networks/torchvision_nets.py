@@ -1,0 +1,26 @@
+"""The convolution layers of torchvision's AlexNet and VGG-16, up to the last convolution and its ReLU."""
+
+from collections import OrderedDict
+
+import torch
+import torchvision
+from torch import nn
+
+
+def alexnet_layers() -> nn.Sequential:
+    """conv1 to relu5 of torchvision's AlexNet, under its key names ``features.N``; not initialised."""
+    # On the meta device the fully connected layers, nine tenths of the weights, cost nothing.
+    with torch.device("meta"):
+        features = torchvision.models.alexnet(weights=None).features
+    return _before_last_pool(features)
+
+
+def vgg16_layers() -> nn.Sequential:
+    """conv1_1 to relu5_3 of torchvision's VGG-16, under its key names ``features.N``; not initialised."""
+    with torch.device("meta"):
+        features = torchvision.models.vgg16(weights=None, init_weights=False).features
+    return _before_last_pool(features)
+
+
+def _before_last_pool(features: nn.Sequential) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(features=features[:-1])).to_empty(device="cpu")

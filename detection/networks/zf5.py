@@ -1,0 +1,60 @@
+"""ZF-5 as released with SPP-net (`model-defs/Zeiler_conv5.prototxt`), up to conv5."""
+
+from collections import OrderedDict
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WithinChannelLRN(nn.Module):
+    """Caffe's local response normalisation with ``norm_region: WITHIN_CHANNEL``.
+
+    Each value is divided by (1 + alpha · m) ** beta, where m is the mean of the squares in the size × size
+    window around it in its own channel; beyond the border squares are zero and still counted in the mean.
+    `torch.nn.LocalResponseNorm` sums across channels and is another layer.
+    """
+
+    def __init__(self, size: int, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta = size, alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (N, C, H, W) to the same shape."""
+        mean = F.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2, count_include_pad=True)
+        return x * (1 + self.alpha * mean).pow(-self.beta)
+
+    def extra_repr(self) -> str:
+        """The settings, for ``print``."""
+        return f"size={self.size}, alpha={self.alpha}, beta={self.beta}"
+
+
+def zf5_layers() -> nn.Sequential:
+    """conv1 to relu5 under Caffe's layer names; all constants are the released prototxt's."""
+
+    def lrn() -> WithinChannelLRN:
+        return WithinChannelLRN(size=3, alpha=5e-5, beta=0.75)
+
+    def pool() -> nn.MaxPool2d:
+        return nn.MaxPool2d(3, stride=2, ceil_mode=True)
+
+    def relu() -> nn.ReLU:
+        return nn.ReLU(inplace=True)
+
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(3, 96, 7, stride=2, padding=1),
+            relu1=relu(),
+            norm1=lrn(),
+            pool1=pool(),
+            conv2=nn.Conv2d(96, 256, 5, stride=2),
+            relu2=relu(),
+            norm2=lrn(),
+            pool2=pool(),
+            conv3=nn.Conv2d(256, 384, 3, padding=1),
+            relu3=relu(),
+            conv4=nn.Conv2d(384, 384, 3, padding=1),
+            relu4=relu(),
+            conv5=nn.Conv2d(384, 256, 3, padding=1),
+            relu5=relu(),
+        )
+    )

@@ -1,0 +1,123 @@
+"""All settings of a run, and the named presets; each constant's source stands in its dataclass."""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from data.types import InputError
+from detection.features import FeatureSettings
+from detection.settings import override
+from detection.suppression import DetectionSettings
+from proposals import OpenCVSelectiveSearch
+from svm import PAPER_MINING, RELEASED_MINING, MiningSettings, RegressionSettings
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Which network, and its weights.
+
+    Attributes:
+        name: zf5, alexnet, vgg16, efficientnet_lite0, efficientnet_lite2, or any timm model.
+        weights: a file, ``random``, or empty for the network's own.
+        taps: which maps of a timm model, by index; empty for its default.
+        pca: reduce the map to this many channels, learned on training maps; 0 keeps all.
+        seed: of random weights.
+    """
+
+    name: str = "efficientnet_lite0"
+    weights: str = ""
+    taps: tuple[int, ...] = ()
+    pca: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What training takes, beside mining and regression.
+
+    Attributes:
+        difficult_positives: whether difficult objects are positives. SPP-net was trained without them (Fast
+            R-CNN, table 1); its released script takes them. Windows on them are never negatives.
+        norm_images, norm_windows: the mean feature norm is taken over so many windows of so many images
+            (released code: 200 of 200).
+        tap_images: taps and PCA are fitted on so many images; our own.
+        regression: whether box regressors are trained.
+        memory_gb: what training may take at its peak, in 10^9 bytes.
+        seed: of all random choices of training.
+    """
+
+    difficult_positives: bool = False
+    norm_images: int = 200
+    norm_windows: int = 200
+    tap_images: int = 100
+    regression: bool = True
+    memory_gb: float = 4.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that a run's figures depend on, besides the images."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    proposals: OpenCVSelectiveSearch = field(default_factory=OpenCVSelectiveSearch)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    mining: MiningSettings = field(default_factory=MiningSettings)
+    regression: RegressionSettings = field(default_factory=RegressionSettings)
+    detection: DetectionSettings = field(default_factory=DetectionSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+
+_PAPER = RunSettings(mining=PAPER_MINING)
+_RELEASED = RunSettings(
+    mining=RELEASED_MINING,
+    features=FeatureSettings(projection="released", scale_rule="released"),
+    training=TrainingSettings(difficult_positives=True),
+)
+
+PRESETS = {
+    # One scale that suits EfficientNet-Lite0 on a CPU (about 0.2 s an image); otherwise the paper.
+    "default": replace(_PAPER, features=FeatureSettings(scales=(576,))),
+    # Paper §4.2: one scale.
+    "paper-1scale": _PAPER,
+    # Paper §4.1: five scales.
+    "paper-5scale": replace(_PAPER, features=FeatureSettings(scales=(480, 576, 688, 864, 1200))),
+    # Released code, which has 874 for 864 (see DIFFERENCES.md).
+    "released-1scale": _RELEASED,
+    "released-5scale": replace(
+        _RELEASED, features=replace(_RELEASED.features, scales=(480, 576, 688, 874, 1200))
+    ),
+}
+
+
+def make_settings(preset: str, config: Path | None = None, changes: Sequence[str] = ()) -> RunSettings:
+    """A preset, overridden by a TOML file, overridden by single changes.
+
+    Args:
+        preset: a key of `PRESETS`.
+        config: TOML with the tables and keys of `RunSettings`; any subset.
+        changes: TOML lines such as ``features.scales = [480, 576]``.
+
+    Raises:
+        InputError: an unknown preset or key (the nearest is named), TOML that cannot be read, a wrong value.
+    """
+    if preset not in PRESETS:
+        nearest = get_close_matches(preset, PRESETS, 1, cutoff=0)[0]
+        raise InputError(f"no preset {preset!r}; did you mean {nearest!r}? There are {', '.join(PRESETS)}")
+    settings = PRESETS[preset]
+    sources = []
+    if config is not None:
+        try:
+            sources.append((str(config), config.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{config}: cannot be read ({error}); check the path") from error
+    sources += [(f"--set {change}", change) for change in changes]
+    for source, text in sources:
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{source}: not TOML ({error}); write key = value, strings in quotes") from error
+        settings = override(settings, values, source)
+    return settings

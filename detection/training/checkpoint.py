@@ -1,0 +1,47 @@
+"""Snapshots of arrays on disk, from which a stopped training goes on."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Checkpoint:
+    """The latest snapshot in a folder; one that was made for something else counts as none.
+
+    A snapshot is a folder of ``.npy`` files, which load as memory maps, so that a large one need not be in
+    memory twice. It is written beside the one before, which goes only when the new one is complete.
+    """
+
+    def __init__(self, folder: Path, purpose: Mapping[str, Any]) -> None:
+        """Snapshots in ``folder``; ``purpose``, JSON values, is what one must have been made for."""
+        digest = hashlib.sha256(json.dumps(purpose, sort_keys=True).encode()).hexdigest()[:16]
+        self._places = [folder / f"checkpoint-{digest}-{letter}" for letter in "ab"]
+
+    def load(self) -> dict[str, NDArray[Any]] | None:
+        """The arrays of the latest snapshot, memory-mapped; None where there is none."""
+        done = [place for place in self._places if (place / "done").exists()]
+        if not done:
+            return None
+        latest = max(done, key=lambda place: (place / "done").stat().st_mtime_ns)
+        return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in latest.glob("*.npy")}
+
+    def save(self, arrays: Arrays) -> None:
+        """Writes a snapshot."""
+        finished = [place for place in self._places if (place / "done").exists()]
+        target = next(place for place in self._places if place not in finished[:1])
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for name, array in arrays.items():
+            np.save(target / f"{name}.npy", array, allow_pickle=False)
+        (target / "done").touch()
+        for place in self._places:
+            if place != target:
+                shutil.rmtree(place, ignore_errors=True)

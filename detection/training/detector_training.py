@@ -1,0 +1,241 @@
+"""Training of SVMs and box regressors on pooled windows, network fixed: images in, a detector out.
+
+Two passes over the images. The first computes the feature maps, which the map store keeps for the second, and
+gathers the ground truth windows and the mean feature norm. The second mines hard negatives and samples
+windows for the regressors.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from numpy.typing import NDArray
+from data.images import read_image
+from data.types import Dataset, Example, FloatArray, InputError, IntArray
+from detection.detector import Detector
+from detection.features import FeatureExtractor, PooledWindows
+from detection.mapstore import MapStore
+from detection.networks import fit_taps
+from detection.presets import RunSettings, TrainingSettings
+from detection.training.checkpoint import Checkpoint
+from detection.training.prefetch import prefetch
+from eval.voc import iou_matrix
+from proposals import Engine, ProposalCache, image_key, propose_cached
+from svm import BoxRegressors, HardNegativeMiner, LinearSVMs, RegressionSampler, feature_scale
+
+_LOG = logging.getLogger(__name__)
+# Of the memory setting, this much is left to everything but the store of negatives: interpreter, network, one
+# image's windows, the pages of files.
+_OTHER_MEMORY = 1.6e9
+_CHECKPOINT_SECONDS = 120.0
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """The images of training, with where their windows and maps are kept.
+
+    Attributes:
+        dataset: examples with ground truth.
+        engine: proposes windows.
+        cache: of its windows; filled where they are missing.
+        maps: folder for stored feature maps.
+        map_bytes: bound on that folder.
+    """
+
+    dataset: Dataset
+    engine: Engine
+    cache: ProposalCache
+    maps: Path
+    map_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class _TrainingImage:
+    index: int
+    example: Example
+    boxes: FloatArray  # Ground truth first, then proposals.
+    pooled: PooledWindows
+
+
+def train_detector(
+    data: TrainingData, extractor: FeatureExtractor, settings: RunSettings, work: Path, progress: Progress
+) -> Detector:
+    """Trains one SVM and one box regressor a class.
+
+    It can be stopped at any moment: run again with the same arguments, it goes on from a checkpoint that is
+    at most two minutes old.
+
+    Args:
+        data: what to train on.
+        extractor: the network, whose taps are fitted here, and pooling.
+        settings: of the run.
+        work: folder for checkpoints and samples; removed in the end.
+        progress: called with a stage's name, images done, images in all.
+
+    Raises:
+        InputError: an image cannot be read, there is no object to train on, or a disk is full.
+    """
+    dataset = data.dataset
+    if not any(len(example.boxes) for example in dataset):
+        raise InputError(f"{dataset.name} {dataset.split}: no annotated object to train on")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        _fit_taps(dataset, extractor, settings, progress)
+        store = MapStore(data.maps, extractor, data.map_bytes)
+        svms, regressors = _train(data, extractor, store, settings, work, progress)
+        shutil.rmtree(work)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or work}: {error.strerror or error}; free some space, run again"
+        ) from error
+    origin = {
+        "dataset": dataset.name,
+        "split": dataset.split,
+        "images": len(dataset),
+        "settings": asdict(settings),
+    }
+    return Detector(dataset.classes, extractor, svms, regressors, settings.detection, data.engine, origin)
+
+
+def _fit_taps(
+    dataset: Dataset, extractor: FeatureExtractor, settings: RunSettings, progress: Progress
+) -> None:
+    """Fits the constants that join a network's maps, where it has more than one, or a PCA."""
+    network, training = extractor.network, settings.training
+    if len(network.taps.tap_channels) == 1 and not settings.network.pca:
+        return
+    count = min(training.tap_images, len(dataset))
+    chosen = np.sort(np.random.default_rng(training.seed).choice(len(dataset), count, replace=False))
+
+    def tap_maps() -> Iterator[list[Tensor]]:
+        for done, index in enumerate(chosen):
+            progress("taps", done, count)
+            for scaled, _ in extractor.scaled(read_image(dataset[index].path)):
+                yield network.tap_maps(scaled)
+        progress("taps", count, count)
+
+    network.set_taps(fit_taps(tap_maps(), settings.network.pca or None))
+
+
+def _train(
+    data: TrainingData,
+    extractor: FeatureExtractor,
+    store: MapStore,
+    settings: RunSettings,
+    work: Path,
+    progress: Progress,
+) -> tuple[LinearSVMs, BoxRegressors | None]:
+    dataset, training = data.dataset, settings.training
+    classes, threads = len(dataset.classes), os.cpu_count() or 1
+    memory = int(training.memory_gb * 1e9 - _OTHER_MEMORY)
+    checkpoint = Checkpoint(work, {"settings": asdict(settings), "store": store.folder.name,
+                                   "images": [example.image_id for example in dataset]})  # fmt: skip
+    state = checkpoint.load()
+    if state is None:
+        positives, labels, norm = _positives(data, extractor, store, training, progress)
+        scale = feature_scale(norm)
+        miner = HardNegativeMiner(classes, settings.mining, positives, labels, scale, memory, threads)
+        del positives
+        sampler = RegressionSampler(classes, extractor.length, settings.regression, scale, work / "samples")
+        first = 0
+    else:
+        scale, first = float(state["scale"]), int(state["next"])
+        miner = HardNegativeMiner.from_state(_part(state, "miner."), settings.mining, scale, memory, threads)
+        sampler = RegressionSampler.from_state(
+            _part(state, "sampler."), extractor.length, settings.regression, scale, work / "samples"
+        )
+
+    saved = time.monotonic()
+    progress("mining", first, len(dataset))
+    for image in _windows(data, extractor, store, first):
+        truth, labels = image.example.boxes, image.example.labels
+        overlap = iou_matrix(image.boxes, truth).astype(np.float32)
+        by_class = np.zeros((len(image.boxes), classes), np.float32)
+        np.maximum.at(by_class.T, labels, overlap.T)
+        # Windows that share their cells count as one, a negative if any of them is: released code.
+        distinct, rows = image.pooled.features, image.pooled.rows
+        least = np.full((len(distinct), classes), np.inf, np.float32)
+        np.minimum.at(least, rows, by_class)
+        representative = np.zeros((len(distinct), 4), np.float32)
+        representative[rows] = image.boxes
+        miner.add_image(image.index, distinct, least, representative)
+        if training.regression and len(truth):
+            near = np.flatnonzero(overlap.max(axis=1) >= settings.regression.min_overlap)
+            sampler.add_image(image.index, distinct[rows[near]], image.boxes[near], truth, labels)
+        progress("mining", image.index + 1, len(dataset))
+        if time.monotonic() - saved > _CHECKPOINT_SECONDS:
+            checkpoint.save(
+                {f"miner.{name}": array for name, array in miner.state().items()}
+                | {f"sampler.{name}": array for name, array in sampler.state().items()}
+                | {"scale": np.array(scale), "next": np.array(image.index + 1)}
+            )
+            saved = time.monotonic()
+    progress("final training", 0, 2)
+    svms = miner.finish()
+    _LOG.info("mining: %s", miner.statistics())
+    del miner
+    progress("final training", 1, 2)
+    regressors = sampler.finish() if training.regression else None
+    progress("final training", 2, 2)
+    return svms, regressors
+
+
+def _part(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
+def _positives(
+    data: TrainingData,
+    extractor: FeatureExtractor,
+    store: MapStore,
+    training: TrainingSettings,
+    progress: Progress,
+) -> tuple[FloatArray, IntArray, float]:
+    """Vectors (P, d) and labels (P,) of the ground truth windows, and the mean norm of a sample of all windows."""
+    rng = np.random.default_rng(training.seed)
+    count = len(data.dataset)
+    sampled = set(rng.choice(count, min(training.norm_images, count), replace=False).tolist())
+    features, labels, norms = [], [], []
+    for image in _windows(data, extractor, store):
+        truth = image.example
+        chosen = np.flatnonzero(np.logical_or(training.difficult_positives, ~truth.difficult))
+        features.append(image.pooled.features[image.pooled.rows[chosen]])
+        labels.append(truth.labels[chosen])
+        if image.index in sampled:
+            rows = rng.permutation(image.pooled.rows)[: training.norm_windows]
+            norms.append(np.linalg.norm(image.pooled.features[rows], axis=1))
+        progress("convolution", image.index + 1, count)
+    return np.concatenate(features), np.concatenate(labels), float(np.concatenate(norms).mean())
+
+
+def _windows(
+    data: TrainingData, extractor: FeatureExtractor, store: MapStore, first: int = 0
+) -> Iterator[_TrainingImage]:
+    """The pooled windows of the images from ``first`` on; the next image is prepared meanwhile."""
+
+    def prepare(item: tuple[int, Example]) -> _TrainingImage:
+        index, example = item
+        key = image_key(example)
+        proposals = data.cache.get(key)
+        maps = store.load(key.image_digest)
+        if proposals is None or maps is None:
+            image = read_image(example.path)
+            if proposals is None:
+                proposals = propose_cached(example, image, data.engine, data.cache)
+            if maps is None:
+                maps = extractor.maps(image)
+                store.save(key.image_digest, maps)
+        boxes = np.concatenate([example.boxes, proposals])
+        return _TrainingImage(index, example, boxes, extractor.pool(maps, boxes))
+
+    yield from prefetch(prepare, list(enumerate(data.dataset))[first:], ahead=1)
