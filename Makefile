@@ -55,7 +55,9 @@ lint: setup
 	$(bin)/mypy
 
 bench: setup
-	$(bin)/sppnet bench $(run) --weights "$(WEIGHTS)" $(ARGS)
+	$(bin)/python -m svm.bench_solver
+	$(bin)/python -m eval.bench_voc
+	$(bin)/sppnet bench $(run) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

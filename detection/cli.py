@@ -22,6 +22,7 @@ from data import (
     open_dataset,
     read_image,
 )
+from detection.bench import bench_pooling, bench_stages
 from detection.console import ProgressReport
 from detection.detector import Detector
 from detection.presets import PRESETS, RunSettings, make_settings
@@ -139,13 +140,14 @@ def _choose_dataset(dataset: str, voc_root: Path) -> tuple[str, str]:
     if (voc_root / "VOC2007").is_dir():
         return "voc2007", f"found in {voc_root}"
     return "sample", (
-        f"built in, since there is no VOC2007 in {voc_root}: set VOC_ROOT, or run 'sppnet data download voc2007'"
+        f"built in, since there is no VOC2007 in {voc_root}: set VOC_ROOT, "
+        "or run 'sppnet data download voc2007'"
     )
 
 
 def _print_fill(dataset: Dataset, report: FillReport) -> None:
     console.print(
-        f"proposals ({dataset.split}): {report.computed} images computed, {report.cached} in the cache already",
+        f"proposals ({dataset.split}): {report.computed} images computed, {report.cached} in the cache",
         highlight=False,
     )
     if report.errors:
@@ -312,7 +314,8 @@ def _print_result(dataset: Dataset, result: VOCResult, windows: VOCResult) -> No
     title = f"{dataset.name} {dataset.split}, {len(dataset)} images, IoU {result.iou_threshold}, AP in %"
     console.print(class_table(result, title))
     console.print(
-        f"mAP, 11-point: {100 * result.map_11point:.1f} with box regression, {100 * windows.map_11point:.1f} without; "
+        f"mAP, 11-point: {100 * result.map_11point:.1f} with box regression, "
+        f"{100 * windows.map_11point:.1f} without; "
         f"area: {100 * result.map_area:.1f} and {100 * windows.map_area:.1f}",
         highlight=False,
     )
@@ -381,6 +384,25 @@ def evaluate(
     refined = read_voc_detections(folder, test.classes, test.split)
     found = read_voc_detections(folder / "windows", test.classes, test.split)
     _print_result(test, *job.run.score(test, refined, found, iou))
+
+
+@app.command()
+@_reported
+def bench(
+    dataset: DatasetName = "",
+    voc_root: VocRoot = Path("datasets/VOCdevkit"),
+    backbone: Backbone = "",
+    preset: Preset = "default",
+    run: RunName = "",
+    limit: Limit = 0,
+) -> None:
+    """Times pooling, and the stages of a run's detector on test images (50 unless --limit says otherwise)."""
+    console.print(bench_pooling())
+    job = _Job(dataset, voc_root, "test", "test", backbone, "", preset, None, None, run, limit or 50, 0)
+    if not (job.run.model / "model.json").exists():
+        console.print(f"{job.run.folder}: no model yet, so no times of its stages", highlight=False)
+        return
+    console.print(bench_stages(Detector.load(job.run.model), job.open("test").examples))
 
 
 @data_app.command()

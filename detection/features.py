@@ -1,4 +1,4 @@
-"""Image to feature maps, and windows of them to pooled vectors: one pass of the network per image and scale."""
+"""Image to feature maps, and windows of them to pooled vectors: one network pass an image and scale."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

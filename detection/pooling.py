@@ -66,7 +66,7 @@ def _twice_as_fine(levels: Sequence[int], place: int) -> int:
 
 
 def _max_tables(feature_map: FloatArray, rows: int, columns: int) -> FloatArray:
-    """Maxima over all blocks with power-of-two sides, for bins of up to rows x columns cells (+ 1 for rounding).
+    """Maxima over all blocks with power-of-two sides, for bins of up to rows x columns cells (+ 1).
 
     Entry [i, j, y, x] is the maximum of the 2^i x 2^j cells from (y, x); entries of blocks that reach out
     of the map are not set. Any bin is the union of four blocks, one in each corner.

@@ -106,8 +106,10 @@ class Run:
         engine = self.settings.proposals
         data = TrainingData(dataset, engine, self.cache, self.maps, int(self.map_gb * 1e9))
         start = time.monotonic()
-        detector = train_detector(data, extractor, self.settings, self.folder / "training", progress)
+        work = self.folder / "training"
+        detector = train_detector(data, extractor, self.settings, work, progress)
         detector.save(self.model)
+        shutil.rmtree(work)
         self.record("training (this session)", time.monotonic() - start)
         return detector
 
@@ -122,7 +124,7 @@ class Run:
         start = time.monotonic()
         partial = self.folder / "partial" / file_digest(self.model / "model.safetensors")[:16]
         partial.mkdir(parents=True, exist_ok=True)
-        files = {example.image_id: partial / f"{index:06d}.npz" for index, example in enumerate(dataset)}
+        files = {one.image_id: partial / f"{image_key(one).image_digest[:32]}.npz" for one in dataset}
         todo = [example for example in dataset if not files[example.image_id].exists()]
         store = MapStore(self.maps, detector.extractor, int(self.map_gb * 1e9))
 

@@ -1,4 +1,4 @@
-"""Windows of the image to cells of the feature map: scale choice and the two projections (SPP-net §4, appendix A)."""
+"""Windows of the image to cells of the map: scale choice and the two projections (SPP-net §4, appendix A)."""
 
 from typing import Literal
 
@@ -20,7 +20,7 @@ _RELEASED_SHRINK = 6.5 / 16
 
 
 def resize_factor(height: int, width: int, short_side: int, long_side: int) -> float:
-    """The factor that brings the short side to ``short_side``, or the long one to ``long_side`` if that is less."""
+    """The factor that brings the short side to ``short_side``, or the long one to ``long_side`` if less."""
     return min(short_side / min(height, width), long_side / max(height, width))
 
 

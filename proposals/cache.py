@@ -53,7 +53,8 @@ class ProposalCache:
             tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if version != _SCHEMA_VERSION and (version or tables):
                 raise InputError(
-                    f"{self.path}: not a proposal cache of version {_SCHEMA_VERSION}; delete it or name another file"
+                    f"{self.path}: not a proposal cache of version {_SCHEMA_VERSION}; delete it, "
+                    "or name another file"
                 )
             self._db.execute("PRAGMA journal_mode = WAL")
             # In WAL mode NORMAL survives a killed process; only a power cut may lose the last entries.

@@ -128,14 +128,14 @@ def _four_columns(value: NDArray[Any], place: str) -> FloatArray:
 
 
 def _check_inside(boxes: FloatArray, width: int, height: int, place: str) -> None:
-    """Boxes that swap x and y, or count from another base, soon reach out of an image: that gives them away."""
+    """Boxes that swap x and y, or count from another base, soon reach out of an image."""
     if not np.isfinite(boxes).all() or (boxes != np.rint(boxes)).any():
         raise InputError(f"{place}: boxes are not whole numbers")
     outside = (boxes[:, :2] < 0).any() or (boxes[:, 2:] > (width, height)).any()
     if outside or (boxes[:, 2:] <= boxes[:, :2]).any():
         raise InputError(
-            f"{place}: boxes reach out of the {width} x {height} image or are empty; .mat holds [y1 x1 y2 x2] "
-            "from 1, inclusive; .npz [x1 y1 x2 y2] from 0, right and bottom exclusive"
+            f"{place}: boxes reach out of the {width} x {height} image or are empty; .mat holds "
+            "[y1 x1 y2 x2] from 1, inclusive; .npz [x1 y1 x2 y2] from 0, right and bottom exclusive"
         )
 
 

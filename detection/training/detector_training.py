@@ -7,9 +7,8 @@ windows for the regressors.
 
 import logging
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from numpy.typing import NDArray
+
 from data.images import read_image
 from data.types import Dataset, Example, FloatArray, InputError, IntArray
 from detection.detector import Detector
@@ -79,7 +78,7 @@ def train_detector(
         data: what to train on.
         extractor: the network, whose taps are fitted here, and pooling.
         settings: of the run.
-        work: folder for checkpoints and samples; removed in the end.
+        work: folder for checkpoints and samples; the caller's to remove once the detector is saved.
         progress: called with a stage's name, images done, images in all.
 
     Raises:
@@ -93,7 +92,6 @@ def train_detector(
         _fit_taps(dataset, extractor, settings, progress)
         store = MapStore(data.maps, extractor, data.map_bytes)
         svms, regressors = _train(data, extractor, store, settings, work, progress)
-        shutil.rmtree(work)
     except OSError as error:
         raise InputError(
             f"{error.filename or work}: {error.strerror or error}; free some space, run again"
@@ -157,7 +155,8 @@ def _train(
 
     saved = time.monotonic()
     progress("mining", first, len(dataset))
-    for image in _windows(data, extractor, store, first):
+    rest = range(first, len(dataset))
+    for image in _windows(data, extractor, store, rest, with_proposals=rest):
         truth, labels = image.example.boxes, image.example.labels
         overlap = iou_matrix(image.boxes, truth).astype(np.float32)
         by_class = np.zeros((len(image.boxes), classes), np.float32)
@@ -201,12 +200,12 @@ def _positives(
     training: TrainingSettings,
     progress: Progress,
 ) -> tuple[FloatArray, IntArray, float]:
-    """Vectors (P, d) and labels (P,) of the ground truth windows, and the mean norm of a sample of all windows."""
+    """Vectors (P, d) and labels (P,) of the ground truth windows, and the mean norm of sampled windows."""
     rng = np.random.default_rng(training.seed)
     count = len(data.dataset)
     sampled = set(rng.choice(count, min(training.norm_images, count), replace=False).tolist())
     features, labels, norms = [], [], []
-    for image in _windows(data, extractor, store):
+    for image in _windows(data, extractor, store, range(count), with_proposals=sampled):
         truth = image.example
         chosen = np.flatnonzero(np.logical_or(training.difficult_positives, ~truth.difficult))
         features.append(image.pooled.features[image.pooled.rows[chosen]])
@@ -219,15 +218,22 @@ def _positives(
 
 
 def _windows(
-    data: TrainingData, extractor: FeatureExtractor, store: MapStore, first: int = 0
+    data: TrainingData,
+    extractor: FeatureExtractor,
+    store: MapStore,
+    indices: Iterable[int],
+    with_proposals: Container[int],
 ) -> Iterator[_TrainingImage]:
-    """The pooled windows of the images from ``first`` on; the next image is prepared meanwhile."""
+    """The pooled windows of some images, ground truth and proposals; the next image is prepared meanwhile.
 
-    def prepare(item: tuple[int, Example]) -> _TrainingImage:
-        index, example = item
+    Images that are not in ``with_proposals`` have their ground truth windows only.
+    """
+
+    def prepare(index: int) -> _TrainingImage:
+        example = data.dataset[index]
         key = image_key(example)
-        proposals = data.cache.get(key)
         maps = store.load(key.image_digest)
+        proposals = data.cache.get(key) if index in with_proposals else np.zeros((0, 4), np.float32)
         if proposals is None or maps is None:
             image = read_image(example.path)
             if proposals is None:
@@ -238,4 +244,4 @@ def _windows(
         boxes = np.concatenate([example.boxes, proposals])
         return _TrainingImage(index, example, boxes, extractor.pool(maps, boxes))
 
-    yield from prefetch(prepare, list(enumerate(data.dataset))[first:], ahead=1)
+    yield from prefetch(prepare, indices, ahead=1)

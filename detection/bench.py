@@ -1,0 +1,90 @@
+"""Where a detector's time goes, and pooling against torchvision's `roi_pool`; both sides in one go."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from rich.table import Table
+from torchvision.ops import roi_pool
+
+from data.types import Example
+from detection.detector import Detector
+from detection.pooling import PAPER_LEVELS, pool
+from detection.stopwatch import Stopwatch
+
+# A 688-pixel short side on a VOC image of 500 x 375, AlexNet or ZF-5, the paper's number of windows.
+_MAP_SIZE = (43, 58, 256)
+_WINDOWS = 2000
+
+
+def bench_pooling(repeats: int = 7) -> Table:
+    """Median time of `pool` and of one `roi_pool` a level on the same windows, one thread; their ratio."""
+    rng = np.random.default_rng(0)
+    height, width, _ = _MAP_SIZE
+    feature_map = np.maximum(rng.standard_normal(_MAP_SIZE), 0).astype(np.float32)
+    corner = rng.integers(0, (width - 1, height - 1), (_WINDOWS, 2))
+    size = rng.integers(1, (width, height), (_WINDOWS, 2))
+    cells = np.concatenate([corner, np.minimum(corner + size, (width, height))], axis=1).astype(np.int32)
+    rois = torch.from_numpy(np.insert(cells - [0, 0, 1, 1], 0, 0, axis=1).astype(np.float32))
+    channels_first = torch.from_numpy(np.ascontiguousarray(feature_map.transpose(2, 0, 1)))[None]
+
+    def theirs() -> np.ndarray:
+        levels = [roi_pool(channels_first, rois, level, 1.0) for level in PAPER_LEVELS]
+        return torch.cat([one.flatten(2).transpose(1, 2) for one in levels], 1).flatten(1).numpy()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        equal = np.array_equal(pool(feature_map, cells), theirs())
+        ours_seconds = _median_seconds(lambda: pool(feature_map, cells), repeats)
+        theirs_seconds = _median_seconds(theirs, repeats)
+    finally:
+        torch.set_num_threads(threads)
+    table = Table(
+        title=f"pooling {_WINDOWS} windows of a {height} x {width} x {_MAP_SIZE[2]} map, one thread"
+    )
+    for column in ("ours", "roi_pool, one call a level", "ratio", "equal to the bit"):
+        table.add_column(column, justify="right")
+    table.add_row(
+        f"{1000 * ours_seconds:.0f} ms",
+        f"{1000 * theirs_seconds:.0f} ms",
+        f"{theirs_seconds / ours_seconds:.1f}",
+        "yes" if equal else "NO",
+    )
+    return table
+
+
+def bench_stages(detector: Detector, examples: Sequence[Example]) -> Table:
+    """Time per image of each stage of `Detector.detect`, one image after the other, proposals included."""
+    detector.detect(examples[0].path)  # Compiles the kernels, or loads them from numba's cache.
+    by_stage: dict[str, list[float]] = {}
+    for example in examples:
+        detector.clock = Stopwatch()
+        start = time.perf_counter()
+        detector.detect(example.path)
+        for stage, seconds in detector.clock.seconds.items():
+            by_stage.setdefault(stage, []).append(seconds)
+        by_stage.setdefault("all", []).append(time.perf_counter() - start)
+    network = detector.extractor.network.name
+    table = Table(
+        title=f"{network}, scales {detector.extractor.settings.scales}, {len(examples)} images, "
+        f"{torch.get_num_threads()} threads"
+    )
+    table.add_column("stage")
+    for column in ("median ms an image", "mean", "90th percentile"):
+        table.add_column(column, justify="right")
+    for stage, values in by_stage.items():
+        figures = statistics.median(values), statistics.fmean(values), float(np.quantile(values, 0.9))
+        table.add_row(stage, *(f"{1000 * value:.0f}" for value in figures))
+    return table
+
+
+def _median_seconds(run: Callable[[], object], repeats: int) -> float:
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
