@@ -4,6 +4,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from data.coco import load_coco
+from data.examples import OnError
 from data.ilsvrc import load_ilsvrc_det
 from data.sample import make_sample
 from data.types import Dataset, InputError
@@ -12,7 +13,9 @@ from data.voc import load_voc
 DATASETS = ("voc2007", "voc2012", "sample")
 
 
-def open_dataset(name: str, split: str, voc_root: Path | None, sample_root: Path) -> Dataset:
+def open_dataset(
+    name: str, split: str, voc_root: Path | None, sample_root: Path, on_error: OnError = "raise"
+) -> Dataset:
     """Opens one split of a data set.
 
     Args:
@@ -21,25 +24,35 @@ def open_dataset(name: str, split: str, voc_root: Path | None, sample_root: Path
         split: for example ``"train"``.
         voc_root: the VOC devkit folder, None if there is none.
         sample_root: where the built-in sample is, or is made.
+        on_error: ``"skip"`` leaves out images with faults, and logs how many.
 
     Raises:
         InputError: no such name, or the data set cannot be read.
     """
     if name == "sample":
-        return load_voc(make_sample(sample_root), split)
+        return load_voc(make_sample(sample_root), split, on_error=on_error)
     if name in ("voc2007", "voc2012"):
         if voc_root is None:
             raise InputError(f"{name} needs a VOC devkit: set VOC_ROOT or run 'sppnet data download voc2007'")
-        return load_voc(voc_root, split, year=name.removeprefix("voc"))
+        return load_voc(voc_root, split, year=name.removeprefix("voc"), on_error=on_error)
     kind, *paths = name.replace("{split}", split).split(":")
     if kind == "coco" and len(paths) == 2:
-        return load_coco(Path(paths[0]), Path(paths[1]), split)
+        return load_coco(Path(paths[0]), Path(paths[1]), split, on_error)
     if kind == "ilsvrc" and len(paths) == 1:
-        return load_ilsvrc_det(Path(paths[0]), split)
+        return load_ilsvrc_det(Path(paths[0]), split, on_error=on_error)
     if Path(name).is_dir():
-        return load_voc(Path(name), split)
+        return load_voc(Path(name), split, on_error=on_error)
     nearest = get_close_matches(name, DATASETS, 1)
     raise InputError(
         f"no data set {name!r}{f'; did you mean {nearest[0]!r}?' if nearest else ''} Give one of "
         f"{', '.join(DATASETS)}, a folder in VOC's layout, coco:<json>:<images>, or ilsvrc:<folder>"
     )
+
+
+def default_train_split(name: str, voc_root: Path | None) -> str:
+    """``trainval`` where a data set in VOC's layout has such a list, else ``train``."""
+    year = name.removeprefix("voc")
+    roots = [voc_root / f"VOC{year}"] if voc_root is not None and name in DATASETS else []
+    roots += [Path(name), Path(name) / "VOC2007"]
+    lists = [root / "ImageSets" / "Main" / "trainval.txt" for root in roots]
+    return "trainval" if any(one.is_file() for one in lists) else "train"

@@ -1,6 +1,7 @@
 """The types that pass between the rooms: examples, data sets, detections."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,20 @@ class Dataset(Sequence[Example]):
 
     def __iter__(self) -> Iterator[Example]:
         return iter(self.examples)
+
+    def without(self, image_ids: Container[str]) -> "Dataset":
+        """The examples of other images."""
+        kept = tuple(one for one in self.examples if one.image_id not in image_ids)
+        return Dataset(self.name, self.split, self.classes, kept)
+
+    def digest(self) -> str:
+        """SHA-256 over the classes, ids and annotations, for telling whether they changed."""
+        digest = hashlib.sha256(repr((self.classes, self.split)).encode())
+        for one in self.examples:
+            digest.update(one.image_id.encode())
+            for array in (one.boxes, one.labels, one.difficult):
+                digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def head(self, limit: int | None) -> "Dataset":
         """The first ``limit`` examples (all of them for ``None``)."""

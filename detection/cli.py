@@ -1,9 +1,11 @@
 """The command ``sppnet``."""
 
 import functools
+import json
 import logging
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, ParamSpec
 
@@ -17,6 +19,8 @@ from data import (
     Dataset,
     Image,
     InputError,
+    OnError,
+    default_train_split,
     download_voc2007,
     make_sample,
     open_dataset,
@@ -25,10 +29,19 @@ from data import (
 from detection.bench import bench_pooling, bench_stages
 from detection.console import ProgressReport
 from detection.detector import Detector
-from detection.presets import PRESETS, RunSettings, make_settings
+from detection.presets import PRESETS, make_settings
 from detection.runs import Run
-from eval import VOCResult, class_table, draw_detections, evaluate_voc, read_voc_detections
-from proposals import FillReport, ProposalCache, exchange, fill_cache
+from eval import (
+    VOCResult,
+    class_table,
+    coco_metrics,
+    draw_detections,
+    evaluate_voc,
+    plot_precision_recall,
+    read_voc_detections,
+    write_metrics,
+)
+from proposals import ProposalCache, exchange, fill_cache
 
 Parameters = ParamSpec("Parameters")
 
@@ -38,6 +51,7 @@ app.add_typer(data_app, name="data")
 console = Console()
 
 _SAMPLE = Path("datasets/sample")
+_VOC_ROOT = Path("datasets/VOCdevkit")
 
 DatasetName = Annotated[
     str,
@@ -59,8 +73,9 @@ Change = Annotated[
 RunName = Annotated[
     str, typer.Option(help="Folder below runs/; empty: named by data set, network and preset.")
 ]
-Jobs = Annotated[int, typer.Option(min=-1, help="Processes for proposals; -1: one a core.")]
+Jobs = Annotated[int, typer.Option(min=-1, help="Processes for proposals; -1 or 0: one a core.")]
 Limit = Annotated[int, typer.Option(min=0, help="Only the first images of each split; 0: all.")]
+SkipErrors = Annotated[bool, typer.Option(help="Leave out images that cannot be read, and say how many.")]
 MapGb = Annotated[float, typer.Option(min=0, help="Bound on stored feature maps in cache/maps, in GB.")]
 
 
@@ -73,6 +88,13 @@ def _reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]
             command(*args, **kwargs)
         except InputError as error:
             Console(stderr=True).print(f"error: {error}", style="bold red", markup=False, highlight=False)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            place = error.filename or "a file"
+            Console(stderr=True).print(
+                f"error: {place}: {error.strerror or error}; check the folder and the space left",
+                style="bold red", markup=False, highlight=False,
+            )  # fmt: skip
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             Console(stderr=True).print("stopped; the same command goes on from here")
@@ -88,50 +110,60 @@ class _Job:
         self,
         dataset: str,
         voc_root: Path,
-        train_split: str,
-        test_split: str,
-        backbone: str,
-        weights: str,
-        preset: str,
-        config: Path | None,
-        changes: list[str] | None,
-        run: str,
-        limit: int,
-        map_gb: float,
+        train_split: str = "",
+        backbone: str = "",
+        weights: str = "",
+        preset: str = "default",
+        config: Path | None = None,
+        changes: list[str] | None = None,
+        run: str = "",
+        limit: int = 0,
+        map_gb: float = 0,
+        skip_errors: bool = False,
     ) -> None:
-        quick = [
-            f"network.{key} = '{value}'" for key, value in (("name", backbone), ("weights", weights)) if value
-        ]
-        self.settings: RunSettings = make_settings(preset, config, [*quick, *(changes or [])])
+        network = {"name": backbone, "weights": weights}
+        self.settings = make_settings(
+            preset, config, changes or (), {key: value for key, value in network.items() if value}
+        )
         self.voc_root = voc_root if voc_root.is_dir() else None
         self.name, why = _choose_dataset(dataset, voc_root)
+        self.limit, self.skip_errors = limit or None, skip_errors
+        self.train_split = train_split or default_train_split(self.name, self.voc_root)
         console.print(f"data set: {self.name} ({why})", highlight=False)
-        self.test_split, self.limit = test_split, limit or None
-        self.train_split = train_split or self._default_train_split()
-        images = f"{self.name} {self.train_split}" + (f", first {limit}" if limit else "")
         name = run or "-".join([Path(self.name).name.replace(":", "_"), self.settings.network.name, preset])
-        self.cache = ProposalCache(Path("cache/proposals.sqlite"), self.settings.proposals)
+        self.cache = ProposalCache(Path("cache/proposals.sqlite"), self.settings.engine)
         self.run = Run(Path("runs") / name, self.settings, self.cache, Path("cache/maps"), map_gb)
-        self.images = images
-
-    def _default_train_split(self) -> str:
-        try:
-            return self.open("trainval").split
-        except InputError:
-            return "train"
 
     def open(self, split: str) -> Dataset:
         """The first ``limit`` images of a split."""
-        return open_dataset(self.name, split, self.voc_root, _SAMPLE).head(self.limit)
+        on_error: OnError = "skip" if self.skip_errors else "raise"
+        dataset = open_dataset(self.name, split, self.voc_root, _SAMPLE, on_error).head(self.limit)
+        console.print(f"{split}: {len(dataset)} images", highlight=False)
+        return dataset
 
-    def fill(self, dataset: Dataset, jobs: int) -> None:
-        """Fills the cache with the proposals of a split."""
+    def fill(self, dataset: Dataset, jobs: int) -> Dataset:
+        """Fills the cache with the proposals of a split; returns the images that have some."""
+        start = time.monotonic()
         with ProgressReport(console) as progress:
             report = fill_cache(
-                dataset, self.settings.proposals, self.cache, jobs,
+                dataset, self.settings.engine, self.cache, jobs,
                 lambda done, total: progress(f"proposals ({dataset.split})", done, total),
             )  # fmt: skip
-        _print_fill(dataset, report)
+        console.print(
+            f"proposals ({dataset.split}): {report.computed} images computed in "
+            f"{time.monotonic() - start:.0f} s, {report.cached} in the cache",
+            highlight=False,
+        )
+        if not report.errors:
+            return dataset
+        first = next(iter(report.errors.values()))
+        if not self.skip_errors:
+            raise InputError(
+                f"{len(report.errors)} images have no proposals, the first: {first}; the other images are "
+                "done: mend these and run again, or leave them out with --skip-errors"
+            )
+        console.print(f"{len(report.errors)} images left out, the first: {first}", highlight=False)
+        return dataset.without(report.errors)
 
 
 def _choose_dataset(dataset: str, voc_root: Path) -> tuple[str, str]:
@@ -145,35 +177,24 @@ def _choose_dataset(dataset: str, voc_root: Path) -> tuple[str, str]:
     )
 
 
-def _print_fill(dataset: Dataset, report: FillReport) -> None:
-    console.print(
-        f"proposals ({dataset.split}): {report.computed} images computed, {report.cached} in the cache",
-        highlight=False,
-    )
-    if report.errors:
-        raise InputError(
-            f"{len(report.errors)} images have no proposals, the first: {report.errors[0]}; "
-            "the other images are done: mend or remove these and run again"
-        )
-
-
 @app.command()
 @_reported
 def proposals(
     dataset: DatasetName = "",
-    voc_root: VocRoot = Path("datasets/VOCdevkit"),
-    split: Annotated[
-        list[str] | None, typer.Option(help="Splits; all those of the main job by default.")
-    ] = None,
+    voc_root: VocRoot = _VOC_ROOT,
+    split: Annotated[list[str] | None, typer.Option(help="Splits; those of the main job by default.")] = None,
     preset: Preset = "default",
     config: Config = None,
     change: Change = None,
     jobs: Jobs = -1,
     limit: Limit = 0,
+    skip_errors: SkipErrors = False,
 ) -> None:
     """Fills the offline cache of proposals; stopped at any moment, it goes on from there."""
-    job = _Job(dataset, voc_root, "", "test", "", "", preset, config, change, "", limit, 0)
-    for name in split or [job.train_split, job.test_split]:
+    job = _Job(
+        dataset, voc_root, preset=preset, config=config, changes=change, limit=limit, skip_errors=skip_errors
+    )
+    for name in split or [job.train_split, "test"]:
         job.fill(job.open(name), jobs)
 
 
@@ -181,17 +202,15 @@ def proposals(
 @_reported
 def proposals_import(
     file: Annotated[Path, typer.Argument(help="The published .mat, or an .npz of proposals-export.")],
+    name: Annotated[str, typer.Option(help="What to call them: a run takes them with --set boxes='NAME'.")],
     dataset: DatasetName = "",
-    voc_root: VocRoot = Path("datasets/VOCdevkit"),
+    voc_root: VocRoot = _VOC_ROOT,
     split: Annotated[str, typer.Option(help="Split whose images the boxes are of.")] = "test",
-    preset: Preset = "default",
-    config: Config = None,
-    change: Change = None,
 ) -> None:
-    """Puts boxes made elsewhere into the cache, for the given settings of proposals."""
-    job = _Job(dataset, voc_root, split, split, "", "", preset, config, change, "", 0, 0)
+    """Puts boxes made elsewhere into the cache, under a name of their own."""
+    job = _Job(dataset, voc_root, split, changes=[f"boxes = {json.dumps(name)}"])
     count = exchange.import_boxes(file, job.open(split), job.cache)
-    console.print(f"{file}: boxes of {count} images imported", highlight=False)
+    console.print(f"{file}: boxes of {count} images imported as {name!r}", highlight=False)
 
 
 @app.command("proposals-export")
@@ -199,7 +218,7 @@ def proposals_import(
 def proposals_export(
     file: Annotated[Path, typer.Argument(help="An .mat in the published layout, or an .npz.")],
     dataset: DatasetName = "",
-    voc_root: VocRoot = Path("datasets/VOCdevkit"),
+    voc_root: VocRoot = _VOC_ROOT,
     split: Annotated[str, typer.Option(help="Split whose boxes to write.")] = "test",
     preset: Preset = "default",
     config: Config = None,
@@ -207,7 +226,7 @@ def proposals_export(
     limit: Limit = 0,
 ) -> None:
     """Writes the cached boxes of a split."""
-    job = _Job(dataset, voc_root, split, split, "", "", preset, config, change, "", limit, 0)
+    job = _Job(dataset, voc_root, split, preset=preset, config=config, changes=change, limit=limit)
     count = exchange.export_boxes(file, job.open(split), job.cache)
     console.print(f"{file}: boxes of {count} images written", highlight=False)
 
@@ -216,7 +235,7 @@ def proposals_export(
 @_reported
 def train(
     dataset: DatasetName = "",
-    voc_root: VocRoot = Path("datasets/VOCdevkit"),
+    voc_root: VocRoot = _VOC_ROOT,
     train_split: TrainSplit = "",
     backbone: Backbone = "",
     weights: Weights = "",
@@ -227,24 +246,28 @@ def train(
     jobs: Jobs = -1,
     limit: Limit = 0,
     map_gb: MapGb = 20,
+    skip_errors: SkipErrors = False,
 ) -> None:
     """Trains a detector; stopped at any moment, it goes on from there."""
     job = _Job(
-        dataset, voc_root, train_split, "test", backbone, weights, preset, config, change, run, limit, map_gb
-    )
+        dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
+        skip_errors,
+    )  # fmt: skip
     _train(job, jobs)
 
 
 def _train(job: _Job, jobs: int) -> Detector:
-    job.run.claim(job.images)
-    model = job.run.model / "model.json"
-    if model.exists():
-        console.print(f"model: {job.run.model} (trained before)", highlight=False)
-        return Detector.load(job.run.model)
     dataset = job.open(job.train_split)
-    job.fill(dataset, jobs)
+    job.run.claim(f"{job.name} {job.train_split}, {len(dataset)} images", dataset.digest())
+    detector = job.run.load()
+    if detector is not None:
+        console.print(f"model: {job.run.model} (trained before)", highlight=False)
+        return detector
+    # Before the hours of proposals: what is wrong with the network shows here.
+    extractor = job.run.build()
+    dataset = job.fill(dataset, jobs)
     with ProgressReport(console) as progress:
-        detector = job.run.train(dataset, progress)
+        detector = job.run.train(dataset, extractor, progress)
     console.print(f"model: {job.run.model}", highlight=False)
     return detector
 
@@ -253,14 +276,16 @@ def _train(job: _Job, jobs: int) -> Detector:
 @_reported
 def detect(
     images: Annotated[
-        list[Path] | None,
-        typer.Option(help="Image files or folders; without any, the main job: a whole run."),
+        list[Path] | None, typer.Argument(help="Image files or folders; without any, the main job: a run.")
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="Model folder for --images; empty: the run's.")] = None,
+    more_images: Annotated[
+        list[Path] | None, typer.Option("--images", help="The same, as an option.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder for images; empty: the run's.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Folder for pictures with the boxes drawn.")] = None,
     min_score: Annotated[float, typer.Option(help="Draw and print detections of at least this score.")] = 0.0,
     dataset: DatasetName = "",
-    voc_root: VocRoot = Path("datasets/VOCdevkit"),
+    voc_root: VocRoot = _VOC_ROOT,
     train_split: TrainSplit = "",
     test_split: TestSplit = "test",
     backbone: Backbone = "",
@@ -272,35 +297,29 @@ def detect(
     jobs: Jobs = -1,
     limit: Limit = 0,
     map_gb: MapGb = 20,
+    skip_errors: SkipErrors = False,
 ) -> None:
     """The main job: proposals, training where there is no model yet, detection, mAP. Or any images."""
+    images = [*(images or []), *(more_images or [])]
     if images and model is not None:
         _detect_images(Detector.load(model), images, draw, min_score)
         return
     job = _Job(
-        dataset,
-        voc_root,
-        train_split,
-        test_split,
-        backbone,
-        weights,
-        preset,
-        config,
-        change,
-        run,
-        limit,
-        map_gb,
-    )
-    detector = _train(job, jobs)
+        dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
+        skip_errors,
+    )  # fmt: skip
     if images:
-        _detect_images(detector, images, draw, min_score)
+        _detect_images(_train(job, jobs), images, draw, min_score)
         return
-    test = job.open(job.test_split)
-    job.fill(test, jobs)
+    start = time.monotonic()
+    test = job.open(test_split)
+    detector = _train(job, jobs)
+    test = job.fill(test, jobs)
     with ProgressReport(console) as progress:
         refined, found = job.run.detect(detector, test, progress)
     result, windows = job.run.score(test, refined, found)
-    _print_result(test, result, windows)
+    job.run.record(main_job_seconds_this_time=time.monotonic() - start)
+    _print_result(test, result, windows, coco_metrics(test, refined))
     console.print(f"run: {job.run.folder}", highlight=False)
     if draw is not None:
         for example in test:
@@ -310,23 +329,32 @@ def detect(
             _write_picture(draw / f"{example.image_id}.png", picture)
 
 
-def _print_result(dataset: Dataset, result: VOCResult, windows: VOCResult) -> None:
+def _print_result(
+    dataset: Dataset, result: VOCResult, windows: VOCResult | None, coco: Mapping[str, float]
+) -> None:
     title = f"{dataset.name} {dataset.split}, {len(dataset)} images, IoU {result.iou_threshold}, AP in %"
     console.print(class_table(result, title))
-    console.print(
-        f"mAP, 11-point: {100 * result.map_11point:.1f} with box regression, "
-        f"{100 * windows.map_11point:.1f} without; "
-        f"area: {100 * result.map_area:.1f} and {100 * windows.map_area:.1f}",
-        highlight=False,
-    )
+    console.print(f"mAP, 11-point: {_percent(result.map_11point)}; area: {_percent(result.map_area)}")
+    if windows is not None:
+        console.print(
+            f"the same without box regression: {_percent(windows.map_11point)}; {_percent(windows.map_area)}"
+        )
+    figures = ", ".join(f"{name} {_percent(coco[name])}" for name in ("AP", "AP50", "AP75", "AR_100"))
+    console.print(f"COCO's figures of the same (difficult as crowd): {figures}", highlight=False)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
 
 
 def _detect_images(detector: Detector, images: list[Path], draw: Path | None, min_score: float) -> None:
     files = []
     for path in images:
-        files += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        # A picture is called after the path below the folder that was given.
+        files += [(file, file.relative_to(path) if path.is_dir() else Path(file.name)) for file in inside]
     errors = []
-    for file in files:
+    for file, name in files:
         try:
             image = read_image(file)
         except InputError as error:
@@ -339,8 +367,7 @@ def _detect_images(detector: Detector, images: list[Path], draw: Path | None, mi
                 table.add_row(detector.classes[label], f"{score:.2f}", *(f"{edge:.0f}" for edge in box))
         console.print(table if table.row_count else f"{file}: nothing found", highlight=False)
         if draw is not None:
-            picture = draw_detections(image, found, detector.classes, min_score)
-            _write_picture(draw / f"{file.stem}.png", picture)
+            _write_picture(draw / f"{name}.png", draw_detections(image, found, detector.classes, min_score))
     if errors:
         raise InputError(f"{len(errors)} of {len(files)} files skipped, the first: {errors[0]}")
 
@@ -359,7 +386,7 @@ def evaluate(
     ] = None,
     run: RunName = "",
     dataset: DatasetName = "",
-    voc_root: VocRoot = Path("datasets/VOCdevkit"),
+    voc_root: VocRoot = _VOC_ROOT,
     test_split: TestSplit = "test",
     iou: Annotated[float, typer.Option(help="Least overlap of a match.")] = 0.5,
     backbone: Backbone = "",
@@ -369,28 +396,27 @@ def evaluate(
     """Scores a run, or any folder of VOC detection files, against a split."""
     if not 0 < iou <= 1:
         raise InputError(f"--iou {iou}: give an overlap above 0, at most 1")
-    job = _Job(dataset, voc_root, test_split, test_split, backbone, "", preset, None, None, run, limit, 0)
-    test = job.open(job.test_split)
-    if detections is not None:
-        result = evaluate_voc(test, read_voc_detections(detections, test.classes, test.split), iou)
-        console.print(
-            class_table(result, f"{test.name} {test.split}, {len(test)} images, IoU {iou}, AP in %")
-        )
-        console.print(f"mAP, 11-point: {100 * result.map_11point:.1f}; area: {100 * result.map_area:.1f}")
+    job = _Job(dataset, voc_root, test_split, backbone, preset=preset, run=run, limit=limit)
+    test = job.open(test_split)
+    if detections is None:
+        refined, found = job.run.read_detections(test)
+        result, windows = job.run.score(test, refined, found, iou)
+        _print_result(test, result, windows, coco_metrics(test, refined))
         return
-    folder = job.run.detections
-    if not folder.is_dir():
-        raise InputError(f"{job.run.folder}: no detections there; run 'sppnet detect', or name another run")
-    refined = read_voc_detections(folder, test.classes, test.split)
-    found = read_voc_detections(folder / "windows", test.classes, test.split)
-    _print_result(test, *job.run.score(test, refined, found, iou))
+    refined = read_voc_detections(detections, test.classes, test.split)
+    result, coco = evaluate_voc(test, refined, iou), coco_metrics(test, refined)
+    _print_result(test, result, None, coco)
+    about = {"dataset": test.name, "split": test.split, "images": len(test), "detections": str(detections)}
+    write_metrics(detections / "metrics.json", result, coco, about)
+    plot_precision_recall(detections / "precision_recall.png", result)
+    console.print(f"written: {detections}/metrics.json and precision_recall.png", highlight=False)
 
 
 @app.command()
 @_reported
 def bench(
     dataset: DatasetName = "",
-    voc_root: VocRoot = Path("datasets/VOCdevkit"),
+    voc_root: VocRoot = _VOC_ROOT,
     backbone: Backbone = "",
     preset: Preset = "default",
     run: RunName = "",
@@ -398,7 +424,7 @@ def bench(
 ) -> None:
     """Times pooling, and the stages of a run's detector on test images (50 unless --limit says otherwise)."""
     console.print(bench_pooling())
-    job = _Job(dataset, voc_root, "test", "test", backbone, "", preset, None, None, run, limit or 50, 0)
+    job = _Job(dataset, voc_root, "test", backbone, preset=preset, run=run, limit=limit or 50)
     if not (job.run.model / "model.json").exists():
         console.print(f"{job.run.folder}: no model yet, so no times of its stages", highlight=False)
         return
@@ -409,7 +435,7 @@ def bench(
 @_reported
 def download(
     name: Annotated[str, typer.Argument(help="voc2007")],
-    voc_root: VocRoot = Path("datasets/VOCdevkit"),
+    voc_root: VocRoot = _VOC_ROOT,
     base_url: Annotated[str, typer.Option(help="Folder on a server that holds the archives.")] = VOC2007_URL,
 ) -> None:
     """Downloads a data set; a broken download goes on where it stopped."""

@@ -19,8 +19,8 @@ from detection.networks import network_from_config
 from detection.settings import override
 from detection.stopwatch import Stopwatch
 from detection.suppression import DetectionSettings, nms_best_first, suppress
-from proposals import Engine, OpenCVSelectiveSearch
-from svm import BoxRegressors, LinearSVMs
+from proposals import Engine, ImportedBoxes, OpenCVSelectiveSearch
+from svm import BoxRegressors, LinearSVMs, move_boxes
 
 _FORMAT = 1
 
@@ -86,14 +86,15 @@ class Detector:
         return self.refine(*self.score(maps, boxes), image.shape[:2])
 
     def score(self, maps: Sequence[FeatureMap], boxes: FloatArray) -> tuple[Detections, FloatArray]:
-        """The proposed windows that stand, before box regression, and their vectors.
+        """The proposed windows that stand, and how box regression would move them.
 
         Args:
             maps: of the image, one a scale.
             boxes: float32 (N, 4), xyxy, pixel edges.
 
         Returns:
-            K detections grouped by class, best first, and float32 (K, length).
+            K detections grouped by class, best first, and float32 (K, 4) offsets for `svm.move_boxes`, zeros
+            where there are no regressors.
         """
         with self.clock("pooling"):
             pooled = self.extractor.pool(maps, boxes)
@@ -102,22 +103,26 @@ class Detector:
         with self.clock("nms"):
             windows, labels = suppress(boxes, scores, self.settings)
         found = Detections(boxes[windows], scores[windows, labels], labels)
-        return found, pooled.features[pooled.rows[windows]]
+        if self.regressors is None:
+            return found, np.zeros_like(found.boxes)
+        with self.clock("regression"):
+            offsets = self.regressors.offsets(pooled.features)[pooled.rows[windows], labels]
+        return found, offsets
 
-    def refine(self, found: Detections, features: FloatArray, size: tuple[int, int]) -> Detections:
-        """The detections with their boxes moved by their class' regressor, where there is one.
+    def refine(self, found: Detections, offsets: FloatArray, size: tuple[int, int]) -> Detections:
+        """The detections with their boxes moved as `score` says.
 
         Boxes are clipped to the image and suppressed again, for some now coincide (released code).
 
         Args:
             found: K detections.
-            features: float32 (K, length), of their windows.
+            offsets: float32 (K, 4), of their boxes.
             size: height and width of the image.
         """
         if self.regressors is None:
             return found
         with self.clock("regression"):
-            moved = self.regressors.apply(features, found.boxes, found.labels)
+            moved = move_boxes(found.boxes, offsets)
             moved = np.clip(moved, 0, np.array([size[1], size[0]] * 2, np.float32))
         with self.clock("nms"):
             kept = [np.zeros(0, np.int64)]
@@ -184,9 +189,16 @@ class Detector:
             regressors = None
             if "regression.weights" in arrays:
                 regressors = BoxRegressors(arrays["regression.weights"], arrays["regression.bias"], scale)
+            features = override(FeatureSettings(), description["features"], str(model))
+            extractor = FeatureExtractor(network, features)
+            expected = len(description["classes"]), extractor.length
+            if arrays["svm.weights"].shape != expected:
+                raise InputError(
+                    f"{model}: SVMs are {arrays['svm.weights'].shape}, not {expected}; train again"
+                )
             return cls(
                 description["classes"],
-                FeatureExtractor(network, override(FeatureSettings(), description["features"], str(model))),
+                extractor,
                 LinearSVMs(arrays["svm.weights"], arrays["svm.bias"], scale),
                 regressors,
                 override(DetectionSettings(), description["detection"], str(model)),
@@ -197,7 +209,7 @@ class Detector:
             raise InputError(f"{error.filename}: missing; {folder} is no complete model folder") from error
         except (OSError, SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise InputError(f"{folder}: the model cannot be read ({error}); train again") from error
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{model}: {error} is missing or damaged; train again") from error
 
 
@@ -205,6 +217,8 @@ def _engine(parameters: dict[str, Any], source: Path) -> Engine:
     known = {
         name: value for name, value in parameters.items() if name not in ("engine", "revision", "opencv")
     }
+    if parameters["engine"] == "imported":
+        return override(ImportedBoxes(""), known, str(source))
     if parameters["engine"] != "opencv":
         raise InputError(f"{source}: unknown proposal engine {parameters['engine']!r}; train again")
     return override(OpenCVSelectiveSearch(), known, str(source))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,12 +36,26 @@ class MapStore:
         }
         digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
         self.folder = folder / digest[:16]
+        self._full = False
         self._scales = len(extractor.settings.scales)
         # All of ``folder`` counts, so that maps of several networks together keep the bound.
         self._free = max_bytes - sum(file.stat().st_size for file in folder.glob("*/*.safetensors"))
 
-    def load(self, image_digest: str) -> list[FeatureMap] | None:
-        """The maps of an image, one a scale; None where they are not stored."""
+    def get(self, image_digest: str, compute: Callable[[], Sequence[FeatureMap]]) -> list[FeatureMap]:
+        """The maps of an image, one a scale, computed and stored where they are missing.
+
+        They are rounded to float16 either way, so that results do not depend on what was stored.
+        """
+        maps = self._load(image_digest)
+        if maps is None:
+            rounded = [
+                FeatureMap(one.values.astype(np.float16).astype(np.float32), one.factor) for one in compute()
+            ]
+            self._save(image_digest, rounded)
+            return rounded
+        return maps
+
+    def _load(self, image_digest: str) -> list[FeatureMap] | None:
         try:
             arrays = load_file(self._path(image_digest))
             return [
@@ -51,11 +65,13 @@ class MapStore:
         except (FileNotFoundError, SafetensorError, KeyError, IndexError):
             return None
 
-    def save(self, image_digest: str, maps: Sequence[FeatureMap]) -> None:
-        """Stores the maps of an image, if there is room."""
+    def _save(self, image_digest: str, maps: Sequence[FeatureMap]) -> None:
         arrays = {f"map{scale}": one.values.astype(np.float16) for scale, one in enumerate(maps)}
         size = sum(array.nbytes for array in arrays.values())
-        if size > self._free or not all(np.isfinite(array).all() for array in arrays.values()):
+        if size > self._free:
+            if not self._full:
+                _LOG.warning("%s: full, further feature maps are computed each time", self.folder.parent)
+            self._full = True
             return
         arrays["factors"] = np.array([one.factor for one in maps], np.float64)
         try:
@@ -63,7 +79,7 @@ class MapStore:
                 save_file(arrays, path)
         except (OSError, SafetensorError) as error:
             _LOG.warning("%s: feature maps are no longer stored (%s)", self.folder, error)
-            self._free = 0
+            self._free, self._full = 0, True
         self._free -= size
 
     def _path(self, image_digest: str) -> Path:

@@ -40,7 +40,7 @@ def pool(feature_map: FloatArray, cells: Cells, levels: Sequence[int] = PAPER_LE
         raise ValueError(f"levels {levels}: give at least one, each at least 1")
     pooled = np.empty((len(cells), num_bins(levels), channels), np.float32)
     if len(cells) == 0:
-        return pooled.reshape(0, -1)
+        return pooled.reshape(0, num_bins(levels) * channels)
     if (
         cells[:, :2].min() < 0
         or cells[:, 2].max() > width

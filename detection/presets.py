@@ -1,7 +1,7 @@
 """All settings of a run, and the named presets; each constant's source stands in its dataclass."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,8 +10,18 @@ from data.types import InputError
 from detection.features import FeatureSettings
 from detection.settings import override
 from detection.suppression import DetectionSettings
-from proposals import OpenCVSelectiveSearch
-from svm import PAPER_MINING, RELEASED_MINING, MiningSettings, RegressionSettings
+from proposals import Engine, ImportedBoxes, OpenCVSelectiveSearch
+from svm import (
+    PAPER_MINING,
+    PAPER_REGRESSION,
+    RELEASED_MINING,
+    RELEASED_REGRESSION,
+    MiningSettings,
+    RegressionSettings,
+)
+
+# The interpreter, a network and one image's windows take 1.6 GB of it; the negatives need the rest.
+MIN_MEMORY_GB = 2.0
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,7 @@ class NetworkSettings:
     Attributes:
         name: zf5, alexnet, vgg16, efficientnet_lite0, efficientnet_lite2, or any timm model.
         weights: a file, ``random``, or empty for the network's own.
-        taps: which maps of a timm model, by index; empty for its default.
+        taps: strides of the maps of a timm model to join; empty for its default, 16 and 32.
         pca: reduce the map to this many channels, learned on training maps; 0 keeps all.
         seed: of random weights.
     """
@@ -31,6 +41,10 @@ class NetworkSettings:
     taps: tuple[int, ...] = ()
     pca: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pca < 0 or any(type(tap) is not int or tap < 1 for tap in self.taps):
+            raise InputError(f"{self}: pca must not be negative, and taps are strides in pixels")
 
 
 @dataclass(frozen=True)
@@ -56,12 +70,30 @@ class TrainingSettings:
     memory_gb: float = 4.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if min(self.norm_images, self.norm_windows, self.tap_images) < 1:
+            raise InputError("norm_images, norm_windows and tap_images must be at least 1")
+        if self.memory_gb < MIN_MEMORY_GB:
+            raise InputError(f"memory_gb is {self.memory_gb}; training needs at least {MIN_MEMORY_GB}")
+
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything that a run's figures depend on, besides the images."""
+    """Everything that a run's figures depend on, besides the images.
+
+    Attributes:
+        network: and its weights.
+        boxes: the name of imported boxes to use; empty for Selective Search.
+        proposals: of Selective Search.
+        features: windows to vectors.
+        mining: of the SVMs.
+        regression: of boxes.
+        detection: thresholds.
+        training: the rest of training.
+    """
 
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    boxes: str = ""
     proposals: OpenCVSelectiveSearch = field(default_factory=OpenCVSelectiveSearch)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     mining: MiningSettings = field(default_factory=MiningSettings)
@@ -69,10 +101,16 @@ class RunSettings:
     detection: DetectionSettings = field(default_factory=DetectionSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
+    @property
+    def engine(self) -> Engine:
+        """What proposes windows."""
+        return ImportedBoxes(self.boxes) if self.boxes else self.proposals
 
-_PAPER = RunSettings(mining=PAPER_MINING)
+
+_PAPER = RunSettings(mining=PAPER_MINING, regression=PAPER_REGRESSION)
 _RELEASED = RunSettings(
     mining=RELEASED_MINING,
+    regression=RELEASED_REGRESSION,
     features=FeatureSettings(projection="released", scale_rule="released"),
     training=TrainingSettings(difficult_positives=True),
 )
@@ -92,13 +130,19 @@ PRESETS = {
 }
 
 
-def make_settings(preset: str, config: Path | None = None, changes: Sequence[str] = ()) -> RunSettings:
+def make_settings(
+    preset: str,
+    config: Path | None = None,
+    changes: Sequence[str] = (),
+    network: Mapping[str, str] | None = None,
+) -> RunSettings:
     """A preset, overridden by a TOML file, overridden by single changes.
 
     Args:
         preset: a key of `PRESETS`.
         config: TOML with the tables and keys of `RunSettings`; any subset.
         changes: TOML lines such as ``features.scales = [480, 576]``.
+        network: fields of `NetworkSettings` that override all of these.
 
     Raises:
         InputError: an unknown preset or key (the nearest is named), TOML that cannot be read, a wrong value.
@@ -120,4 +164,4 @@ def make_settings(preset: str, config: Path | None = None, changes: Sequence[str
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{source}: not TOML ({error}); write key = value, strings in quotes") from error
         settings = override(settings, values, source)
-    return settings
+    return override(settings, {"network": network or {}}, "network")

@@ -1,9 +1,7 @@
 """A run: its folder, and the stages that fill it, each of which goes on where it stopped."""
 
 import json
-import resource
 import shutil
-import sys
 import time
 import tomllib
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from data.types import Dataset, Detections, Example, FloatArray, InputError
 from detection.detector import Detector
 from detection.features import FeatureExtractor, FeatureMap
 from detection.mapstore import MapStore
+from detection.memory import peak_bytes, reset_peak
 from detection.networks import build_network
 from detection.presets import RunSettings
 from detection.training import TrainingData, prefetch, train_detector
@@ -28,6 +27,7 @@ from eval import (
     coco_metrics,
     evaluate_voc,
     plot_precision_recall,
+    read_voc_detections,
     write_coco_results,
     write_metrics,
     write_voc_detections,
@@ -64,17 +64,20 @@ class Run:
         """The trained detector's folder."""
         return self.folder / "model"
 
-    def claim(self, images: str) -> None:
+    def claim(self, images: str, digest: str) -> None:
         """Writes ``settings.toml``, or makes sure that it says the same already.
 
         Args:
-            images: what the run is trained on.
+            images: what the run is trained on, for people.
+            digest: the same as `Dataset.digest`.
 
         Raises:
             InputError: the folder holds a run with other settings, or cannot be written.
         """
         file = self.folder / "settings.toml"
-        text = tomli_w.dumps({"images": images} | _without_none(asdict(self.settings)))
+        text = tomli_w.dumps(
+            {"images": images, "images_digest": digest} | _without_none(asdict(self.settings))
+        )
         try:
             if not file.exists():
                 with atomic_path(file) as path:
@@ -89,12 +92,18 @@ class Run:
                 f"{file}: the run has {old!r}, not {new!r}; give another RUN name, or delete the folder"
             )
 
-    def train(self, dataset: Dataset, progress: Progress) -> Detector:
-        """The trained detector; trains it where there is no model yet, going on where that was stopped."""
-        if (self.model / "model.json").exists():
-            return Detector.load(self.model)
+    def load(self) -> Detector | None:
+        """The trained detector; None where there is no model yet."""
+        if not (self.model / "model.json").exists():
+            return None
+        # What a kill between saving and cleaning up left.
+        shutil.rmtree(self.folder / "training", ignore_errors=True)
+        return Detector.load(self.model)
+
+    def build(self) -> FeatureExtractor:
+        """The network, as yet without fitted taps, and its pooling."""
         network = self.settings.network
-        extractor = FeatureExtractor(
+        return FeatureExtractor(
             build_network(
                 network.name,
                 network.weights or None,
@@ -103,14 +112,19 @@ class Run:
             ),
             self.settings.features,
         )
-        engine = self.settings.proposals
+
+    def train(self, dataset: Dataset, extractor: FeatureExtractor, progress: Progress) -> Detector:
+        """Trains a detector and saves it, going on where that was stopped."""
+        engine = self.settings.engine
         data = TrainingData(dataset, engine, self.cache, self.maps, int(self.map_gb * 1e9))
-        start = time.monotonic()
         work = self.folder / "training"
+        start = time.monotonic()
+        reset_peak()
         detector = train_detector(data, extractor, self.settings, work, progress)
         detector.save(self.model)
+        # Of the last session, where training was stopped in between.
+        self.record(training_seconds=time.monotonic() - start, training_peak_gb=peak_bytes() / 1e9)
         shutil.rmtree(work)
-        self.record("training (this session)", time.monotonic() - start)
         return detector
 
     def detect(
@@ -121,27 +135,33 @@ class Run:
         Returns:
             detections by image id, with box regression and, as windows were proposed, without.
         """
+        if detector.classes != dataset.classes:
+            raise InputError(
+                f"{dataset.name} {dataset.split} has the classes {', '.join(dataset.classes)}, "
+                f"but {self.model} was trained on {', '.join(detector.classes)}; give another RUN name"
+            )
         start = time.monotonic()
+        reset_peak()
         partial = self.folder / "partial" / file_digest(self.model / "model.safetensors")[:16]
         partial.mkdir(parents=True, exist_ok=True)
         files = {one.image_id: partial / f"{image_key(one).image_digest[:32]}.npz" for one in dataset}
         todo = [example for example in dataset if not files[example.image_id].exists()]
         store = MapStore(self.maps, detector.extractor, int(self.map_gb * 1e9))
 
-        def prepare(example: Example) -> tuple[Example, FloatArray, list[FeatureMap]]:
+        def prepare(example: Example) -> tuple[Example, FloatArray, list[FeatureMap], tuple[int, int]]:
             with detector.clock("decode"):
                 image = read_image(example.path)
-                key = image_key(example)
             with detector.clock("proposals"):
                 boxes = propose_cached(example, image, detector.engine, self.cache)
             with detector.clock("convolution"):
-                maps = store.load(key.image_digest) or detector.extractor.maps(image)
-            return example, boxes, maps
+                key = image_key(example)
+                maps = store.get(key.image_digest, lambda: detector.extractor.maps(image))
+            return example, boxes, maps, image.shape[:2]
 
-        for done, (example, boxes, maps) in enumerate(prefetch(prepare, todo)):
+        for done, (example, boxes, maps, size) in enumerate(prefetch(prepare, todo)):
             progress("detection", len(dataset) - len(todo) + done, len(dataset))
-            found, features = detector.score(maps, boxes)
-            refined = detector.refine(found, features, (example.height, example.width))
+            found, offsets = detector.score(maps, boxes)
+            refined = detector.refine(found, offsets, size)
             with atomic_path(files[example.image_id]) as path, open(path, "wb") as file:
                 np.savez(file, **_arrays("window", found), **_arrays("refined", refined))
         progress("detection", len(dataset), len(dataset))
@@ -153,18 +173,41 @@ class Run:
         for folder, by_id in ((self.detections, refined_by_id), (self.detections / "windows", found_by_id)):
             write_voc_detections(folder, by_id, dataset.classes, dataset.split)
         write_coco_results(self.detections / "coco.json", refined_by_id)
+        with atomic_path(self.detections / "images.txt") as path:
+            path.write_text("".join(f"{one.image_id}\n" for one in dataset), encoding="utf-8")
         shutil.rmtree(self.folder / "partial")
         if len(todo) == len(dataset):
-            self.record("detection", time.monotonic() - start)
-            self.record("images detected", len(todo))
-            for stage, seconds in detector.clock.seconds.items():
-                self.record(f"detection: {stage}", seconds)
+            stages = {f"detection_{name}_seconds": value for name, value in detector.clock.seconds.items()}
+            self.record(
+                detection_images=len(todo),
+                detection_seconds=time.monotonic() - start,
+                detection_peak_gb=peak_bytes() / 1e9,
+                **stages,
+            )
         return refined_by_id, found_by_id
 
     @property
     def detections(self) -> Path:
         """The folder of detection files."""
         return self.folder / "detections"
+
+    def read_detections(self, dataset: Dataset) -> tuple[dict[str, Detections], dict[str, Detections]]:
+        """What `detect` wrote.
+
+        Raises:
+            InputError: it was not run, or not on the same images.
+        """
+        images = self.detections / "images.txt"
+        if not images.exists():
+            raise InputError(f"{self.folder}: no detections there; run 'sppnet detect', or name another run")
+        if images.read_text(encoding="utf-8").split() != [one.image_id for one in dataset]:
+            raise InputError(
+                f"{images}: detections are of other images than {dataset.name} {dataset.split}, "
+                f"{len(dataset)} images; give the data set, split and limit that they were made with"
+            )
+        refined = read_voc_detections(self.detections, dataset.classes, dataset.split)
+        found = read_voc_detections(self.detections / "windows", dataset.classes, dataset.split)
+        return refined, found
 
     def score(
         self,
@@ -187,16 +230,13 @@ class Run:
         plot_precision_recall(self.folder / "precision_recall.png", result)
         return result, windows
 
-    def record(self, what: str, value: float) -> None:
-        """Keeps a figure of this run, and the peak memory of this process so far, in ``times.json``."""
+    def record(self, **figures: float) -> None:
+        """Adds figures of this run to ``times.json``."""
         file = self.folder / "times.json"
-        figures = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        # Kilobytes on Linux, bytes on macOS.
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        figures |= {what: round(value, 3), f"peak memory up to then, GB ({what})": round(peak / 1e9, 3)}
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        known |= {name: round(value, 3) for name, value in figures.items()}
         with atomic_path(file) as path:
-            path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
 
 
 def _arrays(prefix: str, found: Detections) -> dict[str, Any]:

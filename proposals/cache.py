@@ -104,7 +104,10 @@ class ProposalCache:
     def missing(self, keys: Iterable[Key]) -> list[Key]:
         """Those of ``keys`` without an entry, in their order."""
         query = "SELECT image_id, image_digest FROM proposals WHERE method = ?"
-        present = set(self._db.execute(query, (self.method,)))
+        try:
+            present = set(self._db.execute(query, (self.method,)))
+        except sqlite3.Error as error:
+            raise InputError(f"{self.path}: damaged ({error}); delete it and run `make proposals`") from error
         return [key for key in keys if tuple(key) not in present]
 
     def put(self, entries: Iterable[tuple[Key, FloatArray]]) -> None:

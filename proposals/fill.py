@@ -30,11 +30,17 @@ class ImageFile(Protocol):
 
 @dataclass
 class FillReport:
-    """What `fill_cache` did."""
+    """What `fill_cache` did.
+
+    Attributes:
+        cached: images that had an entry before.
+        computed: images that got one.
+        errors: image id to what is wrong with it.
+    """
 
     cached: int = 0
     computed: int = 0
-    errors: list[str] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
 
 
 def image_key(example: ImageFile) -> Key:
@@ -64,6 +70,9 @@ def _work(key: Key, path: Path, engine: Engine) -> tuple[Key, FloatArray | None,
         return key, engine.propose(read_image(path)), ""
     except InputError as error:
         return key, None, str(error)
+    # Whatever a library stumbles over in one image, the others go on.
+    except Exception as error:
+        return key, None, f"{path}: proposals failed ({type(error).__name__}: {error})"
 
 
 def fill_cache(
@@ -83,7 +92,7 @@ def fill_cache(
         examples: anything with ``image_id`` and ``path``.
         engine: the method, the one that ``cache`` was opened with.
         cache: where the boxes go.
-        jobs: processes, one thread each.
+        jobs: processes, one thread each; 0 or -1 for one a core.
         progress: called with (images done, images in all).
     """
     report = FillReport()
@@ -92,19 +101,19 @@ def fill_cache(
         try:
             paths[image_key(example)] = example.path
         except InputError as error:
-            report.errors.append(str(error))
+            report.errors[example.image_id] = str(error)
     todo = cache.missing(paths)
     report.cached = len(paths) - len(todo)
     progress(report.cached, len(paths))
     results: Iterable[tuple[Key, FloatArray | None, str]] = Parallel(
-        n_jobs=jobs, return_as="generator_unordered", batch_size=1
+        n_jobs=jobs or -1, return_as="generator_unordered", batch_size=1
     )(delayed(_work)(key, paths[key], engine) for key in todo)
     waiting: list[tuple[Key, FloatArray]] = []
     written = time.monotonic()
     try:
         for done, (key, boxes, fault) in enumerate(results, start=report.cached + 1):
             if boxes is None:
-                report.errors.append(fault)
+                report.errors[key.image_id] = fault
             else:
                 waiting.append((key, boxes))
             if time.monotonic() - written > _COMMIT_SECONDS:

@@ -31,6 +31,8 @@ class OpenCVSelectiveSearch:
         ks: thresholds of the graph segmentation; also its smallest segment, in pixels.
         sigma: smoothing before segmentation, in pixels.
         min_side: boxes with a side below this are dropped (R-CNN's released code: 20 pixels).
+        max_side: an image with a longer side is searched at this size, in pixels, and the boxes brought back:
+            time grows faster than the number of pixels. Ours; VOC's images are smaller.
         max_windows: keep at most this many, the best ranked (SPP-net §4: about 2,000 an image).
         seed: of the ranking.
     """
@@ -39,6 +41,7 @@ class OpenCVSelectiveSearch:
     ks: tuple[int, ...] = (50, 100)
     sigma: float = 0.8
     min_side: int = 20
+    max_side: int = 1000
     max_windows: int = 2000
     seed: int = 0
 
@@ -48,8 +51,8 @@ class OpenCVSelectiveSearch:
             raise InputError(f"colour_spaces {self.colour_spaces}: choose from {sorted(_TO_COLOUR_SPACE)}")
         if not self.ks or min(self.ks) < 1:
             raise InputError(f"ks {self.ks}: give at least one threshold, each at least 1")
-        if self.sigma <= 0 or self.min_side < 1 or self.max_windows < 1:
-            raise InputError("sigma, min_side and max_windows must be positive")
+        if self.sigma <= 0 or min(self.min_side, self.max_side, self.max_windows) < 1:
+            raise InputError("sigma, min_side, max_side and max_windows must be positive")
 
     def parameters(self) -> dict[str, Any]:
         """All that the boxes depend on, as plain JSON values; the cache keys on it."""
@@ -63,14 +66,18 @@ class OpenCVSelectiveSearch:
 
         Returns:
             float32 (N, 4), N <= max_windows, best first; xyxy, 0-based pixel edges, right and bottom
-            exclusive; whole numbers. Empty for an image whose sides are all below ``min_side``.
+            exclusive; whole numbers. Empty for an image with a side below ``min_side``.
         """
         height, width = image.shape[:2]
-        if min(height, width) < max(self.min_side, _SMALLEST_SIDE):
+        factor = min(1.0, self.max_side / max(height, width))
+        size = round(width * factor), round(height * factor)
+        if min(height, width) < self.min_side or min(size) < _SMALLEST_SIDE:
             return np.zeros((0, 4), np.float32)
-        rectangles = self._search(np.ascontiguousarray(image))
-        large = rectangles[(rectangles[:, 2:] >= self.min_side).all(axis=1)]
-        boxes = np.concatenate([large[:, :2], large[:, :2] + large[:, 2:]], axis=1)
+        searched = image if factor == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        rectangles = self._search(np.ascontiguousarray(searched, np.uint8))
+        boxes = np.concatenate([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]], axis=1)
+        boxes = np.rint(boxes * (np.array([width, height] * 2) / np.array(size * 2))).astype(np.int64)
+        boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= self.min_side).all(axis=1)]
         # OpenCV's order is random: start from a canonical one, so that the seed alone decides.
         boxes = np.unique(boxes, axis=0)
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -34,10 +34,6 @@ class LinearSVMs:
     bias: FloatArray
     scale: float
 
-    def folded(self) -> FloatArray:
-        """float32 (C, d): the weights for features as they are, the scale being in them."""
-        return self.weights * np.float32(self.scale)
-
     def score(self, features: FloatArray) -> FloatArray:
         """Margins: float32 (N, C) for unscaled features (N, d); one matrix product.
 
@@ -46,5 +42,6 @@ class LinearSVMs:
         """
         if features.ndim != 2 or features.shape[1] != self.weights.shape[1]:
             raise ValueError(f"features are {features.shape}; the SVMs take (N, {self.weights.shape[1]})")
-        scores: FloatArray = features.astype(np.float32, copy=False) @ self.folded().T + self.bias
+        products = features.astype(np.float32, copy=False) @ self.weights.T
+        scores: FloatArray = products * np.float32(self.scale) + self.bias
         return scores

@@ -17,6 +17,8 @@ from svm.store import RowStore
 
 # The key of ground truth windows in the store; the caller's images have keys from 0.
 _POSITIVES = -2
+# The score of every window for a class without positives: below any threshold, and finite, as files need it.
+NEVER = -1e6
 # Making room means scoring the whole store; freeing at least this part of it makes that rare.
 _RESERVE = 0.1
 
@@ -27,12 +29,12 @@ class HardNegativeMiner:
     For each image, windows that a class' present SVM scores above the margin become its negatives; after
     2,000 of them the class is trained again, from where it was, and its easy negatives are let go (R-CNN and
     SPP-net, released code). A window is stored once, whichever classes hold it. When memory is full, a
-    tenth of it is freed of the rows that are the least hard for the classes that hold them: mostly those
-    beyond the margin, which do not count in the objective anyway. Before the first training all scores are
+    tenth of it is freed of the rows that are the least hard for the classes that hold them;
+    `MiningStatistics.lost` says how many of them counted in the objective. Before the first training all scores are
     0, which makes all windows hard.
 
-    A class without positives is not trained: its weights are 0 and its bias is -1, the score of a sure
-    negative. The result depends on the order of images, not on ``threads``.
+    A class without positives is not trained: its weights are 0 and its bias is `NEVER`. The result depends on
+    the order of images, not on ``threads``.
     """
 
     def __init__(
@@ -83,14 +85,14 @@ class HardNegativeMiner:
         self._images = 0
         self._seconds = 0.0
         # Rows of counts, each (C,).
-        self._pending, self._added, self._evicted, self._forced, self._trainings = self._counts = np.zeros(
-            (5, num_classes), np.int64
-        )
+        (
+            self._pending, self._added, self._evicted, self._forced, self._lost, self._trainings,
+        ) = self._counts = np.zeros((6, num_classes), np.int64)  # fmt: skip
         self._set_trainable()
 
     def _set_trainable(self) -> None:
         self._trainable: BoolArray = np.any(self._store.held[: self._positives], axis=0)
-        self._bias[~self._trainable] = -1.0
+        self._bias[~self._trainable] = NEVER
 
     def add_image(
         self, key: int, features: FloatArray, max_iou: FloatArray, boxes: FloatArray | None = None
@@ -150,7 +152,7 @@ class HardNegativeMiner:
         held = store.held[self._positives :].sum(axis=0)
         return MiningStatistics(
             self._images, held, self._added.copy(), self._evicted.copy(), self._forced.copy(),
-            self._trainings.copy(), store.capacity - store.free, store.capacity, self._seconds,
+            self._lost.copy(), self._trainings.copy(), store.capacity - store.free, store.capacity, self._seconds,
         )  # fmt: skip
 
     def state(self) -> dict[str, NDArray[np.generic]]:
@@ -236,22 +238,27 @@ class HardNegativeMiner:
         self._store.held[slots[windows], labels] = True
 
     def _make_room(self, count: int) -> None:
-        """Frees ``count`` rows, or the reserve if that is more: easy ones first, then the easiest left."""
+        """Frees ``count`` rows, or the reserve if that is more: easy ones, then the easiest of the rest."""
         store = self._store
         negatives = np.flatnonzero(store.held.any(axis=1))
         negatives = negatives[negatives >= self._positives]
-        hardness = np.empty(len(negatives), np.float32)
+        scores = np.empty((len(negatives), len(self._bias)), np.float32)
         for start in range(0, len(negatives), 1024):
-            part = negatives[start : start + 1024]
-            scores = store.rows[part] @ self._weights.T + self._bias
-            hardness[start : start + 1024] = np.where(store.held[part], scores, -np.inf).max(axis=1)
+            part = slice(start, start + 1024)
+            scores[part] = store.rows[negatives[part]] @ self._weights.T + self._bias
+        held = store.held[negatives]
+        easy = held & (scores < self.settings.easy_threshold)
+        hardness = np.where(held & ~easy, scores, -np.inf).max(axis=1)
         wanted = max(count, int(_RESERVE * store.capacity)) - store.free
-        wanted = max(wanted, int(np.count_nonzero(hardness < self.settings.easy_threshold)))
-        easiest = negatives[np.argsort(hardness, kind="stable")[:wanted]]
-        for label in np.flatnonzero(store.held[easiest].any(axis=0)):
-            let_go = easiest[store.held[easiest, label]]
-            self._forced[label] += len(let_go)
-            store.release(let_go, label)
+        wanted = max(wanted, int(np.count_nonzero(hardness == -np.inf)))
+        let_go = np.zeros_like(held)
+        let_go[np.argsort(hardness, kind="stable")[:wanted]] = True
+        let_go &= held & ~easy
+        self._evicted += easy.sum(axis=0)
+        self._forced += let_go.sum(axis=0)
+        self._lost += (let_go & (scores > -1)).sum(axis=0)
+        for label in np.flatnonzero((let_go | easy).any(axis=0)):
+            store.release(negatives[(let_go | easy)[:, label]], label)
         store.sweep()
 
     def _train(self, due: BoolArray, solver: SolverSettings) -> None:

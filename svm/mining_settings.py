@@ -52,6 +52,7 @@ class MiningStatistics:
         added: negatives ever added.
         evicted: of them, those let go because they had become easy.
         forced: of them, those let go, or not even taken in, for want of memory.
+        lost: of those, the ones let go within the margin, which the objective misses.
         trainings: times each class was trained.
         rows, capacity: feature rows in memory now (positives and negatives), and how many fit.
         seconds: spent in training.
@@ -62,6 +63,7 @@ class MiningStatistics:
     added: IntArray
     evicted: IntArray
     forced: IntArray
+    lost: IntArray
     trainings: IntArray
     rows: int
     capacity: int

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
 
-from svm.solver import FloatArray, IntArray
+from svm.solver import FloatArray
 
 # No box grows more than from one cell (16 px) to a whole image (1000 px) in a side: keeps exp() from
 # overflowing on a wild prediction (the constant is detectron2's).
@@ -35,8 +35,9 @@ class RegressionSettings:
     seed: int = 0
 
 
+# The paper gives the overlap and refers to R-CNN for the rest.
+PAPER_REGRESSION = RegressionSettings(penalty=1000.0)
 RELEASED_REGRESSION = RegressionSettings()
-RCNN_REGRESSION = RegressionSettings(min_overlap=0.6, penalty=1000.0)
 
 
 def box_offsets(boxes: FloatArray, targets: FloatArray) -> FloatArray:
@@ -148,28 +149,21 @@ class BoxRegressors:
     bias: FloatArray
     scale: float
 
-    def apply(self, features: FloatArray, boxes: FloatArray, labels: IntArray) -> FloatArray:
-        """Refines each box with the regressor of its class.
+    def offsets(self, features: FloatArray) -> FloatArray:
+        """What each class' regressor says of each window: one matrix product.
 
         Args:
-            features: (N, d) of the boxes' windows, unscaled.
-            boxes: (N, 4) xyxy.
-            labels: int (N,).
+            features: (N, d), unscaled.
 
         Returns:
-            float32 (N, 4) xyxy, not clipped to the image.
+            float32 (N, C, 4), for `move_boxes`.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: features of another length.
         """
-        if features.shape != (len(boxes), self.weights.shape[2]) or np.shape(labels) != (len(boxes),):
-            raise ValueError(
-                f"{len(boxes)} boxes, features {features.shape} and labels {np.shape(labels)} do not fit "
-                f"regressors of {self.weights.shape[2]} features"
-            )
-        offsets = np.empty((len(boxes), 4), np.float32)
-        for label in np.unique(labels):
-            mine = labels == label
-            scaled = self.weights[label] * np.float32(self.scale)
-            offsets[mine] = features[mine].astype(np.float32, copy=False) @ scaled.T + self.bias[label]
-        return move_boxes(boxes, offsets)
+        classes, _, dimension = self.weights.shape
+        if features.ndim != 2 or features.shape[1] != dimension:
+            raise ValueError(f"features are {features.shape}; the regressors take (N, {dimension})")
+        products = features.astype(np.float32, copy=False) @ self.weights.reshape(-1, dimension).T
+        moved: FloatArray = products.reshape(-1, classes, 4) * np.float32(self.scale) + self.bias
+        return moved

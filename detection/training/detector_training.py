@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.images import read_image
-from data.types import Dataset, Example, FloatArray, InputError, IntArray
+from data.types import BoolArray, Dataset, Example, FloatArray, InputError, IntArray
 from detection.detector import Detector
 from detection.features import FeatureExtractor, PooledWindows
 from detection.mapstore import MapStore
-from detection.networks import fit_taps
+from detection.networks import fit_taps, weights_digest
 from detection.presets import RunSettings, TrainingSettings
 from detection.training.checkpoint import Checkpoint
 from detection.training.prefetch import prefetch
 from eval.voc import iou_matrix
-from proposals import Engine, ProposalCache, image_key, propose_cached
+from proposals import Engine, ProposalCache, image_key
 from svm import BoxRegressors, HardNegativeMiner, LinearSVMs, RegressionSampler, feature_scale
 
 _LOG = logging.getLogger(__name__)
 # Of the memory setting, this much is left to everything but the store of negatives: interpreter, network, one
 # image's windows, the pages of files.
 _OTHER_MEMORY = 1.6e9
-_CHECKPOINT_SECONDS = 120.0
+_CHECKPOINT_SECONDS = 240.0
 
 Progress = Callable[[str, int, int], None]
 
@@ -72,7 +72,7 @@ def train_detector(
     """Trains one SVM and one box regressor a class.
 
     It can be stopped at any moment: run again with the same arguments, it goes on from a checkpoint that is
-    at most two minutes old.
+    at most four minutes old.
 
     Args:
         data: what to train on.
@@ -85,13 +85,17 @@ def train_detector(
         InputError: an image cannot be read, there is no object to train on, or a disk is full.
     """
     dataset = data.dataset
-    if not any(len(example.boxes) for example in dataset):
+    if not any(_positive(example, settings.training).any() for example in dataset):
         raise InputError(f"{dataset.name} {dataset.split}: no annotated object to train on")
     try:
         work.mkdir(parents=True, exist_ok=True)
         _fit_taps(dataset, extractor, settings, progress)
         store = MapStore(data.maps, extractor, data.map_bytes)
         svms, regressors = _train(data, extractor, store, settings, work, progress)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{dataset.name} {dataset.split}: cannot be trained on ({error})") from error
     except OSError as error:
         raise InputError(
             f"{error.filename or work}: {error.strerror or error}; free some space, run again"
@@ -100,6 +104,8 @@ def train_detector(
         "dataset": dataset.name,
         "split": dataset.split,
         "images": len(dataset),
+        "dataset_digest": dataset.digest(),
+        "weights_digest": weights_digest(extractor.network),
         "settings": asdict(settings),
     }
     return Detector(dataset.classes, extractor, svms, regressors, settings.detection, data.engine, origin)
@@ -136,8 +142,8 @@ def _train(
     dataset, training = data.dataset, settings.training
     classes, threads = len(dataset.classes), os.cpu_count() or 1
     memory = int(training.memory_gb * 1e9 - _OTHER_MEMORY)
-    checkpoint = Checkpoint(work, {"settings": asdict(settings), "store": store.folder.name,
-                                   "images": [example.image_id for example in dataset]})  # fmt: skip
+    purpose = {"settings": asdict(settings), "maps": store.folder.name, "dataset": dataset.digest()}
+    checkpoint = Checkpoint(work, purpose)
     state = checkpoint.load()
     if state is None:
         positives, labels, norm = _positives(data, extractor, store, training, progress)
@@ -152,6 +158,7 @@ def _train(
         sampler = RegressionSampler.from_state(
             _part(state, "sampler."), extractor.length, settings.regression, scale, work / "samples"
         )
+        del state  # Its memory maps would keep the files of the old checkpoint.
 
     saved = time.monotonic()
     progress("mining", first, len(dataset))
@@ -161,7 +168,7 @@ def _train(
         overlap = iou_matrix(image.boxes, truth).astype(np.float32)
         by_class = np.zeros((len(image.boxes), classes), np.float32)
         np.maximum.at(by_class.T, labels, overlap.T)
-        # Windows that share their cells count as one, a negative if any of them is: released code.
+        # Windows that share their cells count as one (released code), a negative if any of them is.
         distinct, rows = image.pooled.features, image.pooled.rows
         least = np.full((len(distinct), classes), np.inf, np.float32)
         np.minimum.at(least, rows, by_class)
@@ -169,8 +176,12 @@ def _train(
         representative[rows] = image.boxes
         miner.add_image(image.index, distinct, least, representative)
         if training.regression and len(truth):
-            near = np.flatnonzero(overlap.max(axis=1) >= settings.regression.min_overlap)
-            sampler.add_image(image.index, distinct[rows[near]], image.boxes[near], truth, labels)
+            wanted = np.flatnonzero(_positive(image.example, training))
+            best = overlap[:, wanted].max(axis=1, initial=0.0)
+            near = np.flatnonzero(best >= settings.regression.min_overlap)
+            sampler.add_image(
+                image.index, distinct[rows[near]], image.boxes[near], truth[wanted], labels[wanted]
+            )
         progress("mining", image.index + 1, len(dataset))
         if time.monotonic() - saved > _CHECKPOINT_SECONDS:
             checkpoint.save(
@@ -187,6 +198,11 @@ def _train(
     regressors = sampler.finish() if training.regression else None
     progress("final training", 2, 2)
     return svms, regressors
+
+
+def _positive(example: Example, training: TrainingSettings) -> BoolArray:
+    """bool (N,): the objects that are positives."""
+    return np.logical_or(training.difficult_positives, ~example.difficult)
 
 
 def _part(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
@@ -207,7 +223,7 @@ def _positives(
     features, labels, norms = [], [], []
     for image in _windows(data, extractor, store, range(count), with_proposals=sampled):
         truth = image.example
-        chosen = np.flatnonzero(np.logical_or(training.difficult_positives, ~truth.difficult))
+        chosen = np.flatnonzero(_positive(truth, training))
         features.append(image.pooled.features[image.pooled.rows[chosen]])
         labels.append(truth.labels[chosen])
         if image.index in sampled:
@@ -232,15 +248,14 @@ def _windows(
     def prepare(index: int) -> _TrainingImage:
         example = data.dataset[index]
         key = image_key(example)
-        maps = store.load(key.image_digest)
-        proposals = data.cache.get(key) if index in with_proposals else np.zeros((0, 4), np.float32)
-        if proposals is None or maps is None:
-            image = read_image(example.path)
-            if proposals is None:
-                proposals = propose_cached(example, image, data.engine, data.cache)
-            if maps is None:
-                maps = extractor.maps(image)
-                store.save(key.image_digest, maps)
+        maps = store.get(key.image_digest, lambda: extractor.maps(read_image(example.path)))
+        if index not in with_proposals:
+            proposals = np.zeros((0, 4), np.float32)
+        elif (cached := data.cache.get(key)) is not None:
+            proposals = cached
+        else:
+            proposals = data.engine.propose(read_image(example.path))
+            data.cache.put([(key, proposals)])
         boxes = np.concatenate([example.boxes, proposals])
         return _TrainingImage(index, example, boxes, extractor.pool(maps, boxes))
 

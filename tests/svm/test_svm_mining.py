@@ -14,6 +14,7 @@ from svm import (
     SolverSettings,
     train_svms,
 )
+from svm.mining import NEVER
 
 CLASSES, DIMENSION, SCALE = 3, 24, 0.5
 EXACT = SolverSettings(tolerance=2e-5, max_sweeps=100_000)
@@ -234,7 +235,7 @@ def test_class_without_positives_is_a_sure_negative():
     feed(miner, range(4))
     svms = miner.finish()
     assert not svms.weights[1].any()
-    assert svms.bias[1] == -1
+    assert svms.bias[1] == NEVER
     assert held(miner)[1] == set()
     assert miner.statistics().trainings[1] == 0
 

@@ -97,11 +97,11 @@ def test_regressors_recover_a_linear_relation(tmp_path):
     regressors = sampler.finish()
     assert sampler.seen.tolist() == [0, 300, 0]
     boxes, truth, features = scene(rng, 30, projection)
-    moved = regressors.apply(features, boxes, np.ones(30, np.int64))
+    moved = move_boxes(boxes, regressors.offsets(features)[:, 1])
     assert np.abs(boxes - truth).max() > 5
     np.testing.assert_allclose(moved, np.repeat(truth, 30, 0), atol=0.5)
     # A class that had no sample leaves boxes where they are.
-    np.testing.assert_allclose(regressors.apply(features, boxes, np.full(30, 2)), boxes, atol=1e-4)
+    np.testing.assert_allclose(move_boxes(boxes, regressors.offsets(features)[:, 2]), boxes, atol=1e-4)
 
 
 def test_only_windows_on_their_own_class_train(tmp_path):
@@ -178,5 +178,5 @@ def test_bad_input_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"windows-0001\.f16"):
         RegressionSampler.from_state(state, 3, RegressionSettings(), 1.0, tmp_path)
     regressors = BoxRegressors(np.zeros((2, 4, 3), np.float32), np.zeros((2, 4), np.float32), 1.0)
-    with pytest.raises(ValueError, match="do not fit"):
-        regressors.apply(ones, boxes, np.array([0, 1]))
+    with pytest.raises(ValueError, match="regressors take"):
+        regressors.offsets(np.ones((2, 4), np.float32))

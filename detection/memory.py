@@ -1,0 +1,26 @@
+"""The peak memory of a stage."""
+
+import resource
+import sys
+from pathlib import Path
+
+_RESET = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+def reset_peak() -> None:
+    """Starts a new measurement, where the system can (Linux); elsewhere the peak is that of the process."""
+    try:
+        _RESET.write_text("5")
+    except OSError:
+        return
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held since `reset_peak`."""
+    try:
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        # Kilobytes, but bytes on macOS.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
