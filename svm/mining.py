@@ -30,8 +30,8 @@ class HardNegativeMiner:
     2,000 of them the class is trained again, from where it was, and its easy negatives are let go (R-CNN and
     SPP-net, released code). A window is stored once, whichever classes hold it. When memory is full, a
     tenth of it is freed of the rows that are the least hard for the classes that hold them;
-    `MiningStatistics.lost` says how many of them counted in the objective. Before the first training all scores are
-    0, which makes all windows hard.
+    `MiningStatistics.lost` says how many of them counted in the objective. Before the first training all
+    scores are 0, which makes all windows hard.
 
     A class without positives is not trained: its weights are 0 and its bias is `NEVER`. The result depends on
     the order of images, not on ``threads``.
@@ -152,7 +152,8 @@ class HardNegativeMiner:
         held = store.held[self._positives :].sum(axis=0)
         return MiningStatistics(
             self._images, held, self._added.copy(), self._evicted.copy(), self._forced.copy(),
-            self._lost.copy(), self._trainings.copy(), store.capacity - store.free, store.capacity, self._seconds,
+            self._lost.copy(), self._trainings.copy(), store.capacity - store.free, store.capacity,
+            self._seconds,
         )  # fmt: skip
 
     def state(self) -> dict[str, NDArray[np.generic]]:
@@ -245,7 +246,7 @@ class HardNegativeMiner:
         scores = np.empty((len(negatives), len(self._bias)), np.float32)
         for start in range(0, len(negatives), 1024):
             part = slice(start, start + 1024)
-            scores[part] = store.rows[negatives[part]] @ self._weights.T + self._bias
+            scores[part] = store.scores(negatives[part], self._weights) + self._bias
         held = store.held[negatives]
         easy = held & (scores < self.settings.easy_threshold)
         hardness = np.where(held & ~easy, scores, -np.inf).max(axis=1)
@@ -269,7 +270,7 @@ class HardNegativeMiner:
         for label in labels:
             rows = np.flatnonzero(store.held[:, label])
             problems.append(Problem(rows, rows < self._positives, store.alphas[rows, label]))
-        solutions = train_svms(store.rows, problems, solver, store.norms, self._threads)
+        solutions = train_svms(store.rows, problems, solver, store.norms, self._threads, store.units)
         for label, problem, solution in zip(labels, problems, solutions, strict=True):
             self._weights[label] = solution.weights
             self._bias[label] = solution.bias

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+# Feature rows as they are, or as whole numbers with a unit a row.
+RowArray = NDArray[np.float32] | NDArray[np.int16]
 
 # NaN and infinity keep their meaning; only the order of a sum is free, so that it may use vector registers.
 _REORDER = {"reassoc", "contract", "nsz"}
@@ -85,33 +87,34 @@ class Solution:
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_REORDER)
-def _dot(a: FloatArray, b: FloatArray) -> float:
+def _dot(a: RowArray, b: RowArray) -> float:
     total = np.float32(0.0)
     for k in range(a.shape[0]):
-        total += a[k] * b[k]
+        total += np.float32(a[k]) * np.float32(b[k])
     return total  # type: ignore[return-value]  # a double would halve the vector width
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_REORDER)
-def _add(step: np.float32, row: FloatArray, w: FloatArray) -> None:
+def _add(step: np.float32, row: RowArray, w: FloatArray) -> None:
     for k in range(w.shape[0]):
-        w[k] += step * row[k]
+        w[k] += step * np.float32(row[k])
 
 
 @numba.njit(nogil=True, cache=True)
-def _fill_squared_norms(features: FloatArray, rows: IntArray, norms: FloatArray) -> None:
+def _fill_squared_norms(features: RowArray, units: FloatArray, rows: IntArray, norms: FloatArray) -> None:
     for row in rows:
-        norms[row] = _dot(features[row], features[row])
+        norms[row] = units[row] * units[row] * _dot(features[row], features[row])
 
 
 @numba.njit(nogil=True, cache=True)
-def _gradient(sign: float, row: FloatArray, w: FloatArray, bias: float) -> float:
-    return sign * (_dot(row, w) + bias) - 1.0
+def _gradient(sign: float, row: RowArray, unit: float, w: FloatArray, bias: float) -> float:
+    return sign * (unit * _dot(row, w) + bias) - 1.0
 
 
 @numba.njit(nogil=True, cache=True)
 def _sweep(
-    features: FloatArray,
+    features: RowArray,
+    units: FloatArray,
     rows: IntArray,
     signs: FloatArray,
     bounds: FloatArray,
@@ -126,14 +129,14 @@ def _sweep(
     kept = 0
     gain = 0.0
     for i in active:
-        row = features[rows[i]]
-        gradient = _gradient(signs[i], row, w, multiplier * v)
+        row, unit = features[rows[i]], units[rows[i]]
+        gradient = _gradient(signs[i], row, unit, w, multiplier * v)
         old = alphas[i]
         new = np.float32(min(max(old - gradient / curvatures[i], 0.0), bounds[i]))
         if new != old:
             change = new - old
             gain -= change * (gradient + 0.5 * change * curvatures[i])
-            _add(np.float32(signs[i] * change), row, w)
+            _add(np.float32(signs[i] * change * unit), row, w)
             v += signs[i] * change * multiplier
             alphas[i] = new
         if new != old or 0.0 < new < bounds[i]:
@@ -144,7 +147,8 @@ def _sweep(
 
 @numba.njit(nogil=True, cache=True)
 def _descend(
-    features: FloatArray,
+    features: RowArray,
+    units: FloatArray,
     rows: IntArray,
     signs: FloatArray,
     bounds: FloatArray,
@@ -165,7 +169,7 @@ def _descend(
     v = 0.0
     for i in range(n):
         if alphas[i] > 0.0:
-            _add(np.float32(signs[i] * alphas[i]), features[rows[i]], w)
+            _add(np.float32(signs[i] * alphas[i] * units[rows[i]]), features[rows[i]], w)
             v += signs[i] * alphas[i] * multiplier
     active = np.empty(n, np.int64)
     visits = 0
@@ -180,7 +184,9 @@ def _descend(
         for i in range(n):
             # A cold start needs no look at the rows to know that all scores are zero.
             gradient = (
-                _gradient(signs[i], features[rows[i]], w, multiplier * v) if squared_norm > 0.0 else -1.0
+                _gradient(signs[i], features[rows[i]], units[rows[i]], w, multiplier * v)
+                if squared_norm > 0.0
+                else -1.0
             )
             margins[i] = signs[i] * (gradient + 1.0)
             loss += bounds[i] * max(-gradient, 0.0)
@@ -202,7 +208,7 @@ def _descend(
             np.random.shuffle(active[:size])  # noqa: NPY002
             visits += size
             v, gain, size = _sweep(
-                features, rows, signs, bounds, curvatures, multiplier, alphas, w, v, active[:size]
+                features, units, rows, signs, bounds, curvatures, multiplier, alphas, w, v, active[:size]
             )
             first_gain = max(first_gain, gain)
             if gain <= 0.01 * tolerance * objective or (
@@ -211,28 +217,35 @@ def _descend(
                 break
 
 
-def squared_norms(features: FloatArray, rows: IntArray) -> FloatArray:
+def squared_norms(features: RowArray, rows: IntArray, units: FloatArray | None = None) -> FloatArray:
     """Squared length of some rows of features (N, d), as float32 (N,) that is zero at the other rows."""
     norms = np.zeros(len(features), np.float32)
-    _fill_squared_norms(features, rows, norms)
+    _fill_squared_norms(features, _units(features, units), rows, norms)
     return norms
 
 
+def _units(features: RowArray, units: FloatArray | None) -> FloatArray:
+    return np.ones(len(features), np.float32) if units is None else units
+
+
 def train_svms(
-    features: FloatArray,
+    features: RowArray,
     problems: Sequence[Problem],
     settings: SolverSettings,
     norms: FloatArray | None = None,
     threads: int = 1,
+    units: FloatArray | None = None,
 ) -> list[Solution]:
     """Trains one SVM per problem, several at a time, on one shared array of feature rows.
 
     Args:
-        features: float32 (N, d), each row contiguous; only the problems' rows are read, and none is copied.
+        features: float32 or int16 (N, d), each row contiguous; only the problems' rows are read, and none is
+            copied.
         problems: the rows of each class and where to start from.
         settings: the objective, and when to stop.
         norms: float32 (N,) squared length of each row as from `squared_norms`, for callers that keep it.
         threads: problems solved at a time (the kernel releases the GIL); the result does not depend on it.
+        units: float32 (N,) what each row is multiplied by before anything else; ones if None.
 
     Returns:
         One solution a problem, in their order; without any rows it is zero.
@@ -240,17 +253,23 @@ def train_svms(
     Raises:
         ValueError: arrays that do not fit together, or a feature that is not finite.
     """
-    if features.ndim != 2 or features.dtype != np.float32 or (features.size and features.strides[1] != 4):
+    if (
+        features.ndim != 2
+        or features.dtype not in (np.float32, np.int16)
+        or (features.size and features.strides[1] != features.itemsize)
+    ):
         raise ValueError(
-            f"features must be float32 (N, d) with contiguous rows, not {features.dtype} {features.shape}"
+            "features must be float32 or int16 (N, d) with contiguous rows, "
+            f"not {features.dtype} {features.shape}"
         )
+    units = _units(features, units)
     for problem in problems:
         _check(problem, len(features))
     if norms is None:
         every_row = np.concatenate([np.empty(0, np.int64), *(problem.rows for problem in problems)])
-        norms = squared_norms(features, np.unique(every_row))
+        norms = squared_norms(features, np.unique(every_row), units)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        return list(pool.map(lambda problem: _train(features, problem, settings, norms), problems))
+        return list(pool.map(lambda problem: _train(features, units, problem, settings, norms), problems))
 
 
 def _check(problem: Problem, count: int) -> None:
@@ -262,7 +281,9 @@ def _check(problem: Problem, count: int) -> None:
         raise ValueError(f"row indices {rows.min()}..{rows.max()} are outside the {count} feature rows")
 
 
-def _train(features: FloatArray, problem: Problem, settings: SolverSettings, norms: FloatArray) -> Solution:
+def _train(
+    features: RowArray, units: FloatArray, problem: Problem, settings: SolverSettings, norms: FloatArray
+) -> Solution:
     rows = np.ascontiguousarray(problem.rows, np.int64)
     curvatures = norms[rows] + np.float32(settings.bias_multiplier**2)
     # A row of zeros without a bias has no curvature; its step is cut at the bounds whatever it is divided by.
@@ -277,7 +298,7 @@ def _train(features: FloatArray, problem: Problem, settings: SolverSettings, nor
     weights = np.empty(features.shape[1], np.float32)
     margins = np.empty(len(rows), np.float32)
     v, objective, gap, visits = _descend(
-        features, rows, signs, costs.astype(np.float32), curvatures, float(settings.bias_multiplier),
+        features, units, rows, signs, costs.astype(np.float32), curvatures, float(settings.bias_multiplier),
         float(settings.tolerance), settings.max_sweeps, settings.seed, alphas, weights, margins,
     )  # fmt: skip
     bias = settings.bias_multiplier * v

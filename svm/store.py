@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from svm.solver import FloatArray, IntArray, squared_norms
 
+_LARGEST = 32767
+_SMALLEST = 1e-30  # Of rows of zeros, too, the unit must be one to divide by.
+
 
 class RowStore:
     """Feature rows of a fixed total size; a row stays as long as a class holds it.
@@ -16,7 +19,9 @@ class RowStore:
 
     Attributes:
         capacity: number of rows that fit.
-        rows: float32 (capacity, d).
+        rows: int16 (capacity, d); a feature is its number times the row's unit, the row's largest magnitude
+            being 32,767: half the memory of float32, at an error of at most 1/65,534 of that magnitude.
+        units: float32 (capacity,).
         norms: float32 (capacity,) squared lengths.
         held: bool (capacity, C), which class trains on which row.
         alphas: float32 (capacity, C), the dual variable of a row in each class' SVM; zero where not held.
@@ -24,10 +29,11 @@ class RowStore:
     """
 
     def __init__(self, memory_bytes: int, dimension: int, classes: int) -> None:
-        """Reserves the rows of ``dimension`` floats that fit into ``memory_bytes``, bookkeeping included."""
-        # Per row: the features, norm, held, alphas, key and window.
-        self.capacity = int(memory_bytes // (4 * dimension + 4 + 5 * classes + 16))
-        self.rows = np.empty((self.capacity, dimension), np.float32)
+        """Reserves the rows of ``dimension`` numbers that fit into ``memory_bytes``, bookkeeping included."""
+        # Per row: the features, unit, norm, held, alphas, key, window and whether it is used.
+        self.capacity = int(memory_bytes // (2 * dimension + 4 + 4 + 5 * classes + 16 + 1))
+        self.rows = np.empty((self.capacity, dimension), np.int16)
+        self.units = np.zeros(self.capacity, np.float32)
         self.norms = np.zeros(self.capacity, np.float32)
         self.held = np.zeros((self.capacity, classes), np.bool_)
         self.alphas = np.zeros((self.capacity, classes), np.float32)
@@ -50,12 +56,20 @@ class RowStore:
         if len(slots) < len(features):
             raise ValueError(f"{len(features)} rows do not fit into {len(slots)} free ones")
         for slot, row in zip(slots, features, strict=True):
-            np.multiply(row, np.float32(scale), out=self.rows[slot])
-        self.norms[slots] = squared_norms(self.rows, slots)[slots]
+            # A row of zeros may have any unit.
+            unit = max(float(np.abs(row).max()), _SMALLEST) / _LARGEST
+            self.rows[slot] = np.rint(row * np.float32(1 / unit))
+            self.units[slot] = unit * scale
+        self.norms[slots] = squared_norms(self.rows, slots, self.units)[slots]
         self.keys[slots] = key
         self.windows[slots] = windows
         self._used[slots] = True
         return slots
+
+    def scores(self, slots: IntArray, weights: FloatArray) -> FloatArray:
+        """float32 (n, C): the products of n rows with the weights (C, d)."""
+        products: FloatArray = self.rows[slots].astype(np.float32) @ weights.T
+        return products * self.units[slots, None]
 
     def release(self, slots: IntArray, label: np.integer | int) -> None:
         """A class lets go of rows; call `sweep` to free those that nobody holds any more."""
@@ -96,4 +110,4 @@ class RowStore:
                 raise ValueError(f"the state's {name} are {state[name].shape}, not (N, {target.shape[1:]})")
             target[:end] = state[name]
 
-    _STATE = ("rows", "norms", "held", "alphas", "keys", "windows", "_used")
+    _STATE = ("rows", "units", "norms", "held", "alphas", "keys", "windows", "_used")
