@@ -351,6 +351,8 @@ def _detect_images(detector: Detector, images: list[Path], draw: Path | None, mi
     files = []
     for path in images:
         inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"{path}: the folder has no files")
         # A picture is called after the path below the folder that was given.
         files += [(file, file.relative_to(path) if path.is_dir() else Path(file.name)) for file in inside]
     errors = []

@@ -72,7 +72,7 @@ class Detector:
             maps: the image's feature maps if they are at hand.
 
         Returns:
-            detections grouped by class, best first, clipped to the image.
+            detections grouped by class, best first; boxes that regression moved are clipped to the image.
 
         Raises:
             InputError: the file is no image, or the array is not uint8 (H, W, 3).
@@ -207,10 +207,13 @@ class Detector:
             )
         except FileNotFoundError as error:
             raise InputError(f"{error.filename}: missing; {folder} is no complete model folder") from error
-        except (OSError, SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{folder}: the model cannot be read ({error}); train again") from error
+        except InputError as error:
+            named = str(folder) in str(error)
+            raise InputError(str(error) if named else f"{model}: {error}") from error
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{model}: {error} is missing or damaged; train again") from error
+        except (OSError, SafetensorError, ValueError) as error:
+            raise InputError(f"{folder}: the model cannot be read ({error}); train again") from error
 
 
 def _engine(parameters: dict[str, Any], source: Path) -> Engine:

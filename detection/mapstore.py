@@ -44,15 +44,16 @@ class MapStore:
     def get(self, image_digest: str, compute: Callable[[], Sequence[FeatureMap]]) -> list[FeatureMap]:
         """The maps of an image, one a scale, computed and stored where they are missing.
 
-        They are rounded to float16 either way, so that results do not depend on what was stored.
+        They are rounded to float16 either way, so that results do not depend on what was stored; maps with
+        values beyond its range stay as they are and are never stored.
         """
         maps = self._load(image_digest)
         if maps is None:
-            rounded = [
-                FeatureMap(one.values.astype(np.float16).astype(np.float32), one.factor) for one in compute()
-            ]
-            self._save(image_digest, rounded)
-            return rounded
+            maps = list(compute())
+            if any(np.abs(one.values).max(initial=0) > np.finfo(np.float16).max for one in maps):
+                return maps
+            maps = [FeatureMap(one.values.astype(np.float16).astype(np.float32), one.factor) for one in maps]
+            self._save(image_digest, maps)
         return maps
 
     def _load(self, image_digest: str) -> list[FeatureMap] | None:

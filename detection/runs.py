@@ -6,6 +6,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class Run:
         except OSError as error:
             raise InputError(f"{file}: {error.strerror}; check the folder") from error
         if present != text:
-            pairs = zip(present.splitlines(), text.splitlines(), strict=False)
+            pairs = zip_longest(present.splitlines(), text.splitlines(), fillvalue="nothing")
             old, new = next(((a, b) for a, b in pairs if a != b), ("", ""))
             raise InputError(
                 f"{file}: the run has {old!r}, not {new!r}; give another RUN name, or delete the folder"

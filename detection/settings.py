@@ -35,7 +35,10 @@ def override(settings: Settings, values: Mapping[str, Any], source: str) -> Sett
             changed[name] = override(present, value, f"{source}: {name}")
         else:
             changed[name] = _converted(present, value, f"{source}: {name}")
-    return dataclasses.replace(settings, **changed)  # type: ignore[type-var]
+    try:
+        return dataclasses.replace(settings, **changed)  # type: ignore[type-var]
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from error
 
 
 def _converted(present: Any, value: Any, place: str) -> Any:

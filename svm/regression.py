@@ -34,6 +34,10 @@ class RegressionSettings:
     max_samples: int = 5000
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 < self.min_overlap <= 1 or min(self.penalty, self.whitening) <= 0 or self.max_samples < 1:
+            raise ValueError(f"{self}: min_overlap must be in (0, 1], the rest positive")
+
 
 # The paper gives the overlap and refers to R-CNN for the rest.
 PAPER_REGRESSION = RegressionSettings(penalty=1000.0)

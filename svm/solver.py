@@ -47,6 +47,10 @@ class SolverSettings:
     max_sweeps: int = 1000
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if min(self.cost, self.positive_weight, self.tolerance) <= 0 or self.max_sweeps < 1:
+            raise ValueError(f"{self}: cost, positive_weight, tolerance and max_sweeps must be positive")
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:

@@ -27,16 +27,19 @@ class Checkpoint:
 
     def load(self) -> dict[str, NDArray[Any]] | None:
         """The arrays of the latest snapshot, memory-mapped; None where there is none."""
-        done = [place for place in self._places if (place / "done").exists()]
-        if not done:
+        latest = self._latest()
+        if latest is None:
             return None
-        latest = max(done, key=lambda place: (place / "done").stat().st_mtime_ns)
         return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in latest.glob("*.npy")}
+
+    def _latest(self) -> Path | None:
+        done = [place for place in self._places if (place / "done").exists()]
+        return max(done, key=lambda place: (place / "done").stat().st_mtime_ns, default=None)
 
     def save(self, arrays: Arrays) -> None:
         """Writes a snapshot."""
-        finished = [place for place in self._places if (place / "done").exists()]
-        target = next(place for place in self._places if place not in finished[:1])
+        latest = self._latest()
+        target = next(place for place in self._places if place != latest)
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         for name, array in arrays.items():

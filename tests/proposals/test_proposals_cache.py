@@ -139,7 +139,9 @@ def test_boxes_that_are_no_numbers(cache, bad):
         cache.put([(KEY, np.array([[0, 0, bad, 10]], np.float32))])
 
 
-@pytest.mark.parametrize("content", [b"not a database, but long enough to be one" * 50, b"\xff\xd8\xff" * 100])
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to be one" * 50, b"\xff\xd8\xff" * 100]
+)
 def test_a_file_that_is_no_cache(path, content):
     path.parent.mkdir()
     path.write_bytes(content)
@@ -195,10 +197,14 @@ def test_a_damaged_file_is_named(path):
     with open(path, "r+b") as file:
         file.seek(3 * 4096)
         file.write(b"\xaa" * (path.stat().st_size - 4 * 4096))
-    with pytest.raises(InputError, match=path.name):
+
+    def read_all():
         with ProposalCache(path, FixedEngine()) as cache:
             for number in range(50):
                 cache.get(Key(str(number), "d"))
+
+    with pytest.raises(InputError, match=path.name):
+        read_all()
 
 
 def test_readable_while_another_connection_writes(cache, path):

@@ -61,7 +61,7 @@ def cells(values):
 
 
 def published(boxes):
-    """[y1 x1 y2 x2], 1-based, inclusive: pixel 0 is 1, and the exclusive edge x2 is the last pixel's number."""
+    """[y1 x1 y2 x2], 1-based, inclusive: the exclusive edge x2 is the last pixel's number."""
     rows = [[y1 + 1, x1 + 1, y2, x2] for x1, y1, x2, y2 in boxes.tolist()]
     return np.array(rows, np.float64).reshape(-1, 4)
 
@@ -115,9 +115,7 @@ def test_exported_mat_is_in_the_published_layout(files, cache, tmp_path):
     content = loadmat(tmp_path / "out.mat")
     assert [str(cell.item()) for cell in content["images"].ravel()] == ["a", "b"]
     assert content["boxes"].dtype == object
-    np.testing.assert_array_equal(
-        content["boxes"].ravel()[0], [[1, 1, HEIGHT, WIDTH], [5, 4, 10, 45]]
-    )
+    np.testing.assert_array_equal(content["boxes"].ravel()[0], [[1, 1, HEIGHT, WIDTH], [5, 4, 10, 45]])
 
 
 @pytest.mark.parametrize("suffix", [".mat", ".npz"])

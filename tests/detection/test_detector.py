@@ -1,0 +1,342 @@
+"""The detector: what comes out of it, its folder on disk, and bad input."""
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data.files import file_digest
+from data.types import InputError
+from detection.detector import Detector
+from detection.features import FeatureExtractor, FeatureSettings
+from detection.networks import build_network
+from detection.suppression import DetectionSettings
+from proposals import OpenCVSelectiveSearch
+from svm import BoxRegressors, LinearSVMs, move_boxes
+
+CLASSES = ("cat", "dog", "nothing at all")
+ENGINE = OpenCVSelectiveSearch(max_windows=80, seed=5)
+
+
+def make_detector(regression=True, network="alexnet"):
+    settings = FeatureSettings(scales=(96,), levels=(3, 1), projection="released")
+    extractor = FeatureExtractor(build_network(network, "random", seed=3), settings)
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 1, (3, extractor.length)).astype(np.float32)
+    weights[:2] -= weights[:2].mean(axis=1, keepdims=True)
+    weights[2] = 0
+    svms = LinearSVMs(weights, np.array([0.1, -0.1, -9], np.float32), 0.05)
+    moves = rng.normal(0, 0.02, (3, 4, extractor.length)).astype(np.float32)
+    regressors = BoxRegressors(moves, np.full((3, 4), 0.05, np.float32), 0.05) if regression else None
+    origin = {"dataset": "test", "images": 3}
+    detection = DetectionSettings(0.4, 9, -1.2)
+    return Detector(CLASSES, extractor, svms, regressors, detection, ENGINE, origin)
+
+
+@pytest.fixture(scope="module")
+def image():
+    rng = np.random.default_rng(1)
+    blocks = np.kron(rng.integers(0, 256, (4, 5, 3)), np.ones((25, 25, 1)))
+    return (blocks + rng.normal(0, 8, blocks.shape)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return make_detector()
+
+
+@pytest.fixture
+def saved(detector, tmp_path):
+    detector.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def same(first, second):
+    for name in ("boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+def iou(a, b):
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    common = max(width, 0) * max(height, 0)
+    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+
+@pytest.mark.parametrize("regression", [True, False], ids=["regression", "windows"])
+def test_form_of_detections(image, regression):
+    found = make_detector(regression).detect(image)
+    assert len(found) > 3
+    assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
+    assert found.boxes.shape == (len(found), 4)
+    height, width = image.shape[:2]
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= (width, height, width, height)).all()
+    assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+    assert (np.diff(found.labels) >= 0).all()
+    assert set(found.labels.tolist()) <= {0, 1}
+    assert found.scores.min() > -1.2
+    for label in set(found.labels.tolist()):
+        mine = found.labels == label
+        assert mine.sum() <= 9
+        assert (np.diff(found.scores[mine]) <= 0).all()
+        boxes = found.boxes[mine].tolist()
+        assert all(iou(a, b) <= 0.4 + 1e-6 for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_windows_are_the_scores_by_hand(image):
+    """Without regression: each detection is a proposed window with the margin of its own vector."""
+    detector = make_detector(regression=False)
+    boxes = ENGINE.propose(image)
+    maps = detector.extractor.maps(image)
+    found = detector.detect(image)
+    for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+        assert box.tolist() in boxes.tolist()
+        vector = detector.extractor.pool(maps, box[None]).features[0].astype(np.float64)
+        expected = 0.05 * vector @ detector.svms.weights[label] + detector.svms.bias[label]
+        np.testing.assert_allclose(score, expected, atol=1e-4)
+
+
+def test_regression_moves_boxes_and_keeps_scores(image, detector):
+    maps = detector.extractor.maps(image)
+    windows, offsets = detector.score(maps, ENGINE.propose(image))
+    assert offsets.shape == (len(windows), 4)
+    for offset, box, label in zip(offsets, windows.boxes, windows.labels, strict=True):
+        vector = 0.05 * detector.extractor.pool(maps, box[None]).features[0].astype(np.float64)
+        np.testing.assert_allclose(
+            offset, detector.regressors.weights[label] @ vector + detector.regressors.bias[label], atol=1e-4
+        )
+    height, width = image.shape[:2]
+    moved = np.clip(move_boxes(windows.boxes, offsets), 0, [width, height, width, height])
+    found = detector.refine(windows, offsets, (height, width))
+    assert 0 < len(found) <= len(windows)
+    for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+        (place,) = np.flatnonzero((windows.scores == score) & (windows.labels == label))[:1]
+        np.testing.assert_allclose(box, moved[place], atol=1e-3)
+        assert np.abs(box - windows.boxes[place]).max() > 0.1
+
+
+def test_given_boxes_and_maps_are_what_is_computed(image, detector):
+    same(
+        detector.detect(image), detector.detect(image, ENGINE.propose(image), detector.extractor.maps(image))
+    )
+
+
+def test_path_string_and_array_are_one(image, detector, tmp_path):
+    path = tmp_path / "image.png"
+    cv2.imwrite(str(path), image[:, :, ::-1])
+    expected = detector.detect(image)
+    same(detector.detect(path), expected)
+    same(detector.detect(str(path)), expected)
+
+
+def test_an_array_that_is_not_contiguous(image, detector):
+    same(detector.detect(image[:, ::-1]), detector.detect(np.ascontiguousarray(image[:, ::-1])))
+
+
+def test_clock_names_the_stages(image):
+    detector = make_detector()
+    detector.detect(image)
+    assert list(detector.clock.seconds) == [
+        "decode", "proposals", "convolution", "pooling", "svm", "nms", "regression",
+    ]  # fmt: skip
+    assert min(detector.clock.seconds.values()) >= 0
+
+
+@pytest.mark.parametrize("regression", [True, False], ids=["regression", "windows"])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 200), (19, 90), (3, 3)])
+def test_images_too_small_for_any_window(regression, height, width):
+    found = make_detector(regression).detect(np.zeros((height, width, 3), np.uint8))
+    assert len(found) == 0
+    assert found.boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize("value", [0, 127, 255])
+def test_an_image_of_one_colour(detector, value):
+    found = detector.detect(np.full((60, 70, 3), value, np.uint8))
+    assert (found.boxes <= (70, 60, 70, 60)).all()
+
+
+def test_no_boxes_given(image, detector):
+    assert len(detector.detect(image, np.zeros((0, 4), np.float32))) == 0
+
+
+def test_boxes_that_leave_the_image_are_dropped(image):
+    """A regressor that throws everything to the left of the image leaves nothing, and warns of nothing."""
+    detector = make_detector()
+    bias = np.zeros((3, 4), np.float32)
+    bias[:, 0] = -1000
+    detector.regressors = replace(detector.regressors, bias=bias)
+    assert len(detector.detect(image)) == 0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((10, 10), np.uint8),
+        np.zeros((10, 10, 4), np.uint8),
+        np.zeros((3, 10, 10), np.uint8),
+        np.zeros((10, 10, 3), np.float32),
+        np.zeros((0, 10, 3), np.uint8),
+        np.zeros((1, 10, 10, 3), np.uint8),
+    ],
+    ids=["gray", "alpha", "channels_first", "float", "empty", "batch"],
+)
+def test_arrays_that_are_no_images(detector, bad):
+    with pytest.raises(InputError, match="give uint8"):
+        detector.detect(bad)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image"])
+def test_files_that_are_no_images(detector, tmp_path, content):
+    path = tmp_path / "bad.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"bad\.jpg"):
+        detector.detect(path)
+
+
+@pytest.mark.parametrize("regression", [True, False], ids=["regression", "windows"])
+@pytest.mark.parametrize("network", ["alexnet", "zf5"])
+def test_saved_and_loaded_it_detects_the_same(image, tmp_path, regression, network):
+    detector = make_detector(regression, network)
+    detector.save(tmp_path / "model")
+    loaded = Detector.load(tmp_path / "model")
+    same(loaded.detect(image), detector.detect(image))
+    assert loaded.classes == CLASSES
+    assert loaded.settings == detector.settings
+    assert loaded.extractor.settings == detector.extractor.settings
+    assert loaded.engine == ENGINE
+    assert loaded.origin == detector.origin
+    assert (loaded.regressors is None) == (not regression)
+
+
+def test_the_folder_holds_two_files_and_nothing_private(saved):
+    assert sorted(file.name for file in saved.iterdir()) == ["model.json", "model.safetensors"]
+    description = json.loads((saved / "model.json").read_text())
+    assert description["classes"] == list(CLASSES)
+    assert str(saved) not in (saved / "model.json").read_text()
+
+
+def test_saving_replaces(detector, saved, image):
+    other = make_detector(regression=False)
+    other.save(str(saved))
+    assert Detector.load(str(saved)).regressors is None
+
+
+def rewrite(saved, **changes):
+    description = json.loads((saved / "model.json").read_text())
+    for key, value in changes.items():
+        if value is None:
+            del description[key]
+        else:
+            description[key] = value
+    (saved / "model.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_missing_file(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(InputError, match=f"{name}.*missing"):
+        Detector.load(saved)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        Detector.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("where", [100, -1], ids=["header", "last_number"])
+def test_altered_weights(saved, where):
+    path = saved / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[where] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.safetensors.*not the file"):
+        Detector.load(saved)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+@pytest.mark.parametrize("part", [0, 0.5, 0.99])
+def test_a_truncated_file(saved, name, part):
+    content = (saved / name).read_bytes()
+    (saved / name).write_bytes(content[: int(part * len(content))])
+    with pytest.raises(InputError, match="model"):
+        Detector.load(saved)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"text"', "null", "{}", "\x00"], ids=repr)
+def test_a_description_that_is_something_else(saved, text):
+    (saved / "model.json").write_text(text)
+    with pytest.raises(InputError, match="model"):
+        Detector.load(saved)
+
+
+def test_a_description_that_is_no_text(saved):
+    (saved / "model.json").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(InputError, match="cannot be read"):
+        Detector.load(saved)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 99},
+        {"format": None},
+        {"classes": None},
+        {"network": None},
+        {"network": {"name": "no such network"}},
+        {"network": {"name": "vgg16", "pca": None}},
+        {"network": []},
+        {"features": {"scalse": [96]}},
+        {"features": {"scales": [0]}},
+        {"features": 7},
+        {"scale": "large"},
+        {"scale": None},
+        {"detection": {"nms_overlap": 7.0}},
+        {"detection": None},
+        {"proposals": {"engine": "sorcery"}},
+        {"proposals": {"engine": "opencv", "ks": "many"}},
+        {"proposals": {}},
+        {"model.safetensors": None},
+    ],
+    ids=lambda changes: "-".join(f"{key}_{value}"[:40] for key, value in changes.items()),
+)
+def test_a_damaged_description(saved, changes):
+    rewrite(saved, **changes)
+    with pytest.raises(InputError, match="model"):
+        Detector.load(saved)
+
+
+def test_fewer_classes_than_svms(saved):
+    rewrite(saved, classes=["cat"])
+    with pytest.raises(InputError, match="model"):
+        Detector.load(saved)
+
+
+def test_another_pyramid_than_the_svms(saved):
+    rewrite(saved, features={"scales": [96], "levels": [6, 3, 2, 1]})
+    with pytest.raises(InputError, match="model"):
+        Detector.load(saved)
+
+
+def test_nothing_is_unpickled(saved, tmp_path):
+    class Touch:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "executed",)
+
+    weights = saved / "model.safetensors"
+    weights.write_bytes(pickle.dumps(Touch()))
+    rewrite(saved, **{"model.safetensors": file_digest(weights)})
+    with pytest.raises(InputError, match="cannot be read"):
+        Detector.load(saved)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_that_cannot_be_made(detector, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        detector.save(tmp_path / "file" / "model")
