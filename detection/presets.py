@@ -13,7 +13,7 @@ from detection.suppression import DetectionSettings
 from proposals import Engine, ImportedBoxes, OpenCVSelectiveSearch
 from svm import (
     PAPER_MINING,
-    PAPER_REGRESSION,
+    RCNN_REGRESSION,
     RELEASED_MINING,
     RELEASED_REGRESSION,
     MiningSettings,
@@ -107,7 +107,7 @@ class RunSettings:
         return ImportedBoxes(self.boxes) if self.boxes else self.proposals
 
 
-_PAPER = RunSettings(mining=PAPER_MINING, regression=PAPER_REGRESSION)
+_PAPER = RunSettings(mining=PAPER_MINING)
 _RELEASED = RunSettings(
     mining=RELEASED_MINING,
     regression=RELEASED_REGRESSION,
@@ -120,6 +120,8 @@ PRESETS = {
     "default": replace(_PAPER, features=FeatureSettings(scales=(576,))),
     # Paper §4.2: one scale.
     "paper-1scale": _PAPER,
+    # The same with R-CNN's box regression, to which the paper refers.
+    "paper-1scale-rcnn-regression": replace(_PAPER, regression=RCNN_REGRESSION),
     # Paper §4.1: five scales.
     "paper-5scale": replace(_PAPER, features=FeatureSettings(scales=(480, 576, 688, 864, 1200))),
     # Released code, which has 874 for 864 (see DIFFERENCES.md).

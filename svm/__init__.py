@@ -5,7 +5,7 @@ from svm.mining import HardNegativeMiner
 from svm.mining_settings import PAPER_MINING, RELEASED_MINING, MiningSettings, MiningStatistics
 from svm.regression import (
     MAX_LOG_SCALE,
-    PAPER_REGRESSION,
+    RCNN_REGRESSION,
     RELEASED_REGRESSION,
     BoxRegressors,
     RegressionSettings,
@@ -18,7 +18,7 @@ from svm.solver import Problem, Solution, SolverSettings, train_svms
 __all__ = [
     "MAX_LOG_SCALE",
     "PAPER_MINING",
-    "PAPER_REGRESSION",
+    "RCNN_REGRESSION",
     "RELEASED_MINING",
     "RELEASED_REGRESSION",
     "TARGET_NORM",

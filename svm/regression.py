@@ -39,9 +39,8 @@ class RegressionSettings:
             raise ValueError(f"{self}: min_overlap must be in (0, 1], the rest positive")
 
 
-# The paper gives the overlap and refers to R-CNN for the rest.
-PAPER_REGRESSION = RegressionSettings(penalty=1000.0)
 RELEASED_REGRESSION = RegressionSettings()
+RCNN_REGRESSION = RegressionSettings(min_overlap=0.6, penalty=1000.0)
 
 
 def box_offsets(boxes: FloatArray, targets: FloatArray) -> FloatArray:
