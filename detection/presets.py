@@ -20,7 +20,7 @@ from svm import (
     RegressionSettings,
 )
 
-# The interpreter, a network and one image's windows take 1.6 GB of it; the negatives need the rest.
+# About 1.6 GB of it go to everything but the negatives (`detection.training.detector_training`).
 MIN_MEMORY_GB = 2.0
 
 

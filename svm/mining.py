@@ -72,7 +72,7 @@ class HardNegativeMiner:
         self._threads = threads
         self._store = RowStore(memory_bytes, positives.shape[1], num_classes)
         if self._store.capacity <= len(positives):
-            needed = (len(positives) + 1) * memory_bytes / max(self._store.capacity, 1)
+            needed = (len(positives) + 1) * self._store.row_bytes
             raise ValueError(
                 f"{memory_bytes / 1e9:.2f} GB hold {self._store.capacity} feature rows, too few for "
                 f"{len(positives)} positives and any negatives; give more than {needed / 1e9:.2f} GB"

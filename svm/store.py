@@ -18,6 +18,7 @@ class RowStore:
     again, lowest first.
 
     Attributes:
+        row_bytes: memory of one row.
         capacity: number of rows that fit.
         rows: int16 (capacity, d); a feature is its number times the row's unit, the row's largest magnitude
             being 32,767: half the memory of float32, at an error of at most 1/65,534 of that magnitude.
@@ -31,7 +32,8 @@ class RowStore:
     def __init__(self, memory_bytes: int, dimension: int, classes: int) -> None:
         """Reserves the rows of ``dimension`` numbers that fit into ``memory_bytes``, bookkeeping included."""
         # Per row: the features, unit, norm, held, alphas, key, window and whether it is used.
-        self.capacity = int(memory_bytes // (2 * dimension + 4 + 4 + 5 * classes + 16 + 1))
+        self.row_bytes = 2 * dimension + 4 + 4 + 5 * classes + 16 + 1
+        self.capacity = memory_bytes // self.row_bytes
         self.rows = np.empty((self.capacity, dimension), np.int16)
         self.units = np.zeros(self.capacity, np.float32)
         self.norms = np.zeros(self.capacity, np.float32)
