@@ -283,7 +283,9 @@ def detect(
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Model folder for images; empty: the run's.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Folder for pictures with the boxes drawn.")] = None,
-    min_score: Annotated[float, typer.Option(help="Draw and print detections of at least this score.")] = 0.0,
+    min_score: Annotated[
+        float, typer.Option(help="Draw and print detections of at least this SVM margin.")
+    ] = -0.5,
     dataset: DatasetName = "",
     voc_root: VocRoot = _VOC_ROOT,
     train_split: TrainSplit = "",
