@@ -20,7 +20,7 @@ from svm import (
     RegressionSettings,
 )
 
-# About 1.6 GB of it go to everything but the negatives (`detection.training.detector_training`).
+# About 1.5 GB of it and more go to all but the negatives (`detection.training.detector_training`).
 MIN_MEMORY_GB = 2.0
 
 
