@@ -145,17 +145,18 @@ class Run:
         reset_peak()
         partial = self.folder / "partial" / file_digest(self.model / "model.safetensors")[:16]
         partial.mkdir(parents=True, exist_ok=True)
-        files = {one.image_id: partial / f"{image_key(one).image_digest[:32]}.npz" for one in dataset}
+        keys = {one.image_id: image_key(one) for one in dataset}
+        files = {image_id: partial / f"{key.image_digest[:32]}.npz" for image_id, key in keys.items()}
         todo = [example for example in dataset if not files[example.image_id].exists()]
         store = MapStore(self.maps, detector.extractor, int(self.map_gb * 1e9))
 
         def prepare(example: Example) -> tuple[Example, FloatArray, list[FeatureMap], tuple[int, int]]:
+            key = keys[example.image_id]
             with detector.clock("decode"):
                 image = read_image(example.path)
             with detector.clock("proposals"):
-                boxes = propose_cached(example, image, detector.engine, self.cache)
+                boxes = propose_cached(key, lambda: image, detector.engine, self.cache)
             with detector.clock("convolution"):
-                key = image_key(example)
                 maps = store.get(key.image_digest, lambda: detector.extractor.maps(image))
             return example, boxes, maps, image.shape[:2]
 

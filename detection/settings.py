@@ -45,8 +45,7 @@ def _converted(present: Any, value: Any, place: str) -> Any:
     value = tuple(value) if isinstance(value, list) else value
     if isinstance(present, float) and type(value) is int:
         return float(value)
-    wanted = (type(present), type(None)) if present is None else (type(present),)
-    if present is not None and type(value) not in wanted:
+    if present is not None and type(value) is not type(present):
         raise InputError(f"{place} must be of type {type(present).__name__}, not {value!r}")
     if (
         isinstance(present, tuple)

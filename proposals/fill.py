@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from joblib import Parallel, delayed
 
 from data.files import file_digest
 from data.images import read_image
-from data.types import FloatArray, InputError
+from data.types import FloatArray, Image, InputError
 from proposals.cache import Key, ProposalCache
 from proposals.engine import Engine
 
@@ -55,12 +55,11 @@ def image_key(example: ImageFile) -> Key:
         raise InputError(f"{example.path}: cannot be read ({error.strerror}); check the path") from error
 
 
-def propose_cached(example: ImageFile, image: Any, engine: Engine, cache: ProposalCache) -> FloatArray:
-    """The example's windows from the cache; computed and stored where they are missing."""
-    key = image_key(example)
+def propose_cached(key: Key, read: Callable[[], Image], engine: Engine, cache: ProposalCache) -> FloatArray:
+    """An image's windows from the cache; where they are missing, it is read, and they are stored."""
     boxes = cache.get(key)
     if boxes is None:
-        boxes = engine.propose(image)
+        boxes = engine.propose(read())
         cache.put([(key, boxes)])
     return boxes
 

@@ -27,7 +27,7 @@ from detection.presets import RunSettings, TrainingSettings
 from detection.training.checkpoint import Checkpoint
 from detection.training.prefetch import prefetch
 from eval.voc import iou_matrix
-from proposals import Engine, ProposalCache, image_key
+from proposals import Engine, ProposalCache, image_key, propose_cached
 from svm import BoxRegressors, HardNegativeMiner, LinearSVMs, RegressionSampler, feature_scale
 
 _LOG = logging.getLogger(__name__)
@@ -252,14 +252,10 @@ def _windows(
         example = data.dataset[index]
         key = image_key(example)
         maps = store.get(key.image_digest, lambda: extractor.maps(read_image(example.path)))
-        if index not in with_proposals:
-            proposals = np.zeros((0, 4), np.float32)
-        elif (cached := data.cache.get(key)) is not None:
-            proposals = cached
-        else:
-            proposals = data.engine.propose(read_image(example.path))
-            data.cache.put([(key, proposals)])
-        boxes = np.concatenate([example.boxes, proposals])
+        boxes = example.boxes
+        if index in with_proposals:
+            proposals = propose_cached(key, lambda: read_image(example.path), data.engine, data.cache)
+            boxes = np.concatenate([boxes, proposals])
         return _TrainingImage(index, example, boxes, extractor.pool(maps, boxes))
 
     yield from prefetch(prepare, indices, ahead=1)

@@ -256,6 +256,8 @@ def test_propose_cached(files, cache):
     engine = CountingEngine([])
     image = np.full((30, 40, 3), 7, np.uint8)
     for _ in range(2):
-        np.testing.assert_array_equal(propose_cached(files[0], image, engine, cache), [[0, 0, 40, 8]])
+        np.testing.assert_array_equal(
+            propose_cached(image_key(files[0]), lambda: image, engine, cache), [[0, 0, 40, 8]]
+        )
     assert len(engine.calls) == 1
     assert cache.missing([Key("0", image_key(files[0]).image_digest)]) == []
