@@ -3,19 +3,27 @@
 from eval.coco import coco_metrics
 from eval.detections import read_voc_detections, write_coco_results, write_voc_detections
 from eval.draw import draw_detections
+from eval.proposal_report import abo_table, plot_proposals, proposal_table, proposals_dict
+from eval.proposals import ProposalResult, evaluate_proposals
 from eval.report import class_table, metrics_dict, plot_precision_recall, write_metrics
 from eval.voc import ClassResult, VOCResult, evaluate_voc, iou_matrix
 
 __all__ = [
     "ClassResult",
+    "ProposalResult",
     "VOCResult",
+    "abo_table",
     "class_table",
     "coco_metrics",
     "draw_detections",
+    "evaluate_proposals",
     "evaluate_voc",
     "iou_matrix",
     "metrics_dict",
     "plot_precision_recall",
+    "plot_proposals",
+    "proposal_table",
+    "proposals_dict",
     "read_voc_detections",
     "write_coco_results",
     "write_metrics",

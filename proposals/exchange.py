@@ -17,13 +17,39 @@ from proposals.fill import ImageFile, image_key
 _BATCH = 500
 
 
-def import_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache) -> int:
-    """Puts the boxes of a file into the cache, for the images of a data set that the file knows.
+def read_boxes(path: Path, examples: Sequence[ImageFile]) -> dict[str, FloatArray]:
+    """The boxes of a file, for the images of a data set that the file knows.
 
     Args:
         path: ``.mat`` as published with R-CNN and Fast R-CNN: cells ``images`` (ids) and ``boxes``, each
             (n, 4) ``[y1 x1 y2 x2]``, 1-based and inclusive. Or ``.npz`` as `export_boxes` writes it: an
             array for each image id, (n, 4) ``[x1 y1 x2 y2]``, 0-based, right and bottom exclusive.
+        examples: the images; their files are needed for their sizes.
+
+    Returns:
+        image id to float32 (n, 4) xyxy, 0-based pixel edges, in the file's order.
+
+    Raises:
+        InputError: the file is neither, knows none of the images, or its boxes do not fit them, which in
+            most cases means that they are in another format.
+    """
+    by_id = _read(path)
+    known = {example.image_id: example for example in examples if example.image_id in by_id}
+    if not known:
+        first = next(iter(by_id), "none")
+        raise InputError(
+            f"{path}: has no image of this data set (its first id is {first!r}); choose its split"
+        )
+    for image_id, example in known.items():
+        _check_inside(by_id[image_id], *image_size(example.path), f"{path}: image {image_id}")
+    return {image_id: by_id[image_id] for image_id in known}
+
+
+def import_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache) -> int:
+    """Puts the boxes of a file into the cache, for the images of a data set that the file knows.
+
+    Args:
+        path: as for `read_boxes`.
         examples: the images; their files are needed, for the cache knows an image by its bytes.
         cache: where the boxes go, under the engine that it was opened for.
 
@@ -31,28 +57,23 @@ def import_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache
         how many images had boxes.
 
     Raises:
-        InputError: the file is neither, or its boxes do not fit the images, which in most cases means that
-            they are in another format; nothing is stored then.
+        InputError: as `read_boxes`, or a box is not of whole numbers; nothing is stored then.
     """
-    by_id = _read(path)
+    by_id = read_boxes(path, examples)
     entries = []
     for example in examples:
         if example.image_id in by_id:
             boxes = by_id[example.image_id]
-            _check_inside(boxes, *image_size(example.path), f"{path}: image {example.image_id}")
+            if (boxes != np.rint(boxes)).any():
+                raise InputError(f"{path}: image {example.image_id}: boxes are not whole numbers")
             entries.append((image_key(example), boxes))
-    if not entries:
-        known = next(iter(by_id), "none")
-        raise InputError(
-            f"{path}: has no image of this data set (its first id is {known!r}); choose its split"
-        )
     for start in range(0, len(entries), _BATCH):
         cache.put(entries[start : start + _BATCH])
     return len(entries)
 
 
 def export_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache) -> int:
-    """Writes the cached boxes of a data set as ``.mat`` or ``.npz``, in the formats of `import_boxes`.
+    """Writes the cached boxes of a data set as ``.mat`` or ``.npz``, in the formats of `read_boxes`.
 
     Returns:
         how many images were written: all.
@@ -129,8 +150,8 @@ def _four_columns(value: NDArray[Any], place: str) -> FloatArray:
 
 def _check_inside(boxes: FloatArray, width: int, height: int, place: str) -> None:
     """Boxes that swap x and y, or count from another base, soon reach out of an image."""
-    if not np.isfinite(boxes).all() or (boxes != np.rint(boxes)).any():
-        raise InputError(f"{place}: boxes are not whole numbers")
+    if not np.isfinite(boxes).all():
+        raise InputError(f"{place}: a box has an edge that is no number; remove the box")
     outside = (boxes[:, :2] < 0).any() or (boxes[:, 2:] > (width, height)).any()
     if outside or (boxes[:, 2:] <= boxes[:, :2]).any():
         raise InputError(
