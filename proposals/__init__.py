@@ -5,6 +5,7 @@ from proposals.engine import Engine
 from proposals.fill import FillReport, fill_cache, image_key, propose_cached
 from proposals.imported import ImportedBoxes
 from proposals.opencv import OpenCVSelectiveSearch
+from proposals.selective_search import SelectiveSearch, Strategy
 
 __all__ = [
     "Engine",
@@ -13,6 +14,8 @@ __all__ = [
     "Key",
     "OpenCVSelectiveSearch",
     "ProposalCache",
+    "SelectiveSearch",
+    "Strategy",
     "fill_cache",
     "image_key",
     "propose_cached",

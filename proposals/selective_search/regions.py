@@ -1,0 +1,172 @@
+"""What grouping needs of the segments: sizes, boxes, histograms and neighbours, by passes over the pixels."""
+
+from typing import NamedTuple
+
+import cv2
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from data.types import FloatArray
+from proposals.selective_search.segmentation import IntArray, Labels
+
+# IJCV 2013, §3.2: 25 bins a channel for colour; for texture, derivatives of a Gaussian (sigma 1) in 8
+# orientations, 10 bins each, a channel.
+COLOUR_BINS = 25
+TEXTURE_BINS = 10
+_TEXTURE_SIGMA = 1.0
+
+
+class Regions(NamedTuple):
+    """The segments of one image.
+
+    Attributes:
+        sizes: int32 (R,), pixels.
+        boxes: int32 (R, 4), xyxy, right and bottom exclusive.
+        colour: int32 (R, 25 C) counts of pixels; rows sum to C * size.
+        texture: int32 (R, 80 C) counts of pixels; rows sum to 8 C * size.
+        neighbours: int32 (E, 2) pairs i < j of segments that touch (8-neighbourhood, as in the segmentation),
+            sorted, each once.
+    """
+
+    sizes: IntArray
+    boxes: IntArray
+    colour: IntArray
+    texture: IntArray
+    neighbours: IntArray
+
+
+def colour_bins(colours: FloatArray) -> NDArray[np.uint8]:
+    """uint8 (H, W, C): the bin of each channel, 25 equal ones from 0 to 255."""
+    bins = colours.astype(np.int32)
+    bins *= COLOUR_BINS
+    bins >>= 8
+    return np.clip(bins, 0, COLOUR_BINS - 1).astype(np.uint8)
+
+
+def texture_bins(colours: FloatArray) -> NDArray[np.int8]:
+    """Signed bins of the derivatives of each channel in four directions.
+
+    The derivative in a direction is positive or negative: it counts for that orientation or for the
+    opposite one, and 0 for the other; four signed values thus hold eight orientations. The 10 bins reach
+    from 0 to the channel's largest absolute derivative in the image (the paper gives no range).
+
+    Args:
+        colours: float32 (H, W, C).
+
+    Returns:
+        int8 (H, W, 4 C), -9 to 9, channel by channel; directions right, down, down right, down left.
+    """
+    blurred = cv2.GaussianBlur(colours, (0, 0), _TEXTURE_SIGMA, borderType=cv2.BORDER_REPLICATE)
+    bins: NDArray[np.int8] = _texture_bins(np.asarray(blurred, np.float32).reshape(colours.shape))
+    return bins
+
+
+def measure(labels: Labels, colours: NDArray[np.uint8], textures: NDArray[np.int8]) -> Regions:
+    """Measures all segments.
+
+    Args:
+        labels: int32 (H, W), 0-based, of `segment`.
+        colours: of `colour_bins`.
+        textures: of `texture_bins`.
+    """
+    count = int(labels.max()) + 1
+    sizes, boxes, colour, texture = _measure(labels, colours, textures, count)
+    codes = np.unique(_boundary(labels, count))
+    neighbours = np.stack([codes // count, codes % count], axis=1).astype(np.int32)
+    return Regions(sizes, boxes, colour, texture, neighbours)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _derivatives(
+    blurred: FloatArray, y: int, x: int, channel: int
+) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    height, width, _ = blurred.shape
+    above, below = max(y - 1, 0), min(y + 1, height - 1)
+    left, right = max(x - 1, 0), min(x + 1, width - 1)
+    across = blurred[y, right, channel] - blurred[y, left, channel]
+    down = blurred[below, x, channel] - blurred[above, x, channel]
+    diagonal = np.float32(np.sqrt(0.5))
+    return across, down, (across + down) * diagonal, (down - across) * diagonal
+
+
+@numba.njit(cache=True, nogil=True)
+def _texture_bins(blurred: FloatArray) -> NDArray[np.int8]:
+    height, width, channels = blurred.shape
+    bins = np.empty((height, width, 4 * channels), np.int8)
+    for channel in range(channels):
+        largest = np.float32(0)
+        for y in range(height):
+            for x in range(width):
+                for value in _derivatives(blurred, y, x, channel):
+                    largest = max(largest, abs(value))
+        scale = np.float32(TEXTURE_BINS) / largest if largest > 0 else np.float32(0)
+        for y in range(height):
+            for x in range(width):
+                direction = 4 * channel
+                for value in _derivatives(blurred, y, x, channel):
+                    # Truncation towards 0 keeps the sign and makes equal bins of magnitudes.
+                    scaled = np.int32(value * scale)
+                    bins[y, x, direction] = max(min(scaled, TEXTURE_BINS - 1), 1 - TEXTURE_BINS)
+                    direction += 1
+    return bins
+
+
+@numba.njit(cache=True, nogil=True)
+def _measure(
+    labels: Labels, colours: NDArray[np.uint8], textures: NDArray[np.int8], count: int
+) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    height, width = labels.shape
+    channels = colours.shape[2]
+    directions = textures.shape[2]
+    sizes = np.zeros(count, np.int32)
+    boxes = np.empty((count, 4), np.int32)
+    boxes[:, :2] = max(height, width)
+    boxes[:, 2:] = 0
+    colour = np.zeros((count, channels * COLOUR_BINS), np.int32)
+    texture = np.zeros((count, 2 * directions * TEXTURE_BINS), np.int32)
+    for y in range(height):
+        for x in range(width):
+            label = labels[y, x]
+            sizes[label] += 1
+            box = boxes[label]
+            box[0] = min(box[0], x)
+            box[1] = min(box[1], y)
+            box[2] = max(box[2], x + 1)
+            box[3] = max(box[3], y + 1)
+            for channel in range(channels):
+                colour[label, channel * COLOUR_BINS + colours[y, x, channel]] += 1
+            for direction in range(directions):
+                value = textures[y, x, direction]
+                # Most derivatives are small: their bin is what the others leave.
+                if value > 0:
+                    texture[label, 2 * direction * TEXTURE_BINS + value] += 1
+                elif value < 0:
+                    texture[label, (2 * direction + 1) * TEXTURE_BINS - value] += 1
+    for label in range(count):
+        for first in range(0, texture.shape[1], TEXTURE_BINS):
+            texture[label, first] = sizes[label] - texture[label, first : first + TEXTURE_BINS].sum()
+    return sizes, boxes, colour, texture
+
+
+@numba.njit(cache=True, nogil=True)
+def _boundary(labels: Labels, count: int) -> NDArray[np.int64]:
+    height, width = labels.shape
+    codes = np.empty(4 * height * width, np.int64)
+    found = 0
+    last = np.int64(-1)
+    for y in range(height):
+        for x in range(width):
+            for direction in range(4):
+                y2 = y if direction == 0 else y + 1
+                x2 = x + 1 if direction == 0 else x + direction - 2
+                if y2 >= height or x2 >= width or x2 < 0 or labels[y, x] == labels[y2, x2]:
+                    continue
+                low = min(labels[y, x], labels[y2, x2])
+                code = np.int64(low) * count + max(labels[y, x], labels[y2, x2])
+                # The same pair comes many times in a row along a border.
+                if code != last:
+                    codes[found] = code
+                    found += 1
+                    last = code
+    return codes[:found]
