@@ -19,7 +19,7 @@ from detection.networks import network_from_config
 from detection.settings import override
 from detection.stopwatch import Stopwatch
 from detection.suppression import DetectionSettings, nms_best_first, suppress
-from proposals import Engine, ImportedBoxes, OpenCVSelectiveSearch
+from proposals import Engine, ImportedBoxes, OpenCVSelectiveSearch, SelectiveSearch
 from svm import BoxRegressors, LinearSVMs, move_boxes
 
 _FORMAT = 1
@@ -54,7 +54,7 @@ class Detector:
         self.svms = svms
         self.regressors = regressors
         self.settings = settings or DetectionSettings()
-        self.engine = engine or OpenCVSelectiveSearch()
+        self.engine = engine or SelectiveSearch()
         self.origin = origin or {}
         self.clock = Stopwatch()
 
@@ -220,11 +220,14 @@ def _engine(parameters: dict[str, Any], source: Path) -> Engine:
     known = {
         name: value for name, value in parameters.items() if name not in ("engine", "revision", "opencv")
     }
-    if parameters["engine"] == "imported":
-        return override(ImportedBoxes(""), known, str(source))
-    if parameters["engine"] != "opencv":
-        raise InputError(f"{source}: unknown proposal engine {parameters['engine']!r}; train again")
-    return override(OpenCVSelectiveSearch(), known, str(source))
+    match parameters["engine"]:
+        case "imported":
+            return override(ImportedBoxes(""), known, str(source))
+        case "opencv":
+            return override(OpenCVSelectiveSearch(), known, str(source))
+        case "selective-search":
+            return SelectiveSearch(**known)
+    raise InputError(f"{source}: unknown proposal engine {parameters['engine']!r}; train again")
 
 
 def _checked(image: Image) -> Image:

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 from data.types import InputError
 from detection.features import FeatureSettings
 from detection.settings import override
 from detection.suppression import DetectionSettings
-from proposals import Engine, ImportedBoxes, OpenCVSelectiveSearch
+from proposals import Engine, ImportedBoxes, OpenCVSelectiveSearch, SelectiveSearch
 from svm import (
     PAPER_MINING,
     RCNN_REGRESSION,
@@ -84,7 +85,9 @@ class RunSettings:
     Attributes:
         network: and its weights.
         boxes: the name of imported boxes to use; empty for Selective Search.
-        proposals: of Selective Search.
+        engine: of Selective Search: ``own``, or ``opencv`` for OpenCV's.
+        proposals: settings of our own Selective Search.
+        opencv: settings of OpenCV's.
         features: windows to vectors.
         mining: of the SVMs.
         regression: of boxes.
@@ -94,17 +97,25 @@ class RunSettings:
 
     network: NetworkSettings = field(default_factory=NetworkSettings)
     boxes: str = ""
-    proposals: OpenCVSelectiveSearch = field(default_factory=OpenCVSelectiveSearch)
+    engine: Literal["own", "opencv"] = "own"
+    proposals: SelectiveSearch = field(default_factory=SelectiveSearch)
+    opencv: OpenCVSelectiveSearch = field(default_factory=OpenCVSelectiveSearch)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     mining: MiningSettings = field(default_factory=MiningSettings)
     regression: RegressionSettings = field(default_factory=RegressionSettings)
     detection: DetectionSettings = field(default_factory=DetectionSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
+    def __post_init__(self) -> None:
+        if self.engine not in ("own", "opencv"):
+            raise InputError(f"engine {self.engine!r}: choose own or opencv")
+
     @property
-    def engine(self) -> Engine:
+    def proposer(self) -> Engine:
         """What proposes windows."""
-        return ImportedBoxes(self.boxes) if self.boxes else self.proposals
+        if self.boxes:
+            return ImportedBoxes(self.boxes)
+        return self.opencv if self.engine == "opencv" else self.proposals
 
 
 _PAPER = RunSettings(mining=PAPER_MINING)

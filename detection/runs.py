@@ -116,7 +116,7 @@ class Run:
 
     def train(self, dataset: Dataset, extractor: FeatureExtractor, progress: Progress) -> Detector:
         """Trains a detector and saves it, going on where that was stopped."""
-        engine = self.settings.engine
+        engine = self.settings.proposer
         data = TrainingData(dataset, engine, self.cache, self.maps, int(self.map_gb * 1e9))
         work = self.folder / "training"
         start = time.monotonic()

@@ -13,10 +13,12 @@ COLOUR_SPACES: tuple[ColourSpace, ...] = get_args(ColourSpace)
 
 
 def to_colour_space(image: Image, space: ColourSpace) -> FloatArray:
-    """An image in a colour space, every channel stretched so that its full range is 0 to 255.
+    """An image in a colour space, every channel stretched so that its full range is 0 to 255, but hue to 180.
 
     The paper names the spaces and gives no ranges; with equal ranges the threshold k and the 25 bins mean
-    the same in all of them. Hue is not treated as a circle: red lies at both ends.
+    the same in all of them. Hue is noise where there is little colour: in half degrees, as OpenCV's 8-bit
+    images have it, it weighs less; of ranges from 60 to 255, 180 covered objects of VOC2007 `train` best.
+    Hue is not treated as a circle: red lies at both ends.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -49,8 +51,8 @@ def _lab(image: FloatArray) -> FloatArray:
 
 def _hsv(image: FloatArray) -> FloatArray:
     hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.float32)
-    hsv[..., 0] *= np.float32(1 / 360)
-    hsv *= np.float32(255)
+    hsv[..., 0] *= np.float32(1 / 2)
+    hsv[..., 1:] *= np.float32(255)
     return hsv
 
 

@@ -37,11 +37,12 @@ class Regions(NamedTuple):
 
 
 def colour_bins(colours: FloatArray) -> NDArray[np.uint8]:
-    """uint8 (H, W, C): the bin of each channel, 25 equal ones from 0 to 255."""
-    bins = colours.astype(np.int32)
-    bins *= COLOUR_BINS
-    bins >>= 8
-    return np.clip(bins, 0, COLOUR_BINS - 1).astype(np.uint8)
+    """uint8 (H, W, C): the bin of each channel, 25 equal ones from 0 to 256.
+
+    No whole number but 0 lies between two bins: the rounding of a byte does not move it.
+    """
+    bins = np.clip(colours * np.float32(COLOUR_BINS / 256), 0, COLOUR_BINS - 1)
+    return np.asarray(bins, np.uint8)
 
 
 def texture_bins(colours: FloatArray) -> NDArray[np.int8]:
@@ -49,7 +50,8 @@ def texture_bins(colours: FloatArray) -> NDArray[np.int8]:
 
     The derivative in a direction is positive or negative: it counts for that orientation or for the
     opposite one, and 0 for the other; four signed values thus hold eight orientations. The 10 bins reach
-    from 0 to the channel's largest absolute derivative in the image (the paper gives no range).
+    from 0 to the channel's largest absolute derivative in the image (the paper gives no range), but at
+    least to 1: all that a channel of one value has is rounding.
 
     Args:
         colours: float32 (H, W, C).
@@ -95,12 +97,12 @@ def _texture_bins(blurred: FloatArray) -> NDArray[np.int8]:
     height, width, channels = blurred.shape
     bins = np.empty((height, width, 4 * channels), np.int8)
     for channel in range(channels):
-        largest = np.float32(0)
+        largest = np.float32(1)
         for y in range(height):
             for x in range(width):
                 for value in _derivatives(blurred, y, x, channel):
                     largest = max(largest, abs(value))
-        scale = np.float32(TEXTURE_BINS) / largest if largest > 0 else np.float32(0)
+        scale = np.float32(TEXTURE_BINS) / largest
         for y in range(height):
             for x in range(width):
                 direction = 4 * channel

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -14,7 +14,6 @@ from proposals.selective_search.grouping import Hierarchy, Similarities, group
 from proposals.selective_search.regions import colour_bins, measure, texture_bins
 from proposals.selective_search.segmentation import Labels, segment, sorted_edges
 
-Mode = Literal["single", "fast", "quality"]
 _LETTERS = "CTSF"
 
 
@@ -32,6 +31,17 @@ class Strategy:
     colour_space: ColourSpace
     similarities: str
     k: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Strategy":
+        """Reads ``"hsv/CTSF/50"``, what `str` of a strategy gives."""
+        parts = text.split("/")
+        if len(parts) != 3 or not parts[2].isdecimal():
+            raise InputError(f"strategy {text!r}: write colour space/similarities/k, for example hsv/CTSF/50")
+        return cls(cast(ColourSpace, parts[0]), parts[1], int(parts[2]))
+
+    def __str__(self) -> str:
+        return f"{self.colour_space}/{self.similarities}/{self.k}"
 
     def __post_init__(self) -> None:
         if self.colour_space not in COLOUR_SPACES:
@@ -52,7 +62,7 @@ def _strategies(
 
 
 # IJCV 2013, Table 4 (k of the fast mode are 50 and 100 there).
-MODES: dict[Mode, tuple[Strategy, ...]] = {
+MODES: dict[str, tuple[Strategy, ...]] = {
     "single": _strategies(("hsv",), ("CTSF",), (100,)),
     "fast": _strategies(("hsv", "lab"), ("CTSF", "TSF"), (50, 100)),
     "quality": _strategies(
@@ -86,7 +96,7 @@ class SelectiveSearch:
 
     Attributes:
         strategies: a mode of the paper (``single``: 1 strategy, ``fast``: 8, ``quality``: 80), or any
-            strategies.
+            strategies; as text with spaces between them: ``"hsv/CTSF/50 lab/TSF/100"``.
         sigma: smoothing before the segmentation, in pixels (the authors' code: 0.8).
         min_side: boxes with a side below this are dropped, after ranking (R-CNN's released code: 20 pixels).
         max_pixels: a larger image is searched at this many pixels, and the boxes are brought back to its
@@ -95,7 +105,7 @@ class SelectiveSearch:
         seed: of the ranking.
     """
 
-    strategies: Mode | tuple[Strategy, ...] = "fast"
+    strategies: str | tuple[Strategy, ...] = "fast"
     sigma: float = 0.8
     min_side: int = 20
     max_pixels: int | None = 1_000_000
@@ -103,10 +113,8 @@ class SelectiveSearch:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.strategies, str) and self.strategies not in MODES:
-            raise InputError(f"mode {self.strategies!r}: choose from {', '.join(MODES)}, or give strategies")
-        if not self.strategies:
-            raise InputError("strategies: give at least one")
+        if not self._resolved():
+            raise InputError("strategies: give at least one, or one of " + ", ".join(MODES))
         if not 0 <= self.sigma <= 100:
             raise InputError(f"sigma = {self.sigma}: must be from 0 to 100 pixels")
         for name in ("min_side", "max_pixels", "max_windows"):
@@ -122,8 +130,13 @@ class SelectiveSearch:
 
     def parameters(self) -> dict[str, Any]:
         """All that the boxes depend on, as plain JSON values; the cache keys on it."""
-        strategies = [asdict(strategy) for strategy in self._resolved()]
-        return {"engine": "sppnet", "revision": 1, **asdict(self), "strategies": strategies}
+        return {
+            "engine": "selective-search",
+            "revision": 1,
+            "opencv": cv2.__version__,  # Its colour conversion and blur.
+            **asdict(self),
+            "strategies": " ".join(map(str, self._resolved())),
+        }
 
     def propose(self, image: Image) -> FloatArray:
         """Proposes windows of one image.
@@ -192,7 +205,11 @@ class SelectiveSearch:
                     yield Grouped(strategy, labels, group(regions, used))
 
     def _resolved(self) -> tuple[Strategy, ...]:
-        return MODES[self.strategies] if isinstance(self.strategies, str) else self.strategies
+        if not isinstance(self.strategies, str):
+            return tuple(self.strategies)
+        if self.strategies in MODES:
+            return MODES[self.strategies]
+        return tuple(Strategy.parse(text) for text in self.strategies.split())
 
     def _shrunk(self, image: Image) -> Image:
         height, width = image.shape[:2]

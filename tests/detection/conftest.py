@@ -9,7 +9,7 @@ import pytest
 from data import Dataset, Example, load_voc, write_voc
 from detection.features import FeatureSettings
 from detection.presets import PRESETS, NetworkSettings, RunSettings
-from proposals import OpenCVSelectiveSearch
+from proposals import SelectiveSearch
 
 _SIZES = {"train": 6, "test": 3}
 _HEIGHT, _WIDTH = 80, 110
@@ -69,5 +69,5 @@ def tiny_settings() -> RunSettings:
         PRESETS["paper-1scale"],
         network=NetworkSettings("alexnet", "random"),
         features=FeatureSettings(scales=(96,), levels=(2, 1)),
-        proposals=OpenCVSelectiveSearch(max_windows=60),
+        proposals=SelectiveSearch(max_windows=60),
     )

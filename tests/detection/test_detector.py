@@ -15,11 +15,11 @@ from detection.detector import Detector
 from detection.features import FeatureExtractor, FeatureSettings
 from detection.networks import build_network
 from detection.suppression import DetectionSettings
-from proposals import OpenCVSelectiveSearch
+from proposals import SelectiveSearch
 from svm import BoxRegressors, LinearSVMs, move_boxes
 
 CLASSES = ("cat", "dog", "nothing at all")
-ENGINE = OpenCVSelectiveSearch(max_windows=80, seed=5)
+ENGINE = SelectiveSearch(max_windows=80, seed=5)
 
 
 def make_detector(regression=True, network="alexnet"):
@@ -209,7 +209,7 @@ def test_saved_and_loaded_it_detects_the_same(image, tmp_path, regression, netwo
     assert loaded.classes == CLASSES
     assert loaded.settings == detector.settings
     assert loaded.extractor.settings == detector.extractor.settings
-    assert loaded.engine == ENGINE
+    assert loaded.engine.parameters() == ENGINE.parameters()
     assert loaded.origin == detector.origin
     assert (loaded.regressors is None) == (not regression)
 
@@ -300,6 +300,8 @@ def test_a_description_that_is_no_text(saved):
         {"detection": None},
         {"proposals": {"engine": "sorcery"}},
         {"proposals": {"engine": "opencv", "ks": "many"}},
+        {"proposals": {"engine": "selective-search", "strategies": "many"}},
+        {"proposals": {"engine": "selective-search", "ks": [50]}},
         {"proposals": {}},
         {"model.safetensors": None},
     ],

@@ -93,11 +93,7 @@ def test_presets_share_the_procedure(name):
     regression = (0.6, 1000) if name.endswith("rcnn-regression") else (0.5, 4000)
     assert (settings.regression.min_overlap, settings.regression.penalty) == regression
     proposals = settings.proposals
-    assert (proposals.ks, proposals.min_side, proposals.max_windows) == (
-        (50, 100),
-        20,
-        2000,
-    )
+    assert (proposals.strategies, proposals.min_side, proposals.max_windows) == ("fast", 20, 2000)
 
 
 @pytest.mark.parametrize(
@@ -150,8 +146,11 @@ def test_every_setting_can_be_given_as_toml():
         ("paper-1scale", ["features.scales = [688.5]"], "list of int"),
         ("paper-1scale", ["network.name = zf5"], "strings in quotes"),
         ("paper-1scale", ["nonsense"], "not TOML"),
-        ("paper-1scale", ["proposals.ks = []"], "ks"),
-        ("paper-1scale", ["proposals.colour_spaces = ['rgb']"], "hsv"),
+        ("paper-1scale", ["proposals.strategies = ''"], "strategies"),
+        ("paper-1scale", ["proposals.strategies = 'xyz/CTSF/50'"], "hsv"),
+        ("paper-1scale", ["engine = 'matlab'"], "own or opencv"),
+        ("paper-1scale", ["opencv.ks = []"], "ks"),
+        ("paper-1scale", ["opencv.colour_spaces = ['rgb']"], "hsv"),
     ],
 )
 def test_bad_presets_and_changes(preset, changes, named):
