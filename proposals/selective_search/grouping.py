@@ -50,20 +50,30 @@ def group(regions: Regions, similarities: Similarities) -> Hierarchy:
         regions: of one segmentation.
         similarities: at least one of them.
     """
-    merges, boxes = _group(
-        regions.sizes,
-        regions.boxes,
-        regions.colour,
-        regions.texture,
-        regions.neighbours.astype(np.int64),
-        *(bool(used) for used in similarities),
-    )
+    count = len(regions.sizes)
+    sizes = np.zeros(2 * count - 1, np.int64)
+    sizes[:count] = regions.sizes
+    boxes = np.zeros((2 * count - 1, 4), np.int32)
+    boxes[:count] = regions.boxes
+    colour = _with_room(regions.colour, similarities.colour)
+    texture = _with_room(regions.texture, similarities.texture)
+    merges = _group(sizes, boxes, colour, texture, regions.neighbours.astype(np.int64), similarities)
     return Hierarchy(merges, boxes)
+
+
+def _with_room(counts: IntArray, used: bool) -> IntArray:
+    """Counts (R, bins) with rows for the regions to come; no rows where no similarity asks for them."""
+    rows = 2 * len(counts) - 1 if used else 0
+    extended = np.zeros((rows, counts.shape[1]), np.int32)
+    extended[: len(counts)] = counts[:rows]
+    return extended
 
 
 @numba.njit(cache=True, nogil=True)
 def _normalise(counts: IntArray, normalised: FloatArray, region: int) -> None:
-    total = counts[region].sum()
+    total = 0
+    for b in range(counts.shape[1]):
+        total += counts[region, b]
     scale = _ONE / total
     for b in range(counts.shape[1]):
         normalised[region, b] = np.floor(counts[region, b] * scale)
@@ -87,17 +97,17 @@ def _similarity(
     i: int,
     j: int,
     image: int,
-    use: tuple[bool, bool, bool, bool],
+    use: Similarities,
 ) -> float:
     total = 0.0
-    if use[0]:
+    if use.colour:
         total += float(_intersection(colour, i, j)) / _ONE
-    if use[1]:
+    if use.texture:
         total += float(_intersection(texture, i, j)) / _ONE
-    both = sizes[i] + sizes[j]
-    if use[2]:
+    both = int(sizes[i] + sizes[j])
+    if use.size:
         total += 1.0 - both / image
-    if use[3]:
+    if use.fill:
         width = max(boxes[i, 2], boxes[j, 2]) - min(boxes[i, 0], boxes[j, 0])
         height = max(boxes[i, 3], boxes[j, 3]) - min(boxes[i, 1], boxes[j, 1])
         total += 1.0 - (np.int64(width) * height - both) / image
@@ -115,57 +125,54 @@ def _alive(joined: NDArray[np.int64], region: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
+def _join(counts: IntArray, normalised: FloatArray, i: int, j: int, new: int) -> None:
+    for b in range(counts.shape[1]):
+        counts[new, b] = counts[i, b] + counts[j, b]
+    _normalise(counts, normalised, new)
+
+
+@numba.njit(cache=True, nogil=True)
 def _group(
-    segment_sizes: IntArray,
-    segment_boxes: IntArray,
+    sizes: NDArray[np.int64],
+    boxes: IntArray,
     colour_counts: IntArray,
     texture_counts: IntArray,
     pairs: NDArray[np.int64],
-    c: bool,
-    t: bool,
-    s: bool,
-    f: bool,
-) -> tuple[IntArray, IntArray]:
-    segments = len(segment_sizes)
-    regions = 2 * segments - 1
-    use = (c, t, s, f)
-    sizes = np.empty(regions, np.int64)
-    sizes[:segments] = segment_sizes
-    boxes = np.empty((regions, 4), np.int32)
-    boxes[:segments] = segment_boxes
-    # A histogram that no similarity asks for gets no rows.
-    colour_sum = np.empty((regions if c else 0, colour_counts.shape[1]), np.int32)
-    texture_sum = np.empty((regions if t else 0, texture_counts.shape[1]), np.int32)
-    colour = np.empty(colour_sum.shape, np.float32)
-    texture = np.empty(texture_sum.shape, np.float32)
+    use: Similarities,
+) -> IntArray:
+    """Fills the rows of ``sizes``, ``boxes`` and counts from R on; returns the merges."""
+    regions = len(sizes)
+    segments = (regions + 1) // 2
+    colour = np.empty(colour_counts.shape, np.float32)
+    texture = np.empty(texture_counts.shape, np.float32)
+    image = 0
     for region in range(segments):
-        if c:
-            colour_sum[region] = colour_counts[region]
-            _normalise(colour_sum, colour, region)
-        if t:
-            texture_sum[region] = texture_counts[region]
-            _normalise(texture_sum, texture, region)
-    image = sizes[:segments].sum()
+        image += sizes[region]
+        if use.colour:
+            _normalise(colour_counts, colour, region)
+        if use.texture:
+            _normalise(texture_counts, texture, region)
 
     # Neighbours of each region as chains of entries; an entry names a region that may be part of another
     # by now. Each pair starts with an entry at either end.
-    first_entry = np.full(regions, -1, np.int32)
-    entry_region = np.empty(max(2 * len(pairs), 1), np.int64)
-    entry_next = np.empty(max(2 * len(pairs), 1), np.int32)
+    first_entry = np.full(regions, -1, np.int64)
+    entry_region = np.empty(2 * len(pairs), np.int64)
+    entry_next = np.empty(2 * len(pairs), np.int64)
     heap = [(0.0, 0, 0) for _ in range(0)]  # Empty, of a known type.
     for e in range(len(pairs)):
-        i, j = int(pairs[e, 0]), int(pairs[e, 1])
+        i, j = pairs[e, 0], pairs[e, 1]
         entry_region[2 * e] = j
         entry_next[2 * e] = first_entry[i]
         first_entry[i] = 2 * e
         entry_region[2 * e + 1] = i
         entry_next[2 * e + 1] = first_entry[j]
         first_entry[j] = 2 * e + 1
-        heap.append((-_similarity(sizes, boxes, colour, texture, i, j, image, use), i, j))
+        similarity = _similarity(sizes, boxes, colour, texture, int(i), int(j), image, use)
+        heap.append((-similarity, int(i), int(j)))
     heapq.heapify(heap)
 
     joined = np.full(regions, -1, np.int64)
-    seen = np.full(regions, -1, np.int32)
+    seen = np.full(regions, -1, np.int64)
     merges = np.empty((segments - 1, 2), np.int32)
     new = segments
     while new < regions:
@@ -173,23 +180,22 @@ def _group(
         # Pairs of regions that are gone stay in the heap until they come up.
         if joined[i] >= 0 or joined[j] >= 0:
             continue
-        merges[new - segments] = (i, j)
+        merges[new - segments, 0] = i
+        merges[new - segments, 1] = j
         sizes[new] = sizes[i] + sizes[j]
         for side in range(2):
             boxes[new, side] = min(boxes[i, side], boxes[j, side])
             boxes[new, side + 2] = max(boxes[i, side + 2], boxes[j, side + 2])
-        if c:
-            colour_sum[new] = colour_sum[i] + colour_sum[j]
-            _normalise(colour_sum, colour, new)
-        if t:
-            texture_sum[new] = texture_sum[i] + texture_sum[j]
-            _normalise(texture_sum, texture, new)
+        if use.colour:
+            _join(colour_counts, colour, i, j, new)
+        if use.texture:
+            _join(texture_counts, texture, i, j, new)
         joined[i] = new
         joined[j] = new
         seen[new] = new
         # The new chain takes over the entries of both, each neighbour once.
-        for part in (i, j):
-            entry = first_entry[part]
+        for side in range(2):
+            entry = first_entry[i if side == 0 else j]
             while entry >= 0:
                 following = entry_next[entry]
                 neighbour = _alive(joined, int(entry_region[entry]))
@@ -202,4 +208,4 @@ def _group(
                     heapq.heappush(heap, (-similarity, neighbour, new))
                 entry = following
         new += 1
-    return merges, boxes
+    return merges

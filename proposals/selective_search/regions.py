@@ -74,6 +74,8 @@ def measure(labels: Labels, colours: NDArray[np.uint8], textures: NDArray[np.int
     """
     count = int(labels.max()) + 1
     sizes, boxes, colour, texture = _measure(labels, colours, textures, count)
+    by_orientation = texture.reshape(count, -1, TEXTURE_BINS)
+    by_orientation[..., 0] = sizes[:, None] - by_orientation.sum(axis=2)
     codes = np.unique(_boundary(labels, count))
     neighbours = np.stack([codes // count, codes % count], axis=1).astype(np.int32)
     return Regions(sizes, boxes, colour, texture, neighbours)
@@ -122,32 +124,29 @@ def _measure(
     channels = colours.shape[2]
     directions = textures.shape[2]
     sizes = np.zeros(count, np.int32)
-    boxes = np.empty((count, 4), np.int32)
-    boxes[:, :2] = max(height, width)
-    boxes[:, 2:] = 0
+    boxes = np.zeros((count, 4), np.int32)
+    for label in range(count):
+        boxes[label, 0] = width
+        boxes[label, 1] = height
     colour = np.zeros((count, channels * COLOUR_BINS), np.int32)
     texture = np.zeros((count, 2 * directions * TEXTURE_BINS), np.int32)
     for y in range(height):
         for x in range(width):
             label = labels[y, x]
             sizes[label] += 1
-            box = boxes[label]
-            box[0] = min(box[0], x)
-            box[1] = min(box[1], y)
-            box[2] = max(box[2], x + 1)
-            box[3] = max(box[3], y + 1)
+            boxes[label, 0] = min(boxes[label, 0], x)
+            boxes[label, 1] = min(boxes[label, 1], y)
+            boxes[label, 2] = max(boxes[label, 2], x + 1)
+            boxes[label, 3] = max(boxes[label, 3], y + 1)
             for channel in range(channels):
                 colour[label, channel * COLOUR_BINS + colours[y, x, channel]] += 1
             for direction in range(directions):
                 value = textures[y, x, direction]
-                # Most derivatives are small: their bin is what the others leave.
+                # Most derivatives are small: their bin is filled in afterwards.
                 if value > 0:
                     texture[label, 2 * direction * TEXTURE_BINS + value] += 1
                 elif value < 0:
                     texture[label, (2 * direction + 1) * TEXTURE_BINS - value] += 1
-    for label in range(count):
-        for first in range(0, texture.shape[1], TEXTURE_BINS):
-            texture[label, first] = sizes[label] - texture[label, first : first + TEXTURE_BINS].sum()
     return sizes, boxes, colour, texture
 
 
