@@ -17,6 +17,14 @@ from proposals.selective_search.segmentation import Labels, segment, sorted_edge
 _LETTERS = "CTSF"
 
 
+def _check_whole(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Other types than int would not be found again in the cache, or fail much later."""
+    if type(value) is int and value >= least and (most is None or value <= most):
+        return
+    limits = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+    raise InputError(f"{name} = {value!r}: must be a whole number {limits}")
+
+
 @dataclass(frozen=True)
 class Strategy:
     """One hierarchy: where it starts and how it grows.
@@ -37,7 +45,8 @@ class Strategy:
         """Reads ``"hsv/CTSF/50"``, what `str` of a strategy gives."""
         parts = text.split("/")
         if len(parts) != 3 or not parts[2].isdecimal():
-            raise InputError(f"strategy {text!r}: write colour space/similarities/k, for example hsv/CTSF/50")
+            modes = ", ".join(MODES)
+            raise InputError(f"strategy {text!r}: write it as hsv/CTSF/50, or give a mode alone: {modes}")
         return cls(cast(ColourSpace, parts[0]), parts[1], int(parts[2]))
 
     def __str__(self) -> str:
@@ -46,13 +55,12 @@ class Strategy:
     def __post_init__(self) -> None:
         if self.colour_space not in COLOUR_SPACES:
             raise InputError(f"colour space {self.colour_space!r}: choose from {', '.join(COLOUR_SPACES)}")
-        letters = sorted(self.similarities)
+        letters = sorted(self.similarities) if isinstance(self.similarities, str) else []
         if not letters or letters != sorted(set(letters) & set(_LETTERS)):
             raise InputError(
                 f"similarities {self.similarities!r}: give some of the letters {_LETTERS}, each once"
             )
-        if not 1 <= self.k <= 1_000_000:
-            raise InputError(f"k = {self.k}: must be from 1 to 1,000,000")
+        _check_whole("k", self.k, 1, 1_000_000)
 
 
 def _strategies(
@@ -113,16 +121,22 @@ class SelectiveSearch:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        given: Any = self.strategies
+        if not isinstance(given, str | tuple | list) or not all(
+            isinstance(strategy, Strategy) for strategy in self._resolved()
+        ):
+            raise InputError(f"strategies = {given!r}: give text or a tuple of Strategy")
         if not self._resolved():
             raise InputError("strategies: give at least one, or one of " + ", ".join(MODES))
-        if not 0 <= self.sigma <= 100:
-            raise InputError(f"sigma = {self.sigma}: must be from 0 to 100 pixels")
-        for name in ("min_side", "max_pixels", "max_windows"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} = {value}: must be at least 1")
-        if self.seed < 0:
-            raise InputError(f"seed = {self.seed}: must not be negative")
+        sigma: Any = self.sigma
+        if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 <= sigma <= 100:
+            raise InputError(f"sigma = {sigma!r}: must be a number from 0 to 100 (pixels)")
+        _check_whole("min_side", self.min_side, 1)
+        if self.max_pixels is not None:
+            _check_whole("max_pixels", self.max_pixels, 1)
+        if self.max_windows is not None:
+            _check_whole("max_windows", self.max_windows, 1)
+        _check_whole("seed", self.seed, 0)
 
     def __call__(self, image: Image) -> FloatArray:
         """The same as `propose`."""
@@ -184,6 +198,9 @@ class SelectiveSearch:
             one tree a strategy, those of one segmentation after each other.
         """
         image = checked(image)
+        if image.shape[0] * image.shape[1] > _MOST_PIXELS:
+            size = f"{image.shape[1]} x {image.shape[0]}"
+            raise InputError(f"image of {size} pixels: at most 2**28 can be searched; set max_pixels")
 
         def colour_space(strategy: Strategy) -> ColourSpace:
             return strategy.colour_space
@@ -230,7 +247,7 @@ def checked(image: Image) -> Image:
     """The image, if it is one.
 
     Raises:
-        InputError: it is not uint8 (H, W, 3), is empty or has more than 2**28 pixels.
+        InputError: it is not uint8 (H, W, 3), or is empty.
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
@@ -238,8 +255,6 @@ def checked(image: Image) -> Image:
             f"image is {kind}, not uint8 (H, W, 3) RGB; convert floats to 0 to 255, repeat a grey channel, "
             "drop alpha"
         )
-    if image.size == 0 or image.shape[0] * image.shape[1] > _MOST_PIXELS:
-        raise InputError(
-            f"image of {image.shape[1]} x {image.shape[0]} pixels: from 1 to 2**28 can be searched"
-        )
+    if image.size == 0:
+        raise InputError(f"image of {image.shape[1]} x {image.shape[0]} pixels is empty")
     return image
