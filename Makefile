@@ -18,12 +18,12 @@ bin := $(VENV)/bin
 data := --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --preset "$(PRESET)" --limit $(LIMIT)
 run := $(data) --backbone "$(BACKBONE)" --run "$(RUN)"
 
-.PHONY: setup detect eval proposals train test lint bench clean
+.PHONY: setup detect eval proposals eval-proposals train test lint bench bench-proposals clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@echo "make detect | eval | proposals | train | test | lint | bench | setup    (see README.md)"
+	@echo "make detect | eval | proposals | eval-proposals | train | test | lint | bench | bench-proposals | setup    (see README.md)"
 
 setup: $(VENV)/.installed
 
@@ -43,6 +43,9 @@ eval: setup
 proposals: setup
 	$(bin)/sppnet proposals $(data) --jobs $(JOBS) $(ARGS)
 
+eval-proposals: setup
+	$(bin)/sppnet eval-proposals --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --jobs $(JOBS) $(ARGS)
+
 train: setup
 	$(bin)/sppnet train $(run) --weights "$(WEIGHTS)" --jobs $(JOBS) $(ARGS)
 
@@ -58,6 +61,11 @@ bench: setup
 	$(bin)/python -m svm.bench_solver
 	$(bin)/python -m eval.bench_voc
 	$(bin)/sppnet bench $(run) $(ARGS)
+
+# The packages to compare with are slow and old: where they do not install, the table says so.
+bench-proposals: setup
+	-$(bin)/python -m pip install --quiet --disable-pip-version-check $(if $(EXTRA_INDEX),--extra-index-url "$(EXTRA_INDEX)") -e '.[dev,bench]'
+	$(bin)/sppnet bench-proposals --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

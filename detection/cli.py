@@ -30,14 +30,25 @@ from detection.bench import bench_pooling, bench_stages
 from detection.console import ProgressReport
 from detection.detector import Detector
 from detection.presets import PRESETS, make_settings
+from detection.proposal_bench import (
+    bench_proposals,
+    faults,
+    quality_table,
+    times_table,
+    write_bench,
+)
+from detection.proposal_eval import ENGINES, evaluate_engines, fill_engines, make_engine, write_evaluation
+from detection.proposal_start import starts_table
 from detection.runs import Run
 from eval import (
     VOCResult,
+    abo_table,
     class_table,
     coco_metrics,
     draw_detections,
     evaluate_voc,
     plot_precision_recall,
+    proposal_table,
     read_voc_detections,
     write_metrics,
 )
@@ -416,6 +427,54 @@ def evaluate(
     console.print(f"written: {detections}/metrics.json and precision_recall.png", highlight=False)
 
 
+@app.command("eval-proposals")
+@_reported
+def evaluate_proposals(
+    engine: Annotated[
+        list[str] | None, typer.Option(help=f"One of {', '.join(ENGINES)}; repeatable.")
+    ] = None,
+    boxes: Annotated[
+        list[Path] | None, typer.Option(help="Boxes made elsewhere, .mat or .npz; repeatable.")
+    ] = None,
+    dataset: DatasetName = "",
+    voc_root: VocRoot = _VOC_ROOT,
+    split: Annotated[str, typer.Option(help="Split whose objects are to be covered.")] = "test",
+    difficult: Annotated[bool, typer.Option(help="Count objects that VOC calls difficult, too.")] = False,
+    max_windows: Annotated[
+        int, typer.Option(min=0, help="Windows an image; 0: all. With 2000 those of the main job serve.")
+    ] = 0,
+    min_side: Annotated[int, typer.Option(min=1, help="Engines drop boxes with a side below, pixels.")] = 20,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write to; empty: runs/proposals-<dataset>-<split>.")
+    ] = None,
+    jobs: Jobs = -1,
+    limit: Limit = 0,
+    skip_errors: SkipErrors = False,
+) -> None:
+    """Evaluates proposals side by side: recall, average recall and MABO over the number of windows."""
+    names = engine or ([] if boxes else ["single", "fast", "quality"])
+    engines = {name: make_engine(name, max_windows or None, min_side) for name in names}
+    job = _Job(dataset, voc_root, split, limit=limit, skip_errors=skip_errors)
+    examples = job.open(split)
+    with ProgressReport(console) as progress:
+        examples = fill_engines(examples, engines, job.cache.path, jobs, skip_errors, progress)
+    console.print(f"evaluated: {len(examples)} images", highlight=False)
+    results = evaluate_engines(examples, engines, boxes or (), job.cache.path, difficult)
+    console.print(abo_table(results))
+    title = f"{examples.name} {split}, {len(examples)} images"
+    console.print(proposal_table(results, title))
+    folder = output or job.run.folder.parent / f"proposals-{Path(job.name).name.replace(':', '_')}-{split}"
+    about = {
+        "dataset": examples.name,
+        "split": split,
+        "difficult": difficult,
+        "engines": {name: one.parameters() for name, one in engines.items()},
+        "files": [str(file) for file in boxes or ()],
+    }
+    write_evaluation(folder, results, about)
+    console.print(f"written: {folder}/proposals.json and proposals.png", highlight=False)
+
+
 @app.command()
 @_reported
 def bench(
@@ -433,6 +492,34 @@ def bench(
         console.print(f"{job.run.folder}: no model yet, so no times of its stages", highlight=False)
         return
     console.print(bench_stages(Detector.load(job.run.model), job.open("test").examples))
+
+
+@app.command("bench-proposals")
+@_reported
+def benchmark_proposals(
+    dataset: DatasetName = "",
+    voc_root: VocRoot = _VOC_ROOT,
+    split: Annotated[str, typer.Option(help="Split whose images are searched.")] = "test",
+    slow_seconds: Annotated[
+        float, typer.Option(min=0, help="The two slow packages get no further image after so much time each.")
+    ] = 300,
+    output: Annotated[Path, typer.Option(help="JSON file for the rows.")] = Path("runs/bench-proposals.json"),
+    limit: Limit = 0,
+) -> None:
+    """Times Selective Search, ours and others', on one thread (50 images unless --limit says otherwise)."""
+    examples = _Job(dataset, voc_root, split, limit=limit or 50).open(split)
+    with ProgressReport(console) as progress:
+        rows, starts = bench_proposals(
+            examples, slow_seconds, lambda done, total: progress("images searched by all", done, total)
+        )
+    title = f"{examples.name} {split}, {len(examples)} images"
+    console.print(quality_table(rows, title))
+    console.print(times_table(rows, title))
+    for line in faults(rows):
+        console.print(line, highlight=False, markup=False)
+    console.print(starts_table(starts))
+    write_bench(output, examples, rows, starts)
+    console.print(f"written: {output}", highlight=False)
 
 
 @data_app.command()

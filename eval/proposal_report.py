@@ -47,16 +47,16 @@ def proposal_table(results: Results, title: str | None = None) -> Table:
         results: by name, evaluated at counts with `BEST` and `ALL` among them.
         title: above the table.
     """
-    table = Table(title=title, caption=f"figures in %: at the best {BEST:,} windows / at all")
+    table = Table(title=title, caption=f"in %, best {BEST:,} windows/all")
     table.add_column("windows of", overflow="fold")
-    table.add_column("mean number", justify="right")
+    table.add_column("mean", justify="right")
     for index, (name, result) in enumerate(results.items()):
         curves = proposal_curves(result)
         if index == 0:
             for curve in curves:
                 table.add_column(curve, justify="right")
         best, last = result.at(BEST), result.at(ALL)
-        pairs = (f"{_percent(curve[best])} / {_percent(curve[last])}" for curve in curves.values())
+        pairs = (f"{_percent(curve[best])}/{_percent(curve[last])}" for curve in curves.values())
         table.add_row(name, f"{_mean_windows(result):,.0f}", *pairs)
     return table
 

@@ -207,9 +207,9 @@ def test_table(results):
     many = results["many"]
     best, last = (100 * many.mabo()[many.at(count)] for count in (BEST, ALL))
     assert best < last
-    assert f"{best:.1f} / {last:.1f}" in lines["many"]
+    assert f"{best:.1f}/{last:.1f}" in lines["many"]
     assert "3,000" in lines["many"]
-    assert "0.0 / 0.0" in lines["none"]
+    assert "0.0/0.0" in lines["none"]
 
 
 def test_abo_table(results):
