@@ -10,6 +10,8 @@ WEIGHTS ?=
 PRESET ?= default
 RUN ?=
 JOBS ?= -1
+# Address of a Dask scheduler for `make proposals`, tcp://host:8786; without it, local processes.
+SCHEDULER ?=
 LIMIT ?= 0
 # More flags for the command, for example ARGS="--set features.scales=[688]".
 ARGS ?=
@@ -18,12 +20,12 @@ bin := $(VENV)/bin
 data := --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --preset "$(PRESET)" --limit $(LIMIT)
 run := $(data) --backbone "$(BACKBONE)" --run "$(RUN)"
 
-.PHONY: setup detect eval proposals eval-proposals train test lint bench bench-proposals clean
+.PHONY: setup detect eval proposals eval-proposals train test lint bench bench-proposals bench-cache clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@echo "make detect | eval | proposals | eval-proposals | train | test | lint | bench | bench-proposals | setup    (see README.md)"
+	@echo "make detect | eval | proposals | eval-proposals | train | test | lint | bench | bench-proposals | bench-cache | setup    (see README.md)"
 
 setup: $(VENV)/.installed
 
@@ -41,7 +43,7 @@ eval: setup
 	$(bin)/sppnet eval $(run) $(ARGS)
 
 proposals: setup
-	$(bin)/sppnet proposals $(data) --jobs $(JOBS) $(ARGS)
+	$(bin)/sppnet proposals $(data) --jobs $(JOBS) --scheduler "$(SCHEDULER)" $(ARGS)
 
 eval-proposals: setup
 	$(bin)/sppnet eval-proposals --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --jobs $(JOBS) $(ARGS)
@@ -66,6 +68,9 @@ bench: setup
 bench-proposals: setup
 	-$(bin)/python -m pip install --quiet --disable-pip-version-check $(if $(EXTRA_INDEX),--extra-index-url "$(EXTRA_INDEX)") -e '.[dev,bench]'
 	$(bin)/sppnet bench-proposals --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) $(ARGS)
+
+bench-cache: setup
+	$(bin)/python -m proposals.bench_cache $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

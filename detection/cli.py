@@ -1,5 +1,6 @@
 """The command ``sppnet``."""
 
+import contextlib
 import functools
 import json
 import logging
@@ -53,6 +54,7 @@ from eval import (
     write_metrics,
 )
 from proposals import ProposalCache, exchange, fill_cache
+from proposals.source import ImageSource
 
 Parameters = ParamSpec("Parameters")
 
@@ -142,7 +144,7 @@ class _Job:
         self.train_split = train_split or default_train_split(self.name, self.voc_root)
         console.print(f"data set: {self.name} ({why})", highlight=False)
         name = run or "-".join([Path(self.name).name.replace(":", "_"), self.settings.network.name, preset])
-        self.cache = ProposalCache(Path("cache/proposals.sqlite"), self.settings.engine)
+        self.cache = ProposalCache(Path("cache/proposals.sqlite"), self.settings.proposer)
         self.run = Run(Path("runs") / name, self.settings, self.cache, Path("cache/maps"), map_gb)
 
     def open(self, split: str) -> Dataset:
@@ -152,13 +154,21 @@ class _Job:
         console.print(f"{split}: {len(dataset)} images", highlight=False)
         return dataset
 
-    def fill(self, dataset: Dataset, jobs: int) -> Dataset:
+    def image_source(self, split: str, url: str) -> ImageSource | None:
+        """The URL that stands for the data set's folder (VOC's devkit, COCO's images) at the workers."""
+        if not url:
+            return None
+        _, *folders = self.name.replace("{split}", split).split(":")
+        named = {"sample": _SAMPLE, "voc2007": self.voc_root, "voc2012": self.voc_root}.get(self.name)
+        return ImageSource(named or Path(folders[-1] if folders else self.name), url)
+
+    def fill(self, dataset: Dataset, jobs: int, source: ImageSource | None = None) -> Dataset:
         """Fills the cache with the proposals of a split; returns the images that have some."""
         start = time.monotonic()
         with ProgressReport(console) as progress:
             report = fill_cache(
-                dataset, self.settings.engine, self.cache, jobs,
-                lambda done, total: progress(f"proposals ({dataset.split})", done, total),
+                dataset, self.settings.proposer, self.cache, jobs,
+                lambda done, total: progress(f"proposals ({dataset.split})", done, total), source,
             )  # fmt: skip
         console.print(
             f"proposals ({dataset.split}): {report.computed} images computed in "
@@ -200,13 +210,30 @@ def proposals(
     jobs: Jobs = -1,
     limit: Limit = 0,
     skip_errors: SkipErrors = False,
+    scheduler: Annotated[
+        str, typer.Option(help="Address of a Dask scheduler, tcp://host:8786; empty: local processes.")
+    ] = "",
+    images_url: Annotated[
+        str,
+        typer.Option(
+            help="Where workers read images: an fsspec URL that stands for the data set's folder (VOC_ROOT, "
+            "COCO's images); empty: the same paths as here."
+        ),
+    ] = "",
 ) -> None:
     """Fills the offline cache of proposals; stopped at any moment, it goes on from there."""
     job = _Job(
         dataset, voc_root, preset=preset, config=config, changes=change, limit=limit, skip_errors=skip_errors
     )
-    for name in split or [job.train_split, "test"]:
-        job.fill(job.open(name), jobs)
+    where: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if scheduler:
+        # It loads Dask, which no other work has to wait for.
+        from proposals.cluster import dask_cluster
+
+        where = dask_cluster(scheduler)
+    with where:
+        for name in split or [job.train_split, "test"]:
+            job.fill(job.open(name), jobs, job.image_source(name, images_url))
 
 
 @app.command("proposals-import")

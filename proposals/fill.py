@@ -1,20 +1,27 @@
 """Fills the cache, several images at a time."""
 
+import hashlib
+import socket
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from joblib import Parallel, delayed
 
 from data.files import file_digest
-from data.images import read_image
+from data.images import decode_image
 from data.types import FloatArray, Image, InputError
 from proposals.cache import Key, ProposalCache
-from proposals.engine import Engine
+from proposals.engine import Engine, method_digest
+from proposals.source import FileAt, ImageSource, shared_file
 
-# Entries wait at most this long before they are written: what a kill can lose.
+# What came within this time of the last write waits for the next result: what a kill can lose.
 _COMMIT_SECONDS = 1.0
 
 
@@ -64,14 +71,50 @@ def propose_cached(key: Key, read: Callable[[], Image], engine: Engine, cache: P
     return boxes
 
 
-def _work(key: Key, path: Path, engine: Engine) -> tuple[Key, FloatArray | None, str]:
+class Task(NamedTuple):
+    """What a worker gets: the image's key and where its file is."""
+
+    key: Key
+    file: FileAt
+
+
+class Outcome(NamedTuple):
+    """What comes back: the boxes, or what is wrong with the image."""
+
+    key: Key
+    boxes: FloatArray | None
+    fault: str = ""
+
+
+def _work(task: Task, engine: Engine, method: str) -> Outcome:
+    """Runs in a worker.
+
+    Raises:
+        InputError: this machine's versions are not those that the boxes are to be stored under; no image
+            of the run can be computed here.
+    """
+    if method_digest(engine) != method:
+        raise InputError(
+            f"the worker on {socket.gethostname()} has other versions of the engine or its libraries "
+            f"({engine.parameters()}); install the same on all machines"
+        )
     try:
-        return key, engine.propose(read_image(path)), ""
+        content = task.file.read()
+        # The very bytes that are decoded: a file that changed meanwhile, or another copy of it at the worker,
+        # must not be stored as the one that the key was made of.
+        if hashlib.sha256(content).hexdigest() != task.key.image_digest:
+            raise InputError(
+                f"{task.file}: on {socket.gethostname()} the file is not the same as where the run was "
+                "started, or has just changed; make them the same and run again"
+            )
+        return Outcome(
+            task.key, engine.propose(decode_image(np.frombuffer(content, np.uint8), str(task.file)))
+        )
     except InputError as error:
-        return key, None, str(error)
+        return Outcome(task.key, None, str(error))
     # Whatever a library stumbles over in one image, the others go on.
     except Exception as error:
-        return key, None, f"{path}: proposals failed ({type(error).__name__}: {error})"
+        return Outcome(task.key, None, f"{task.file}: proposals failed ({type(error).__name__}: {error})")
 
 
 def fill_cache(
@@ -80,48 +123,93 @@ def fill_cache(
     cache: ProposalCache,
     jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    source: ImageSource | None = None,
 ) -> FillReport:
     """Computes and stores the windows of every example that has none yet.
 
     It can be stopped at any moment; run again it goes on with what is missing. Images that cannot be read
-    are counted and named in the report, and the others go on. Workers are joblib's: a `parallel_config`
-    around the call chooses another backend. Only this process writes the cache.
+    are counted and named in the report, and the others go on. Workers are joblib's: local processes, or
+    those of the cluster when the call is inside `proposals.cluster.dask_cluster`. Only this process writes
+    the cache.
+
+    Files are hashed as workers ask for more, so that work begins at once however many there are, and all
+    of them again at each run: a stored (path, size, time of change) would be faster, but serves stale boxes
+    where a file of equal size was brought with its old time (rsync, tar, cp -p) or within the clock's tick.
 
     Args:
         examples: anything with ``image_id`` and ``path``.
         engine: the method, the one that ``cache`` was opened with.
         cache: where the boxes go.
-        jobs: processes, one thread each; 0 or -1 for one a core.
-        progress: called with (images done, images in all).
+        jobs: local processes, one thread each; 0 or -1 for one a core. A cluster uses all that it has.
+        progress: called with (images done, images in all), at first with 0 done; one call at a time, but not
+            all from one thread.
+        source: where workers read the image files, if not at the examples' paths. The bytes must be the same.
+
+    Raises:
+        InputError: the cache cannot be written, a worker has other versions, or local workers were killed;
+            what was computed before is kept.
     """
     report = FillReport()
-    paths: dict[Key, Path] = {}
-    for example in examples:
-        try:
-            paths[image_key(example)] = example.path
-        except InputError as error:
-            report.errors[example.image_id] = str(error)
-    todo = cache.missing(paths)
-    report.cached = len(paths) - len(todo)
-    progress(report.cached, len(paths))
-    results: Iterable[tuple[Key, FloatArray | None, str]] = Parallel(
-        n_jobs=jobs or -1, return_as="generator_unordered", batch_size=1
-    )(delayed(_work)(key, paths[key], engine) for key in todo)
+    total, done = len(examples), 0
+    one_at_a_time = threading.Lock()
+    progress(0, total)
+
+    def advance() -> None:
+        nonlocal done
+        with one_at_a_time:
+            done += 1
+            progress(done, total)
+
+    def missing() -> Iterator[Any]:
+        # joblib draws from here in a thread of its own, so the cache itself is not asked again.
+        seen = cache.present()
+        for example in examples:
+            try:
+                task = Task(
+                    image_key(example),
+                    source.locate(example.path) if source else shared_file(example.path),
+                )
+            except InputError as error:
+                report.errors[example.image_id] = str(error)
+                advance()
+                continue
+            if task.key in seen:
+                report.cached += 1
+                advance()
+                continue
+            seen.add(task.key)
+            yield delayed(_work)(task, engine, cache.method)
+
     waiting: list[tuple[Key, FloatArray]] = []
-    written = time.monotonic()
-    try:
-        for done, (key, boxes, fault) in enumerate(results, start=report.cached + 1):
-            if boxes is None:
-                report.errors[key.image_id] = fault
-            else:
-                waiting.append((key, boxes))
-            if time.monotonic() - written > _COMMIT_SECONDS:
-                cache.put(waiting)
-                report.computed += len(waiting)
-                waiting, written = [], time.monotonic()
-            progress(done, len(paths))
-    finally:
-        # Also after Ctrl-C: what was computed is kept.
+
+    def commit() -> None:
         cache.put(waiting)
         report.computed += len(waiting)
+        waiting.clear()
+
+    try:
+        outcomes: Generator[Outcome, None, None] = Parallel(
+            n_jobs=jobs or -1, return_as="generator_unordered", batch_size=1
+        )(missing())
+        written = time.monotonic()
+        # Closed, so that after Ctrl-C no worker goes on for nobody.
+        with closing(outcomes):
+            try:
+                for outcome in outcomes:
+                    if outcome.boxes is None:
+                        report.errors[outcome.key.image_id] = outcome.fault
+                    else:
+                        waiting.append((outcome.key, outcome.boxes))
+                    if time.monotonic() - written > _COMMIT_SECONDS:
+                        commit()
+                        written = time.monotonic()
+                    advance()
+            finally:
+                # Also after Ctrl-C: what was computed is kept.
+                commit()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a worker process was killed, most often for want of memory; run again with fewer JOBS "
+            "(what was computed is kept)"
+        ) from error
     return report

@@ -1,6 +1,9 @@
 """The cache of proposals: what is a hit, what is a miss, and that nothing is lost."""
 
 import sqlite3
+import subprocess
+import sys
+import time
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -12,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from data.types import InputError
 from proposals import Key, ProposalCache
+from proposals.bench_cache import measure
 
 KEY = Key("000017", "0" * 64)
 BOXES = np.array([[0, 0, 500, 375], [3, 4, 23, 30]], np.float32)
@@ -111,6 +115,7 @@ def test_put_replaces(cache):
 
 
 def test_the_parameters_can_be_read_in_the_file(cache, path):
+    cache.put([(KEY, BOXES)])
     with closing(sqlite3.connect(path)) as db:
         rows = db.execute("SELECT digest, parameters FROM methods").fetchall()
     assert rows == [(cache.method, '{"engine":"fixed","value":0}')]
@@ -230,3 +235,53 @@ def test_a_full_disk_keeps_what_was_stored(cache, path):
         assert again.get(Key("small", "d")) is None
         again.put([(Key("large", "d"), large)])
         np.testing.assert_array_equal(again.get(Key("large", "d")), large)
+
+
+def test_a_reader_never_waits_for_a_writer(cache, path):
+    cache.put([(KEY, BOXES)])
+    other = FixedEngine(1)
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        writer.execute("UPDATE proposals SET count = 0")
+        start = time.monotonic()
+        with ProposalCache(path, FixedEngine()) as reader, ProposalCache(path, other) as of_a_new_method:
+            np.testing.assert_array_equal(reader.get(KEY), BOXES)
+            assert reader.missing([KEY]) == []
+            assert of_a_new_method.get(KEY) is None
+            assert of_a_new_method.missing([KEY]) == [KEY]
+            of_a_new_method.put([])
+        # What waits for the lock gives up after the cache's 60 seconds only.
+        assert time.monotonic() - start < 30
+        writer.rollback()
+
+
+def test_reading_leaves_no_method_behind(cache, path):
+    cache.put([(KEY, BOXES)])
+    with ProposalCache(path, FixedEngine(1)) as reader, closing(sqlite3.connect(path)) as db:
+        assert reader.get(KEY) is None
+        assert db.execute("SELECT digest FROM methods").fetchall() == [(cache.method,)]
+        reader.put([(KEY, BOXES)])
+        assert db.execute("SELECT count(*) FROM methods").fetchone() == (2,)
+
+
+def test_present_knows_only_its_own_method(cache, path):
+    cache.put([(KEY, BOXES)])
+    with ProposalCache(path, FixedEngine(1)) as other:
+        other.put([(Key("000018", "d"), BOXES)])
+        assert other.present() == {("000018", "d")}
+    assert cache.present() == {tuple(KEY)}
+
+
+def test_the_benchmark_measures_at_each_power_of_ten(tmp_path):
+    figures = list(measure(tmp_path, 1200, 3))
+    assert [one.images for one in figures] == [1000, 1200]
+    for one in figures:
+        assert one.bytes > 8 * 3 * one.images
+        assert min(one.write, one.read, one.read_cold, one.resume, one.resume_cold) > 0
+
+
+def test_the_benchmark_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-m", "proposals.bench_cache", "--images", "60", "--folder", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "2000 boxes an image" in result.stdout
+    assert list(tmp_path.iterdir()) == []

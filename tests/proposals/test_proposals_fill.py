@@ -1,6 +1,8 @@
 """Filling the cache: resumed, in parallel, interrupted, killed."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
+import fsspec
 import joblib
 import numpy as np
 import pytest
 
+from data.files import file_digest
 from data.types import InputError
 from proposals import (
     Key,
@@ -24,6 +28,7 @@ from proposals import (
     propose_cached,
 )
 from proposals import fill as fill_module
+from proposals.source import ImageSource, shared_file
 
 
 class File(NamedTuple):
@@ -86,7 +91,7 @@ def test_a_second_time_computes_nothing(files, cache):
     seen = []
     report = fill_cache(files, CountingEngine([], 0), cache, progress=lambda *both: seen.append(both))
     assert (report.cached, report.computed) == (6, 0)
-    assert seen == [(6, 6)]
+    assert seen == [(done, 6) for done in range(7)]
 
 
 def test_only_the_missing_are_computed(files, cache):
@@ -261,3 +266,95 @@ def test_propose_cached(files, cache):
         )
     assert len(engine.calls) == 1
     assert cache.missing([Key("0", image_key(files[0]).image_digest)]) == []
+
+
+def test_work_begins_before_all_files_are_hashed(files, cache, monkeypatch):
+    events = []
+
+    def digest(path):
+        events.append(path.name)
+        return file_digest(path)
+
+    monkeypatch.setattr(fill_module, "file_digest", digest)
+    fill_cache(files, CountingEngine([]), cache, progress=lambda done, total: events.append(done))
+    assert events[0] == 0
+    assert events.index(1) < events.index("5.png")
+
+
+def test_an_image_listed_twice_is_computed_once(files, cache):
+    engine = CountingEngine([])
+    seen = []
+    report = fill_cache([*files, files[0]], engine, cache, progress=lambda *both: seen.append(both))
+    assert (report.cached, report.computed, len(engine.calls)) == (1, 6, 6)
+    assert seen[-1] == (7, 7)
+
+
+def test_a_file_that_changes_after_it_was_hashed_is_not_stored(files, cache, monkeypatch):
+    def digest_then_change(path):
+        digest = file_digest(path)
+        if path == files[2].path:
+            cv2.imwrite(str(path), np.full((30, 40, 3), 200, np.uint8))
+        return digest
+
+    monkeypatch.setattr(fill_module, "file_digest", digest_then_change)
+    report = fill_cache(files, CountingEngine([]), cache)
+    assert report.computed == 5
+    assert report.errors.keys() == {"2"}
+    assert re.search(r"2\.png.*just changed", report.errors["2"])
+    monkeypatch.undo()
+    assert content(files, cache)[2] is None
+    assert fill_cache(files, CountingEngine([]), cache).computed == 1
+    assert content(files, cache)[2] == [[0, 0, 40, 201]]
+
+
+def test_an_engine_of_another_version_than_the_cache(files, cache):
+    with pytest.raises(InputError, match="other versions"):
+        fill_cache(files, OpenCVSelectiveSearch(), cache)
+    assert content(files, cache) == [None] * 6
+
+
+def test_a_killed_local_worker(files, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    from toy_engine import ToyEngine
+
+    engine = ToyEngine(str(tmp_path), deadly=30)
+    with (
+        ProposalCache(tmp_path / "proposals.sqlite", engine) as cache,
+        pytest.raises(InputError, match=r"worker process was killed.*fewer JOBS"),
+    ):
+        fill_cache(files, engine, cache, jobs=2)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_images_from_a_url(files, cache, tmp_path, kind):
+    (tmp_path / "away" / "set").mkdir(parents=True)
+    for file in files:
+        file.path.rename(tmp_path / "away" / "set" / file.path.name)
+    archive = shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "away")
+    folder = (tmp_path / "away").as_uri()
+    url = folder if kind == "folder" else f"zip://::file://{archive}"
+    # What is here, below another folder, is hashed; what is there, is read.
+    (tmp_path / "here" / "set").mkdir(parents=True)
+    here = [File(file.image_id, tmp_path / "here" / "set" / file.path.name) for file in files]
+    for file in here:
+        shutil.copy(tmp_path / "away" / "set" / file.path.name, file.path)
+    here.append(File("outside", shutil.copy(here[0].path, tmp_path / "outside.png")))
+    report = fill_cache(here, CountingEngine([]), cache, source=ImageSource(tmp_path / "here", url))
+    assert content(here[:6], cache) == expected(here[:6])
+    assert report.errors.keys() == {"outside"}
+    assert "outside.png" in report.errors["outside"]
+    (tmp_path / "away" / "set" / "0.png").unlink()
+    with pytest.raises(InputError, match=r"0\.png: cannot be read"):
+        ImageSource(tmp_path / "here", folder).locate(here[0].path).read()
+
+
+def test_a_url_whose_package_is_missing(tmp_path):
+    fsspec.register_implementation("toycloud", "no_such_package.FileSystem", errtxt="install no_such_package")
+    with pytest.raises(InputError, match=r"toycloud://bucket: a\.png.*install no_such_package"):
+        ImageSource(tmp_path, "toycloud://bucket").locate(tmp_path / "a.png").read()
+
+
+def test_workers_get_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shared_file(Path("a/b.png")).name == str(tmp_path / "a" / "b.png")
+    assert ImageSource(Path("a"), "s3://x").locate(tmp_path / "a" / "b.png") == ("s3://x", "b.png")
