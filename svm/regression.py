@@ -22,7 +22,8 @@ class RegressionSettings:
             released code; R-CNN has 0.6).
         penalty: lambda in ||X w - t||^2 + lambda ||w||^2, features scaled as for the SVMs: 4000 (SPP-net,
             released code; R-CNN has 1000).
-        whitening: added to the variances of the targets before they are whitened: 1e-3 (released code).
+        whitening: added to the variances of the targets before they are whitened: 1e-3 (released code). Its
+            value does not matter: see `fit_offsets`.
         max_samples: windows kept per class, drawn evenly from all there are; our own bound on memory and
             time.
         seed: of that draw.
@@ -117,8 +118,10 @@ def fit_offsets(
 ) -> tuple[FloatArray, FloatArray]:
     """One class' regressor.
 
-    The four offsets are centred and whitened (ZCA) for the ridge, so that one penalty suits all of them;
-    the way back is folded into what is returned.
+    The four offsets are centred and whitened (ZCA) for the ridge, as in the released code; the way back is
+    folded into what is returned. Centring matters, for the bias is penalised. Whitening does not: the
+    solution of a ridge is linear in its targets, so that with one penalty for all four the way back undoes
+    it exactly.
 
     Args:
         features: float32 (n, d), scaled, n > 0.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from data.types import BoolArray, Dataset, Example, FloatArray, InputError, IntA
 from detection.detector import Detector
 from detection.features import FeatureExtractor, PooledWindows
 from detection.mapstore import MapStore
-from detection.networks import fit_taps, weights_digest
+from detection.networks import TapNormalisation, fit_taps, weights_digest
 from detection.presets import RunSettings, TrainingSettings
 from detection.training.checkpoint import Checkpoint
 from detection.training.prefetch import prefetch
@@ -91,7 +92,7 @@ def train_detector(
         raise InputError(f"{dataset.name} {dataset.split}: no annotated object to train on")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        _fit_taps(dataset, extractor, settings, progress)
+        _set_taps(dataset, extractor, settings, work, progress)
         store = MapStore(data.maps, extractor, data.map_bytes)
         svms, regressors = _train(data, extractor, store, settings, work, progress)
     except InputError:
@@ -113,12 +114,30 @@ def train_detector(
     return Detector(dataset.classes, extractor, svms, regressors, settings.detection, data.engine, origin)
 
 
-def _fit_taps(
-    dataset: Dataset, extractor: FeatureExtractor, settings: RunSettings, progress: Progress
+def _set_taps(
+    dataset: Dataset, extractor: FeatureExtractor, settings: RunSettings, work: Path, progress: Progress
 ) -> None:
-    """Fits the constants that join a network's maps, where it has more than one, or a PCA."""
+    """Gives the network the constants that join its maps, where it has more than one, or reduce them (PCA).
+
+    They are kept in ``work`` and read from there when training goes on: fitted anew, by another number of
+    threads or another library, they might differ in their last bits, and the checkpoint and all stored maps,
+    which are named by a digest of them, would be lost.
+    """
     network, training = extractor.network, settings.training
-    if len(network.taps.tap_channels) == 1 and not settings.network.pca:
+    components = settings.network.pca or None
+    if len(network.taps.tap_channels) == 1 and components is None:
+        return
+    purpose = {
+        "taps of": weights_digest(network),
+        "settings": asdict(settings),
+        "dataset": dataset.digest(),
+    }
+    kept = Checkpoint(work, purpose)
+    state = kept.load()
+    if state is not None:
+        taps = TapNormalisation(network.taps.tap_channels, components)
+        taps.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
+        network.set_taps(taps)
         return
     count = min(training.tap_images, len(dataset))
     chosen = np.sort(np.random.default_rng(training.seed).choice(len(dataset), count, replace=False))
@@ -130,7 +149,9 @@ def _fit_taps(
                 yield network.tap_maps(scaled)
         progress("taps", count, count)
 
-    network.set_taps(fit_taps(tap_maps(), settings.network.pca or None))
+    fitted = fit_taps(tap_maps(), components)
+    kept.save({name: tensor.numpy() for name, tensor in fitted.state_dict().items()})
+    network.set_taps(fitted)
 
 
 def _train(

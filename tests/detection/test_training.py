@@ -132,6 +132,30 @@ def test_stopped_twice(train, monkeypatch):
     check_same(train("broken"), unbroken)
 
 
+def test_fitted_taps_are_kept(train, tiny_settings, monkeypatch):
+    """Another machine might fit them a bit differently; the maps and the checkpoint are named by them."""
+    monkeypatch.setattr(detector_training, "_CHECKPOINT_SECONDS", -1.0)
+    settings = replace(tiny_settings, network=replace(tiny_settings.network, pca=8))
+    unbroken = train("unbroken", settings=settings)
+    with pytest.raises(Killed):
+        train("broken", ("mining", 4), settings=settings)
+    fit = detector_training.fit_taps
+
+    def fit_otherwise(maps, components):
+        taps = fit(maps, components)
+        taps.scales *= 1.001
+        return taps
+
+    monkeypatch.setattr(detector_training, "fit_taps", fit_otherwise)
+    seen = []
+    check_same(train("broken", settings=settings, seen=seen), unbroken)
+    assert {stage for stage, _, _ in seen} == {"mining", "final training"}
+    # Of other settings they are fitted anew.
+    other = replace(settings, network=replace(settings.network, pca=7))
+    train("broken", settings=other, seen=seen)
+    assert ("taps", 0, 6) in seen
+
+
 def test_a_checkpoint_of_other_settings_is_not_gone_on_with(train, tiny_settings, monkeypatch):
     monkeypatch.setattr(detector_training, "_CHECKPOINT_SECONDS", -1.0)
     with pytest.raises(Killed):
