@@ -86,7 +86,7 @@ def test_ranked_before_equal_boxes_are_dropped(image, engine):
 
 
 def test_hierarchies_are_the_parts_put_together(image):
-    engine = SelectiveSearch("hsv/CTSF/50 lab/TSF/30 hsv/S/50 hsv/CT/90 intensity/F/30", sigma=1.1)
+    engine = SelectiveSearch("hsv/CTSF/50 lab/TSF/30 hsv/CT/90 hsv/S/50 intensity/F/30", sigma=1.1)
     seen = []
     for grouped in engine.hierarchies(image):
         space, letters, k = grouped.strategy.colour_space, grouped.strategy.similarities, grouped.strategy.k
@@ -102,6 +102,9 @@ def test_hierarchies_are_the_parts_put_together(image):
         assert grouped.hierarchy.boxes[-1].tolist() == [0, 0, 120, 90]
     assert len(seen) == 5
     assert set(map(str, seen)) == set(engine.strategies.split())
+    # Those that share a segmentation follow each other.
+    runs = [key for key, _ in itertools.groupby(seen, lambda strategy: (strategy.colour_space, strategy.k))]
+    assert len(runs) == len(set(runs)) == 4
 
 
 def test_form(image, boxes):
