@@ -59,7 +59,7 @@ def opencv_own_fast() -> Propose:
 
 
 def alpacadb(scale: int, sigma: float, min_size: int) -> Callable[[], Propose]:
-    """PyPI's ``selectivesearch``: one strategy; it does not rank, so the top of its hierarchy comes first."""
+    """AlpacaDB, PyPI's ``selectivesearch``: one strategy, unranked; the top of its hierarchy comes first."""
 
     def load() -> Propose:
         from selectivesearch import selective_search
@@ -78,7 +78,7 @@ def alpacadb(scale: int, sigma: float, min_size: int) -> Callable[[], Propose]:
 
 
 def chenjiexu(mode: str, mended: bool) -> Callable[[], Propose]:
-    """PyPI's ``selective-search``, with the paper's ranking.
+    """ChenjieXu, PyPI's ``selective-search``, with the paper's ranking.
 
     Mended, a mask goes to scipy's ``find_objects`` as integers: of booleans, as the package gives them,
     today's numpy makes a number that scipy does not take.
@@ -113,15 +113,15 @@ CONTENDERS = (
     Contender("ours, single", _engine("single")),
     Contender(REFERENCE, _engine("fast")),
     Contender("ours, quality", _engine("quality")),
-    Contender("OpenCV, the paper's fast mode", _engine("opencv")),
-    Contender("OpenCV, its own fast mode", opencv_own_fast),
+    Contender("OpenCV, paper's fast", _engine("opencv")),
+    Contender("OpenCV, its own fast", opencv_own_fast),
     # The settings of its README.
-    Contender("selectivesearch, scale 500", alpacadb(500, 0.9, 10), slow=True),
+    Contender("AlpacaDB, k = 500", alpacadb(500, 0.9, 10), slow=True),
     # Those of the paper's single strategy.
-    Contender("selectivesearch, scale 100", alpacadb(100, 0.8, 100), slow=True),
-    Contender("selective-search, fast", chenjiexu("fast", mended=False), slow=True),
-    Contender("selective-search, single, mended", chenjiexu("single", mended=True), slow=True),
-    Contender("selective-search, fast, mended", chenjiexu("fast", mended=True), slow=True),
+    Contender("AlpacaDB, k = 100", alpacadb(100, 0.8, 100), slow=True),
+    Contender("ChenjieXu, fast", chenjiexu("fast", mended=False), slow=True),
+    Contender("ChenjieXu, single, mended", chenjiexu("single", mended=True), slow=True),
+    Contender("ChenjieXu, fast, mended", chenjiexu("fast", mended=True), slow=True),
 )
 
 

@@ -63,7 +63,7 @@ def proposal_table(results: Results, title: str | None = None) -> Table:
 
 def abo_table(results: Results, title: str | None = None) -> Table:
     """A class a row: objects, and the average best overlap of each method at the best 2,000 windows."""
-    table = Table(title=title, caption=f"average best overlap in %, best {BEST:,} windows")
+    table = Table(title=title, caption=f"ABO in %, best {BEST:,} windows")
     table.add_column("class")
     table.add_column("objects", justify="right")
     for name in results:

@@ -226,6 +226,7 @@ def test_rows(tiny_test):
     measured["ours, fast"].seconds = {0: 0.1, 1: 0.2, 2: 0.4}
     measured["slow"].seconds = {0: 0.3}
     ours, bad, slow = make_rows(tiny_test, measured)
+    assert ours.cpu_ratio == 1
     assert (ours.median_seconds, ours.ratio, ours.mean_windows) == (0.2, 1, 2)
     assert ours.p90_seconds == pytest.approx(0.36)
     assert (slow.images, slow.ratio) == (1, pytest.approx(3))
