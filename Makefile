@@ -13,6 +13,8 @@ JOBS ?= -1
 # Address of a Dask scheduler for `make proposals`, tcp://host:8786; without it, local processes.
 SCHEDULER ?=
 LIMIT ?= 0
+# Runs for `make combine`, for example RUNS="one two".
+RUNS ?=
 # More flags for the command, for example ARGS="--set features.scales=[688]".
 ARGS ?=
 
@@ -20,12 +22,12 @@ bin := $(VENV)/bin
 data := --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --preset "$(PRESET)" --limit $(LIMIT)
 run := $(data) --backbone "$(BACKBONE)" --run "$(RUN)"
 
-.PHONY: setup detect eval proposals eval-proposals train test lint bench bench-proposals bench-cache clean
+.PHONY: setup detect eval combine proposals eval-proposals train test lint bench bench-proposals bench-cache clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@echo "make detect | eval | proposals | eval-proposals | train | test | lint | bench | bench-proposals | bench-cache | setup    (see README.md)"
+	@echo "make detect | eval | combine | proposals | eval-proposals | train | test | lint | bench | bench-proposals | bench-cache | setup    (see README.md)"
 
 setup: $(VENV)/.installed
 
@@ -41,6 +43,9 @@ detect: setup
 
 eval: setup
 	$(bin)/sppnet eval $(run) $(ARGS)
+
+combine: setup
+	$(bin)/sppnet combine $(RUNS) --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --run "$(RUN)" $(ARGS)
 
 proposals: setup
 	$(bin)/sppnet proposals $(data) --jobs $(JOBS) --scheduler "$(SCHEDULER)" $(ARGS)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Literal, ParamSpec
 
 import cv2
 import typer
@@ -28,6 +28,7 @@ from data import (
     read_image,
 )
 from detection.bench import bench_pooling, bench_stages
+from detection.combine import combine_runs
 from detection.console import ProgressReport
 from detection.detector import Detector
 from detection.presets import PRESETS, make_settings
@@ -41,6 +42,7 @@ from detection.proposal_bench import (
 from detection.proposal_eval import ENGINES, evaluate_engines, fill_engines, make_engine, write_evaluation
 from detection.proposal_start import starts_table
 from detection.runs import Run
+from detection.suppression import DetectionSettings
 from eval import (
     VOCResult,
     abo_table,
@@ -452,6 +454,30 @@ def evaluate(
     write_metrics(detections / "metrics.json", result, coco, about)
     plot_precision_recall(detections / "precision_recall.png", result)
     console.print(f"written: {detections}/metrics.json and precision_recall.png", highlight=False)
+
+
+@app.command("combine")
+@_reported
+def combine_command(
+    runs: Annotated[list[str], typer.Argument(help="Runs, by name or folder, or folders of VOC files.")],
+    run: Annotated[str, typer.Option(help="Name of the new run; empty: made of theirs.")] = "",
+    dataset: DatasetName = "",
+    voc_root: VocRoot = _VOC_ROOT,
+    test_split: TestSplit = "test",
+    nms_overlap: Annotated[float, typer.Option(help="A box that overlaps a better one by more goes.")] = 0.3,
+    scores: Annotated[
+        Literal["as-is", "rank"],
+        typer.Option(help="Compare scores as they are, or (SVMs with softmax) ranks in each run's list."),
+    ] = "as-is",
+    limit: Limit = 0,
+) -> None:
+    """Combines the detections of several runs: suppression over their union; their mAP beside its own."""
+    folders = [Path("runs") / one if (Path("runs") / one).is_dir() else Path(one) for one in runs]
+    name = run or "+".join(folder.name for folder in folders)
+    job = _Job(dataset, voc_root, test_split, run=name, limit=limit)
+    settings = DetectionSettings(nms_overlap=nms_overlap)
+    console.print(combine_runs(folders, job.open(test_split), job.run, settings, scores))
+    console.print(f"run: {job.run.folder}", highlight=False)
 
 
 @app.command("eval-proposals")

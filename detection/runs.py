@@ -172,11 +172,7 @@ class Run:
             with np.load(path, allow_pickle=False) as arrays:
                 found_by_id[image_id] = _detections("window", arrays)
                 refined_by_id[image_id] = _detections("refined", arrays)
-        for folder, by_id in ((self.detections, refined_by_id), (self.detections / "windows", found_by_id)):
-            write_voc_detections(folder, by_id, dataset.classes, dataset.split)
-        write_coco_results(self.detections / "coco.json", refined_by_id)
-        with atomic_path(self.detections / "images.txt") as path:
-            path.write_text("".join(f"{one.image_id}\n" for one in dataset), encoding="utf-8")
+        self.write_detections(dataset, refined_by_id, found_by_id)
         shutil.rmtree(self.folder / "partial")
         if len(todo) == len(dataset):
             stages = {f"detection_{name}_seconds": value for name, value in detector.clock.seconds.items()}
@@ -192,6 +188,17 @@ class Run:
     def detections(self) -> Path:
         """The folder of detection files."""
         return self.folder / "detections"
+
+    def write_detections(
+        self, dataset: Dataset, refined: dict[str, Detections], found: dict[str, Detections] | None
+    ) -> None:
+        """Writes what `read_detections` reads, and COCO's results JSON."""
+        write_voc_detections(self.detections, refined, dataset.classes, dataset.split)
+        if found is not None:
+            write_voc_detections(self.detections / "windows", found, dataset.classes, dataset.split)
+        write_coco_results(self.detections / "coco.json", refined)
+        with atomic_path(self.detections / "images.txt") as path:
+            path.write_text("".join(f"{one.image_id}\n" for one in dataset), encoding="utf-8")
 
     def read_detections(self, dataset: Dataset) -> tuple[dict[str, Detections], dict[str, Detections]]:
         """What `detect` wrote.
