@@ -28,8 +28,8 @@ _PACKAGES = (
     "selective-search",
 )  # fmt: skip
 _WHO = (
-    f"one thread; ratio: an image's time over that of {REFERENCE}, median over the images; AlpacaDB is PyPI's "
-    "selectivesearch, ChenjieXu selective-search; mended: made to run on today's numpy"
+    f"one thread; ratio: an image's time over that of {REFERENCE}, median over the images; AlpacaDB is "
+    "PyPI's selectivesearch, ChenjieXu selective-search; mended: made to run on today's numpy"
 )
 
 
