@@ -16,6 +16,7 @@ from data.images import read_image
 from data.types import Detections, FloatArray, Image, InputError
 from detection.features import FeatureExtractor, FeatureMap, FeatureSettings
 from detection.networks import network_from_config
+from detection.rcnn import make_extractor
 from detection.settings import override
 from detection.stopwatch import Stopwatch
 from detection.suppression import DetectionSettings, nms_best_first, suppress
@@ -190,7 +191,7 @@ class Detector:
             if "regression.weights" in arrays:
                 regressors = BoxRegressors(arrays["regression.weights"], arrays["regression.bias"], scale)
             features = override(FeatureSettings(), description["features"], str(model))
-            extractor = FeatureExtractor(network, features)
+            extractor = make_extractor(network, features)
             expected = len(description["classes"]), extractor.length
             if arrays["svm.weights"].shape != expected:
                 raise InputError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from data.types import FloatArray, Image, InputError, IntArray
 from detection.networks import Network
 from detection.pooling import PAPER_LEVELS, num_bins, pool
+from detection.stopwatch import Stopwatch
 from detection.windows import Projection, ScaleRule, choose_scale, project, resize_factor
 
 
@@ -22,6 +24,10 @@ class FeatureSettings:
         scale_rule: which scale a window is pooled from, where there are several.
         projection: from windows to cells.
         levels: bins a side of the pyramid's levels (paper §4.1: 6, 3, 2, 1).
+        mode: ``spp``: windows are pooled from maps of the image; ``rcnn``: each window is warped and passes
+            through the network on its own, ``scales`` and the two rules mean nothing.
+        crop, crop_padding: with ``rcnn``, the side that windows are warped to, and how much of it on each
+            side is context, in pixels (R-CNN: 227 and 16).
     """
 
     scales: tuple[int, ...] = (688,)
@@ -29,6 +35,9 @@ class FeatureSettings:
     scale_rule: ScaleRule = "paper"
     projection: Projection = "paper"
     levels: tuple[int, ...] = PAPER_LEVELS
+    mode: Literal["spp", "rcnn"] = "spp"
+    crop: int = 227
+    crop_padding: int = 16
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) < 1 or self.max_long_side < max(self.scales):
@@ -40,6 +49,10 @@ class FeatureSettings:
         for name, value in (("scale_rule", self.scale_rule), ("projection", self.projection)):
             if value not in ("paper", "released"):
                 raise InputError(f"{name} {value!r}: choose paper or released")
+        if self.mode not in ("spp", "rcnn"):
+            raise InputError(f"mode {self.mode!r}: choose spp or rcnn")
+        if not 0 <= 2 * self.crop_padding < self.crop:
+            raise InputError(f"crop {self.crop}, crop_padding {self.crop_padding}: leave room for the window")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +82,21 @@ class PooledWindows:
 
 
 class FeatureExtractor:
-    """The network and the way windows are pooled from its maps."""
+    """The network and the way windows are pooled from its maps.
+
+    Attributes:
+        network: it.
+        settings: the way.
+        clock: time spent in ``resize``, ``convolution`` and ``pooling`` so far.
+    """
+
+    # Whether maps are worth storing.
+    stores_maps = True
 
     def __init__(self, network: Network, settings: FeatureSettings) -> None:
         self.network = network
         self.settings = settings
+        self.clock = Stopwatch()
 
     @property
     def length(self) -> int:
@@ -83,8 +106,11 @@ class FeatureExtractor:
     def maps(self, image: Image) -> list[FeatureMap]:
         """The feature map of an image, uint8 (H, W, 3) RGB, at each scale."""
         maps = []
-        for scaled, factor in self.scaled(image):
-            values = self.network.feature_map(scaled).permute(1, 2, 0).contiguous().numpy()
+        with self.clock("resize"):
+            images = self.scaled(image)
+        for scaled, factor in images:
+            with self.clock("convolution"):
+                values = self.network.feature_map(scaled).permute(1, 2, 0).contiguous().numpy()
             maps.append(FeatureMap(values, factor))
         return maps
 
@@ -106,6 +132,10 @@ class FeatureExtractor:
             maps: of the image, one a scale.
             boxes: float32 (N, 4), xyxy, pixels of the original image.
         """
+        with self.clock("pooling"):
+            return self._pool(maps, boxes)
+
+    def _pool(self, maps: Sequence[FeatureMap], boxes: FloatArray) -> PooledWindows:
         settings = self.settings
         factors = np.array([np.sqrt(one.factor[0] * one.factor[1]) for one in maps], np.float32)
         chosen = choose_scale(boxes, factors, settings.scale_rule)

@@ -36,6 +36,7 @@ class MapStore:
         }
         digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
         self.folder = folder / digest[:16]
+        self._worthwhile = extractor.stores_maps
         self._full = False
         self._scales = len(extractor.settings.scales)
         # All of ``folder`` counts, so that maps of several networks together keep the bound.
@@ -47,6 +48,8 @@ class MapStore:
         They are rounded to float16 either way, so that results do not depend on what was stored; maps with
         values beyond its range stay as they are and are never stored.
         """
+        if not self._worthwhile:
+            return list(compute())
         maps = self._load(image_digest)
         if maps is None:
             maps = list(compute())

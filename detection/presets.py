@@ -135,6 +135,12 @@ PRESETS = {
     "paper-1scale-rcnn-regression": replace(_PAPER, regression=RCNN_REGRESSION),
     # Paper §4.1: five scales.
     "paper-5scale": replace(_PAPER, features=FeatureSettings(scales=(480, 576, 688, 864, 1200))),
+    # R-CNN (reference for `sppnet compare`): each window on its own; its mining and regression.
+    "rcnn": RunSettings(
+        mining=RELEASED_MINING,
+        regression=RCNN_REGRESSION,
+        features=FeatureSettings(mode="rcnn", levels=(6,)),
+    ),
     # Released code, which has 874 for 864 (see DIFFERENCES.md).
     "released-1scale": _RELEASED,
     "released-5scale": replace(

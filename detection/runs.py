@@ -22,6 +22,7 @@ from detection.mapstore import MapStore
 from detection.memory import peak_bytes, reset_peak
 from detection.networks import build_network
 from detection.presets import RunSettings
+from detection.rcnn import make_extractor
 from detection.training import TrainingData, prefetch, train_detector
 from eval import (
     VOCResult,
@@ -104,7 +105,7 @@ class Run:
     def build(self) -> FeatureExtractor:
         """The network, as yet without fitted taps, and its pooling."""
         network = self.settings.network
-        return FeatureExtractor(
+        return make_extractor(
             build_network(
                 network.name,
                 network.weights or None,
