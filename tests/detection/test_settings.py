@@ -77,7 +77,11 @@ def test_presets_share_the_procedure(name):
     settings = PRESETS[name]
     # Reference, section 1.2: levels, NMS, detections a class, least score; C, bias, weight of positives; box
     # regression from overlap 0.5; about 2,000 windows of k = 50 and 100.
-    assert settings.features.levels == (6, 3, 2, 1)
+    rcnn = name == "rcnn"
+    assert settings.features.levels == ((6,) if rcnn else (6, 3, 2, 1))
+    # R-CNN, section 1.3.
+    assert (settings.features.mode == "rcnn") == rcnn
+    assert (settings.features.crop, settings.features.crop_padding) == (227, 16)
     assert settings.detection.nms_overlap == 0.3
     assert settings.detection.max_per_class == 100
     assert settings.detection.min_score == -1.5
@@ -90,7 +94,7 @@ def test_presets_share_the_procedure(name):
     assert settings.mining.retrain_after == 2000
     assert (settings.training.norm_images, settings.training.norm_windows) == (200, 200)
     # R-CNN, section 1.3: 0.6 and 1,000.
-    regression = (0.6, 1000) if name.endswith("rcnn-regression") else (0.5, 4000)
+    regression = (0.6, 1000) if rcnn or name.endswith("rcnn-regression") else (0.5, 4000)
     assert (settings.regression.min_overlap, settings.regression.penalty) == regression
     proposals = settings.proposals
     assert (proposals.strategies, proposals.min_side, proposals.max_windows) == ("fast", 20, 2000)
