@@ -21,13 +21,15 @@ ARGS ?=
 bin := $(VENV)/bin
 data := --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --preset "$(PRESET)" --limit $(LIMIT)
 run := $(data) --backbone "$(BACKBONE)" --run "$(RUN)"
+# What scores windows: pool5, fc6, fc7 or softmax.
+HEAD ?= pool5
 
-.PHONY: setup detect eval combine proposals eval-proposals train test lint bench bench-proposals bench-cache clean
+.PHONY: setup detect eval combine proposals eval-proposals train finetune test lint bench bench-proposals bench-cache clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@echo "make detect | eval | combine | proposals | eval-proposals | train | test | lint | bench | bench-proposals | bench-cache | setup    (see README.md)"
+	@echo "make detect | eval | combine | proposals | eval-proposals | train | finetune | test | lint | bench | bench-proposals | bench-cache | setup    (see README.md)"
 
 setup: $(VENV)/.installed
 
@@ -39,10 +41,10 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 detect: setup
-	$(bin)/sppnet detect $(run) --weights "$(WEIGHTS)" --jobs $(JOBS) $(ARGS)
+	$(bin)/sppnet detect $(run) --weights "$(WEIGHTS)" --jobs $(JOBS) --head $(HEAD) $(ARGS)
 
 eval: setup
-	$(bin)/sppnet eval $(run) $(ARGS)
+	$(bin)/sppnet eval $(run) --head $(HEAD) $(ARGS)
 
 combine: setup
 	$(bin)/sppnet combine $(RUNS) --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --run "$(RUN)" $(ARGS)
@@ -54,7 +56,10 @@ eval-proposals: setup
 	$(bin)/sppnet eval-proposals --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --jobs $(JOBS) $(ARGS)
 
 train: setup
-	$(bin)/sppnet train $(run) --weights "$(WEIGHTS)" --jobs $(JOBS) $(ARGS)
+	$(bin)/sppnet train $(run) --weights "$(WEIGHTS)" --jobs $(JOBS) --head $(HEAD) $(ARGS)
+
+finetune: setup
+	$(bin)/sppnet finetune $(run) --weights "$(WEIGHTS)" --jobs $(JOBS) $(ARGS)
 
 test: setup
 	$(bin)/python -m pytest

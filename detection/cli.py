@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, ParamSpec
 
@@ -43,6 +44,7 @@ from detection.proposal_eval import ENGINES, evaluate_engines, fill_engines, mak
 from detection.proposal_start import starts_table
 from detection.runs import Run
 from detection.suppression import DetectionSettings
+from detection.training import ALONE, Group, join_group
 from eval import (
     VOCResult,
     abo_table,
@@ -92,6 +94,13 @@ Jobs = Annotated[int, typer.Option(min=-1, help="Processes for proposals; -1 or 
 Limit = Annotated[int, typer.Option(min=0, help="Only the first images of each split; 0: all.")]
 SkipErrors = Annotated[bool, typer.Option(help="Leave out images that cannot be read, and say how many.")]
 MapGb = Annotated[float, typer.Option(min=0, help="Bound on stored feature maps in cache/maps, in GB.")]
+HeadName = Annotated[
+    str,
+    typer.Option("--head", help="What scores windows: SVMs on pool5, fc6 or fc7, or the fine-tuned softmax."),
+]
+FcRank = Annotated[
+    int, typer.Option(min=0, help="Truncate fully connected layers to this rank (SVD) to detect; 0: do not.")
+]
 
 
 def _reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
@@ -135,6 +144,8 @@ class _Job:
         limit: int = 0,
         map_gb: float = 0,
         skip_errors: bool = False,
+        head: str = "pool5",
+        fc_rank: int = 0,
     ) -> None:
         network = {"name": backbone, "weights": weights}
         self.settings = make_settings(
@@ -147,7 +158,9 @@ class _Job:
         console.print(f"data set: {self.name} ({why})", highlight=False)
         name = run or "-".join([Path(self.name).name.replace(":", "_"), self.settings.network.name, preset])
         self.cache = ProposalCache(Path("cache/proposals.sqlite"), self.settings.proposer)
-        self.run = Run(Path("runs") / name, self.settings, self.cache, Path("cache/maps"), map_gb)
+        self.run = Run(
+            Path("runs") / name, self.settings, self.cache, Path("cache/maps"), map_gb, head, fc_rank
+        )
 
     def open(self, split: str) -> Dataset:
         """The first ``limit`` images of a split."""
@@ -287,16 +300,54 @@ def train(
     limit: Limit = 0,
     map_gb: MapGb = 20,
     skip_errors: SkipErrors = False,
+    head: HeadName = "pool5",
 ) -> None:
     """Trains a detector; stopped at any moment, it goes on from there."""
     job = _Job(
         dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
-        skip_errors,
+        skip_errors, head,
     )  # fmt: skip
     _train(job, jobs)
 
 
-def _train(job: _Job, jobs: int) -> Detector:
+@app.command("finetune")
+@_reported
+def finetune_layers(
+    dataset: DatasetName = "",
+    voc_root: VocRoot = _VOC_ROOT,
+    train_split: TrainSplit = "",
+    backbone: Backbone = "",
+    weights: Weights = "",
+    preset: Preset = "default",
+    config: Config = None,
+    change: Change = None,
+    run: RunName = "",
+    jobs: Jobs = -1,
+    limit: Limit = 0,
+    map_gb: MapGb = 20,
+    skip_errors: SkipErrors = False,
+) -> None:
+    """Fine-tunes fully connected layers on a run's network; below torchrun, in several processes."""
+    with join_group() as group:
+        console.quiet = group.rank > 0
+        job = _Job(
+            dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
+            skip_errors, "softmax",
+        )  # fmt: skip
+        if group.size > 1 and replace(job.run, head="pool5").load() is None:
+            raise InputError(f"{job.run.folder}: no model yet; run 'sppnet train' first, without torchrun")
+        detector = _train(job, jobs, group)
+    table = Table("step", "loss", "accuracy", "precision", title="held-out windows, % but for the loss")
+    tuning = detector.origin["finetuning"]
+    for one in tuning["history"]:
+        mark = " (chosen)" if one["step"] == tuning["chosen_step"] else ""
+        figures = f"{one['loss']:.3f}", _percent(one["accuracy"]), _percent(one["precision"])
+        table.add_row(f"{one['step']}{mark}", *figures)
+    console.print(table)
+
+
+def _train(job: _Job, jobs: int, group: Group = ALONE) -> Detector:
+    """The job's detector, trained where there is none, after those that it builds on."""
     dataset = job.open(job.train_split)
     job.run.claim(f"{job.name} {job.train_split}, {len(dataset)} images", dataset.digest())
     detector = job.run.load()
@@ -306,10 +357,24 @@ def _train(job: _Job, jobs: int) -> Detector:
     # Before the hours of proposals: what is wrong with the network shows here.
     extractor = job.run.build()
     dataset = job.fill(dataset, jobs)
-    with ProgressReport(console) as progress:
-        detector = job.run.train(dataset, extractor, progress)
-    console.print(f"model: {job.run.model}", highlight=False)
-    return detector
+    head = job.run.head
+    # The pooled windows' detector brings fitted taps, the features' scale and box regression to the others.
+    base: Detector | None = None
+    for stage in ["pool5", *(["softmax"] if head != "pool5" else []), *([head] if head[:2] == "fc" else [])]:
+        run = replace(job.run, head=stage, fc_rank=0)
+        base, detector = detector, run.load()
+        if detector is None:
+            with ProgressReport(console) as progress:
+                if base is None:
+                    detector = run.train(dataset, extractor, progress)
+                elif stage == "softmax":
+                    detector = run.finetune(dataset, base, progress, group)
+                else:
+                    detector = run.train_head(dataset, base, progress)
+            console.print(f"model: {run.model}", highlight=False)
+    loaded = job.run.load()
+    assert loaded is not None, "the last stage saved it"
+    return loaded
 
 
 @app.command()
@@ -324,7 +389,10 @@ def detect(
     model: Annotated[Path | None, typer.Option(help="Model folder for images; empty: the run's.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Folder for pictures with the boxes drawn.")] = None,
     min_score: Annotated[
-        float, typer.Option(help="Draw and print detections of at least this SVM margin.")
+        float,
+        typer.Option(
+            help="Draw and print detections of at least this score: margin, or log-odds of softmax."
+        ),
     ] = -0.5,
     dataset: DatasetName = "",
     voc_root: VocRoot = _VOC_ROOT,
@@ -340,6 +408,8 @@ def detect(
     limit: Limit = 0,
     map_gb: MapGb = 20,
     skip_errors: SkipErrors = False,
+    head: HeadName = "pool5",
+    fc_rank: FcRank = 0,
 ) -> None:
     """The main job: proposals, training where there is no model yet, detection, mAP. Or any images."""
     images = [*(images or []), *(more_images or [])]
@@ -348,7 +418,7 @@ def detect(
         return
     job = _Job(
         dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
-        skip_errors,
+        skip_errors, head, fc_rank,
     )  # fmt: skip
     if images:
         _detect_images(_train(job, jobs), images, draw, min_score)
@@ -436,11 +506,23 @@ def evaluate(
     backbone: Backbone = "",
     preset: Preset = "default",
     limit: Limit = 0,
+    head: HeadName = "pool5",
+    fc_rank: FcRank = 0,
 ) -> None:
     """Scores a run, or any folder of VOC detection files, against a split."""
     if not 0 < iou <= 1:
         raise InputError(f"--iou {iou}: give an overlap above 0, at most 1")
-    job = _Job(dataset, voc_root, test_split, backbone, preset=preset, run=run, limit=limit)
+    job = _Job(
+        dataset,
+        voc_root,
+        test_split,
+        backbone,
+        preset=preset,
+        run=run,
+        limit=limit,
+        head=head,
+        fc_rank=fc_rank,
+    )
     test = job.open(test_split)
     if detections is None:
         refined, found = job.run.read_detections(test)

@@ -1,7 +1,7 @@
 """The trained thing: image in, detections out; and its folder on disk."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from data.files import atomic_path, file_digest
 from data.images import read_image
 from data.types import Detections, FloatArray, Image, InputError
+from detection.fc import FullyConnected, Head, SoftmaxHead
 from detection.features import FeatureExtractor, FeatureMap, FeatureSettings
 from detection.networks import network_from_config
 from detection.rcnn import make_extractor
@@ -27,16 +28,17 @@ _FORMAT = 1
 
 
 class Detector:
-    """SPP-net: proposals, one pass of the network, pooled windows, SVMs, box regression, suppression.
+    """SPP-net: proposals, one network pass, pooled windows, SVMs or softmax, box regression, suppression.
 
     Attributes:
         classes: names; a detection's label is an index into them.
         extractor: the network and its pooling.
-        svms: one a class.
-        regressors: one a class, or None for windows as they are proposed.
+        svms: one a class; or in their place the softmax layer of a fine-tuned network.
+        regressors: one a class, on pooled windows; or None for windows as they are proposed.
         settings: thresholds of detection.
         engine: proposes windows where the caller gives none.
         origin: what it was trained from, as JSON values; kept with it.
+        layers: fully connected ones between pooled windows and ``svms``, or None.
         clock: time spent in each stage so far.
     """
 
@@ -44,11 +46,12 @@ class Detector:
         self,
         classes: Sequence[str],
         extractor: FeatureExtractor,
-        svms: LinearSVMs,
+        svms: Head,
         regressors: BoxRegressors | None = None,
         settings: DetectionSettings | None = None,
         engine: Engine | None = None,
         origin: dict[str, Any] | None = None,
+        layers: FullyConnected | None = None,
     ) -> None:
         self.classes = tuple(classes)
         self.extractor = extractor
@@ -57,6 +60,7 @@ class Detector:
         self.settings = settings or DetectionSettings()
         self.engine = engine or SelectiveSearch()
         self.origin = origin or {}
+        self.layers = layers
         self.clock = Stopwatch()
 
     def detect(
@@ -99,8 +103,12 @@ class Detector:
         """
         with self.clock("pooling"):
             pooled = self.extractor.pool(maps, boxes)
+        features = pooled.features
+        if self.layers is not None:
+            with self.clock("fc"):
+                features = self.layers(features)
         with self.clock("svm"):
-            scores = self.svms.score(pooled.features)[pooled.rows]
+            scores = self.svms.score(features)[pooled.rows]
         with self.clock("nms"):
             windows, labels = suppress(boxes, scores, self.settings)
         found = Detections(boxes[windows], scores[windows, labels], labels)
@@ -141,10 +149,6 @@ class Detector:
         """
         folder = Path(folder)
         tensors = {f"network.{name}": value for name, value in self.extractor.network.state_dict().items()}
-        arrays = {"svm.weights": self.svms.weights, "svm.bias": self.svms.bias}
-        if self.regressors is not None:
-            arrays |= {"regression.weights": self.regressors.weights, "regression.bias": self.regressors.bias}
-        tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         description: dict[str, Any] = {
             "format": _FORMAT,
             "classes": self.classes,
@@ -155,6 +159,14 @@ class Detector:
             "proposals": self.engine.parameters(),
             "origin": self.origin,
         }
+        if self.layers is not None:
+            tensors |= self.layers.tensors()
+        head = "softmax" if isinstance(self.svms, SoftmaxHead) else "svm"
+        arrays = {f"{head}.weights": self.svms.weights, f"{head}.bias": self.svms.bias}
+        if self.regressors is not None:
+            arrays |= {"regression.weights": self.regressors.weights, "regression.bias": self.regressors.bias}
+            description["regression_scale"] = self.regressors.scale
+        tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         try:
             with atomic_path(folder / "model.safetensors") as path:
                 save_file({name: value.contiguous() for name, value in tensors.items()}, path)
@@ -189,22 +201,31 @@ class Detector:
             scale = float(description["scale"])
             regressors = None
             if "regression.weights" in arrays:
-                regressors = BoxRegressors(arrays["regression.weights"], arrays["regression.bias"], scale)
+                # The same scale as that of SVMs on pooled windows, of which older models keep just one.
+                own = float(description.get("regression_scale", scale))
+                regressors = BoxRegressors(arrays["regression.weights"], arrays["regression.bias"], own)
             features = override(FeatureSettings(), description["features"], str(model))
             extractor = make_extractor(network, features)
-            expected = len(description["classes"]), extractor.length
-            if arrays["svm.weights"].shape != expected:
+            layers = FullyConnected.from_tensors(tensors)
+            if layers is not None and layers.inputs != extractor.length:
                 raise InputError(
-                    f"{model}: SVMs are {arrays['svm.weights'].shape}, not {expected}; train again"
+                    f"{model}: fc6 takes {layers.inputs} numbers, not {extractor.length}; train again"
                 )
+            svms = _head(arrays, scale)
+            softmax = isinstance(svms, SoftmaxHead)
+            expected = len(description["classes"]) + softmax, (layers or extractor).length
+            if svms.weights.shape != expected:
+                name = "the softmax layer is" if softmax else "SVMs are"
+                raise InputError(f"{model}: {name} {svms.weights.shape}, not {expected}; train again")
             return cls(
                 description["classes"],
                 extractor,
-                LinearSVMs(arrays["svm.weights"], arrays["svm.bias"], scale),
+                svms,
                 regressors,
                 override(DetectionSettings(), description["detection"], str(model)),
                 _engine(description["proposals"], model),
                 description["origin"],
+                layers,
             )
         except FileNotFoundError as error:
             raise InputError(f"{error.filename}: missing; {folder} is no complete model folder") from error
@@ -215,6 +236,12 @@ class Detector:
             raise InputError(f"{model}: {error} is missing or damaged; train again") from error
         except (OSError, SafetensorError, ValueError) as error:
             raise InputError(f"{folder}: the model cannot be read ({error}); train again") from error
+
+
+def _head(arrays: Mapping[str, FloatArray], scale: float) -> Head:
+    if "softmax.weights" in arrays:
+        return SoftmaxHead(arrays["softmax.weights"], arrays["softmax.bias"])
+    return LinearSVMs(arrays["svm.weights"], arrays["svm.bias"], scale)
 
 
 def _engine(parameters: dict[str, Any], source: Path) -> Engine:

@@ -125,20 +125,25 @@ class FeatureExtractor:
             results.append((np.asarray(resized, np.uint8), (size[0] / width, size[1] / height)))
         return results
 
-    def pool(self, maps: Sequence[FeatureMap], boxes: FloatArray) -> PooledWindows:
+    def pool(
+        self, maps: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None = None
+    ) -> PooledWindows:
         """Pools windows, each from the scale chosen for it.
 
         Args:
             maps: of the image, one a scale.
             boxes: float32 (N, 4), xyxy, pixels of the original image.
+            scales: int64 (N,), the map to pool each window from; -1: the one that suits it. None: all -1.
         """
         with self.clock("pooling"):
-            return self._pool(maps, boxes)
+            return self._pool(maps, boxes, scales)
 
-    def _pool(self, maps: Sequence[FeatureMap], boxes: FloatArray) -> PooledWindows:
+    def _pool(self, maps: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None) -> PooledWindows:
         settings = self.settings
         factors = np.array([np.sqrt(one.factor[0] * one.factor[1]) for one in maps], np.float32)
         chosen = choose_scale(boxes, factors, settings.scale_rule)
+        if scales is not None:
+            chosen = np.where(scales >= 0, scales, chosen)
         places = np.empty((len(boxes), 5), np.int32)
         places[:, 0] = chosen
         for scale, one in enumerate(maps):

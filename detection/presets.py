@@ -9,6 +9,7 @@ from typing import Literal
 
 from data.types import InputError
 from detection.features import FeatureSettings
+from detection.finetuning_settings import PAPER_FINETUNING, RELEASED_FINETUNING, FineTuningSettings
 from detection.settings import override
 from detection.suppression import DetectionSettings
 from proposals import Engine, ImportedBoxes, OpenCVSelectiveSearch, SelectiveSearch
@@ -93,6 +94,7 @@ class RunSettings:
         regression: of boxes.
         detection: thresholds.
         training: the rest of training.
+        finetuning: of the fully connected layers.
     """
 
     network: NetworkSettings = field(default_factory=NetworkSettings)
@@ -105,6 +107,7 @@ class RunSettings:
     regression: RegressionSettings = field(default_factory=RegressionSettings)
     detection: DetectionSettings = field(default_factory=DetectionSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    finetuning: FineTuningSettings = field(default_factory=FineTuningSettings)
 
     def __post_init__(self) -> None:
         if self.engine not in ("own", "opencv"):
@@ -118,17 +121,19 @@ class RunSettings:
         return self.opencv if self.engine == "opencv" else self.proposals
 
 
-_PAPER = RunSettings(mining=PAPER_MINING)
+_PAPER = RunSettings(mining=PAPER_MINING, finetuning=PAPER_FINETUNING)
 _RELEASED = RunSettings(
     mining=RELEASED_MINING,
     regression=RELEASED_REGRESSION,
     features=FeatureSettings(projection="released", scale_rule="released"),
     training=TrainingSettings(difficult_positives=True),
+    finetuning=RELEASED_FINETUNING,
 )
 
 PRESETS = {
-    # One scale that suits EfficientNet-Lite0 on a CPU (about 0.2 s an image); otherwise the paper.
-    "default": replace(_PAPER, features=FeatureSettings(scales=(576,))),
+    # One scale that suits EfficientNet-Lite0 on a CPU (about 0.2 s an image), and a fine-tuning that takes
+    # minutes, not days; otherwise the paper.
+    "default": replace(_PAPER, features=FeatureSettings(scales=(576,)), finetuning=FineTuningSettings()),
     # Paper §4.2: one scale.
     "paper-1scale": _PAPER,
     # The same with R-CNN's box regression, to which the paper refers.

@@ -23,7 +23,16 @@ from detection.memory import peak_bytes, reset_peak
 from detection.networks import build_network
 from detection.presets import RunSettings
 from detection.rcnn import make_extractor
-from detection.training import TrainingData, prefetch, train_detector
+from detection.training import (
+    ALONE,
+    HEADS,
+    Group,
+    TrainingData,
+    finetune_detector,
+    prefetch,
+    train_detector,
+    train_layer_svms,
+)
 from eval import (
     VOCResult,
     coco_metrics,
@@ -53,6 +62,9 @@ class Run:
         cache: the proposals.
         maps: folder of stored feature maps.
         map_gb: bound on that folder, in 10^9 bytes.
+        head: what scores windows, one of `detection.training.HEADS`. That of ``pool5`` has the names above;
+            the others' models, detections and figures have ``-<head>`` in theirs.
+        fc_rank: fully connected layers are truncated to this rank when they detect; 0: they are not.
     """
 
     folder: Path
@@ -60,11 +72,27 @@ class Run:
     cache: ProposalCache
     maps: Path
     map_gb: float = 20.0
+    head: str = "pool5"
+    fc_rank: int = 0
+
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise InputError(f"head {self.head!r}: choose one of {', '.join(HEADS)}")
+        if self.fc_rank < 0 or (self.fc_rank and self.head == "pool5"):
+            raise InputError(
+                f"fc_rank {self.fc_rank}: give a positive rank, and a head with fully connected layers"
+            )
 
     @property
     def model(self) -> Path:
         """The trained detector's folder."""
-        return self.folder / "model"
+        return self.folder / ("model" if self.head == "pool5" else f"model-{self.head}")
+
+    def _named(self, name: str, suffix: str = "") -> Path:
+        """A file or folder of detections or figures."""
+        head = "" if self.head == "pool5" else f"-{self.head}"
+        rank = f"-rank{self.fc_rank}" if self.fc_rank else ""
+        return self.folder / f"{name}{head}{rank}{suffix}"
 
     def claim(self, images: str, digest: str) -> None:
         """Writes ``settings.toml``, or makes sure that it says the same already.
@@ -99,8 +127,15 @@ class Run:
         if not (self.model / "model.json").exists():
             return None
         # What a kill between saving and cleaning up left.
-        shutil.rmtree(self.folder / "training", ignore_errors=True)
-        return Detector.load(self.model)
+        shutil.rmtree(self._work, ignore_errors=True)
+        detector = Detector.load(self.model)
+        if self.fc_rank and detector.layers is not None:
+            detector.layers = detector.layers.truncated(self.fc_rank)
+        return detector
+
+    @property
+    def _work(self) -> Path:
+        return self.folder / ("training" if self.head == "pool5" else f"training-{self.head}")
 
     def build(self) -> FeatureExtractor:
         """The network, as yet without fitted taps, and its pooling."""
@@ -116,17 +151,45 @@ class Run:
         )
 
     def train(self, dataset: Dataset, extractor: FeatureExtractor, progress: Progress) -> Detector:
-        """Trains a detector and saves it, going on where that was stopped."""
-        engine = self.settings.proposer
-        data = TrainingData(dataset, engine, self.cache, self.maps, int(self.map_gb * 1e9))
-        work = self.folder / "training"
+        """Trains a detector on pooled windows and saves it, going on where that was stopped."""
+        data = self._data(dataset)
+        return self._saved(
+            lambda work: train_detector(data, extractor, self.settings, work, progress), "training"
+        )
+
+    def finetune(
+        self, dataset: Dataset, base: Detector, progress: Progress, group: Group = ALONE
+    ) -> Detector:
+        """Fine-tunes layers on ``base``'s network and saves the ``softmax`` head, going on where stopped."""
+        data = self._data(dataset)
+        return self._saved(
+            lambda work: finetune_detector(data, base, self.settings, work, progress, group),
+            "finetuning",
+            group,
+        )
+
+    def train_head(self, dataset: Dataset, tuned: Detector, progress: Progress) -> Detector:
+        """Trains this head's SVMs on fine-tuned layers and saves them, going on where that was stopped."""
+        data = self._data(dataset)
+        return self._saved(
+            lambda work: train_layer_svms(data, tuned, self.head, self.settings, work, progress),
+            f"{self.head}_training",
+        )
+
+    def _data(self, dataset: Dataset) -> TrainingData:
+        return TrainingData(dataset, self.settings.proposer, self.cache, self.maps, int(self.map_gb * 1e9))
+
+    def _saved(self, make: Callable[[Path], Detector], stage: str, group: Group = ALONE) -> Detector:
         start = time.monotonic()
         reset_peak()
-        detector = train_detector(data, extractor, self.settings, work, progress)
-        detector.save(self.model)
-        # Of the last session, where training was stopped in between.
-        self.record(training_seconds=time.monotonic() - start, training_peak_gb=peak_bytes() / 1e9)
-        shutil.rmtree(work)
+        detector = make(self._work)
+        if group.rank == 0:
+            detector.save(self.model)
+            # Of the last session, where training was stopped in between.
+            figures = {"seconds": time.monotonic() - start, "peak_gb": peak_bytes() / 1e9}
+            self.record(**{f"{stage}_{name}": value for name, value in figures.items()})
+            shutil.rmtree(self._work)
+        group.wait()
         return detector
 
     def detect(
@@ -144,7 +207,7 @@ class Run:
             )
         start = time.monotonic()
         reset_peak()
-        partial = self.folder / "partial" / file_digest(self.model / "model.safetensors")[:16]
+        partial = self._named("partial") / file_digest(self.model / "model.safetensors")[:16]
         partial.mkdir(parents=True, exist_ok=True)
         keys = {one.image_id: image_key(one) for one in dataset}
         files = {image_id: partial / f"{key.image_digest[:32]}.npz" for image_id, key in keys.items()}
@@ -174,7 +237,7 @@ class Run:
                 found_by_id[image_id] = _detections("window", arrays)
                 refined_by_id[image_id] = _detections("refined", arrays)
         self.write_detections(dataset, refined_by_id, found_by_id)
-        shutil.rmtree(self.folder / "partial")
+        shutil.rmtree(self._named("partial"))
         if len(todo) == len(dataset):
             stages = {f"detection_{name}_seconds": value for name, value in detector.clock.seconds.items()}
             self.record(
@@ -188,7 +251,7 @@ class Run:
     @property
     def detections(self) -> Path:
         """The folder of detection files."""
-        return self.folder / "detections"
+        return self._named("detections")
 
     def write_detections(
         self, dataset: Dataset, refined: dict[str, Detections], found: dict[str, Detections] | None
@@ -236,13 +299,13 @@ class Run:
             "without_regression": {"map_11point": windows.map_11point, "map_area": windows.map_area},
             "run": tomllib.loads((self.folder / "settings.toml").read_text(encoding="utf-8")),
         }
-        write_metrics(self.folder / "metrics.json", result, coco_metrics(dataset, refined), settings)
-        plot_precision_recall(self.folder / "precision_recall.png", result)
+        write_metrics(self._named("metrics", ".json"), result, coco_metrics(dataset, refined), settings)
+        plot_precision_recall(self._named("precision_recall", ".png"), result)
         return result, windows
 
     def record(self, **figures: float) -> None:
         """Adds figures of this run to ``times.json``."""
-        file = self.folder / "times.json"
+        file = self._named("times", ".json")
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         known |= {name: round(value, 3) for name, value in figures.items()}
         with atomic_path(file) as path:

@@ -70,7 +70,12 @@ class _TrainingImage:
 
 
 def train_detector(
-    data: TrainingData, extractor: FeatureExtractor, settings: RunSettings, work: Path, progress: Progress
+    data: TrainingData,
+    extractor: FeatureExtractor,
+    settings: RunSettings,
+    work: Path,
+    progress: Progress,
+    fit_taps_first: bool = True,
 ) -> Detector:
     """Trains one SVM and one box regressor a class.
 
@@ -83,6 +88,7 @@ def train_detector(
         settings: of the run.
         work: folder for checkpoints and samples; the caller's to remove once the detector is saved.
         progress: called with a stage's name, images done, images in all.
+        fit_taps_first: whether the network's taps are fitted here; else they have been.
 
     Raises:
         InputError: an image cannot be read, there is no object to train on, or a disk is full.
@@ -92,7 +98,8 @@ def train_detector(
         raise InputError(f"{dataset.name} {dataset.split}: no annotated object to train on")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        _set_taps(dataset, extractor, settings, work, progress)
+        if fit_taps_first:
+            _set_taps(dataset, extractor, settings, work, progress)
         store = MapStore(data.maps, extractor, data.map_bytes)
         svms, regressors = _train(data, extractor, store, settings, work, progress)
     except InputError:

@@ -1,0 +1,72 @@
+"""The network of fully connected layers as it is trained: fc6, fc7, fc8 with dropout."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from detection.fc import FullyConnected, SoftmaxHead, as_array
+from detection.finetuning_settings import FineTuningSettings
+
+# Paper §4.1: fc8, and by R-CNN's and Caffe's habit any layer that is called gaussian here.
+_GAUSSIAN = 0.01
+
+
+class FCNetwork(nn.Module):
+    """fc6, ReLU, dropout, fc7, ReLU, dropout, fc8: pooled vectors to logits of classes and background."""
+
+    def __init__(self, inputs: int, classes: int, settings: FineTuningSettings) -> None:
+        """Random layers, from torch's random state.
+
+        Args:
+            inputs: length of the pooled vectors.
+            classes: C; the background makes one more.
+            settings: width, initialisation, dropout.
+        """
+        super().__init__()
+        width = settings.width
+        self.fc6 = nn.Linear(inputs, width)
+        self.fc7 = nn.Linear(width, width)
+        self.fc8 = nn.Linear(width, classes + 1)
+        for layer in (self.fc6, self.fc7):
+            he = settings.initialisation == "he"
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / layer.in_features) if he else _GAUSSIAN)
+            nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.fc8.weight, std=_GAUSSIAN)
+        nn.init.zeros_(self.fc8.bias)
+        self.input_dropout = nn.Dropout(settings.input_dropout)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Logits (N, C + 1), the background last, of pooled vectors (N, inputs), scaled."""
+        values = self.input_dropout(vectors)
+        for layer in (self.fc6, self.fc7):
+            values = self.dropout(torch.relu(layer(values)))
+        logits: Tensor = self.fc8(values)
+        return logits
+
+    def start_from(self, layers: FullyConnected) -> None:
+        """Takes over fc6 and fc7."""
+        with torch.no_grad():
+            for mine, factors, bias in zip((self.fc6, self.fc7), layers.factors, layers.biases, strict=True):
+                mine.weight.copy_(factors[0])
+                mine.bias.copy_(bias)
+
+    def layers(self, scale: float) -> FullyConnected:
+        """fc6 and fc7 for the detector; the scale of the vectors that they were trained on goes into fc6."""
+        weights = (self.fc6.weight * scale).detach(), self.fc7.weight.detach()
+        biases = self.fc6.bias.detach(), self.fc7.bias.detach()
+        return FullyConnected(tuple((one.clone(),) for one in weights), tuple(one.clone() for one in biases))
+
+    def head(self) -> SoftmaxHead:
+        """fc8 for the detector."""
+        return SoftmaxHead(as_array(self.fc8.weight).copy(), as_array(self.fc8.bias).copy())
+
+    def parameter_groups(self, settings: FineTuningSettings) -> list[dict[str, object]]:
+        """Weights, which decay, and biases, which have a rate of their own."""
+        weights = [layer.weight for layer in (self.fc6, self.fc7, self.fc8)]
+        biases = [layer.bias for layer in (self.fc6, self.fc7, self.fc8)]
+        return [
+            {"params": weights, "weight_decay": settings.weight_decay, "factor": 1.0},
+            {"params": biases, "weight_decay": 0.0, "factor": settings.bias_rate},
+        ]

@@ -1,0 +1,288 @@
+"""Fine-tuning: fully connected layers trained on windows of frozen feature maps (SPP-net §4.1)."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data.types import Dataset, InputError
+from detection.fc import FullyConnected, SoftmaxHead, read_layers
+from detection.features import FeatureExtractor
+from detection.finetuning_settings import FineTuningSettings
+from detection.networks import weights_digest
+from detection.presets import RunSettings
+from detection.training.checkpoint import Checkpoint
+from detection.training.detector_training import TrainingData
+from detection.training.distributed import ALONE, Group
+from detection.training.fc_network import FCNetwork
+from detection.training.prefetch import prefetch
+from detection.training.validation import Score, validate
+from detection.training.window_batches import Drawn, WindowFile
+from detection.training.window_sampling import BACKGROUND, WindowSampler
+
+_CHECKPOINT_SECONDS = 240.0
+# Number of the draw that validation is on; those of training count from 1.
+_VALIDATION_DRAW = 0
+# Beside the network's: the interpreter, a batch, maps of the images at hand.
+_BASE_MEMORY = 1.2e9
+# The network, its gradients, one or two moments, and the best snapshot.
+_COPIES = {"sgd": 4, "adamw": 5}
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class FineTuned:
+    """What fine-tuning gives.
+
+    Attributes:
+        layers: fc6 and fc7, for unscaled vectors.
+        head: fc8.
+        step: of the chosen snapshot: so many steps were made before it.
+        history: a score at each validation, in order.
+    """
+
+    layers: FullyConnected
+    head: SoftmaxHead
+    step: int
+    history: tuple[Score, ...]
+
+
+def split_images(dataset: Dataset, settings: FineTuningSettings) -> tuple[list[int], list[int]]:
+    """Indices of the images to train on and of those held out, both in order.
+
+    Raises:
+        InputError: fewer than two images.
+    """
+    if len(dataset) < 2:
+        raise InputError(
+            f"{dataset.name} {dataset.split}: {len(dataset)} images; fine-tuning takes 2 or more, "
+            "for some are held out"
+        )
+    order = np.random.default_rng(settings.seed).permutation(len(dataset))
+    held_out = min(max(1, round(settings.validation * len(dataset))), len(dataset) - 1)
+    return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
+
+
+def finetune(
+    data: TrainingData,
+    extractor: FeatureExtractor,
+    scale: float,
+    settings: RunSettings,
+    work: Path,
+    progress: Progress,
+    group: Group = ALONE,
+) -> FineTuned:
+    """Trains fc6, fc7 and fc8.
+
+    It can be stopped at any moment: run again with the same arguments, it goes on from a checkpoint that is
+    at most four minutes old, to the same result as without the break. Every random choice follows from the
+    seed and the step, so that the position is all there is to keep of them.
+
+    Several processes share each batch, image by image: the steps are those of one process, up to rounding.
+
+    Args:
+        data: what to train on.
+        extractor: the network, its taps fitted, and pooling.
+        scale: what pooled vectors are multiplied by: brings their mean square to 1. Layers from a file take
+            them as they are.
+        settings: of the run.
+        work: folder for checkpoints and drawn windows, the same for all processes; the caller's to remove.
+        progress: called with a stage's name, how much is done, how much there is.
+        group: the processes of this training.
+
+    Raises:
+        InputError: no positives, an image or the file of weights cannot be read, a disk is full.
+    """
+    try:
+        return _Training(data, extractor, scale, settings, work, progress, group).run()
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or work}: {error.strerror or error}; free some space, run again"
+        ) from error
+
+
+class _Training:
+    def __init__(
+        self,
+        data: TrainingData,
+        extractor: FeatureExtractor,
+        scale: float,
+        settings: RunSettings,
+        work: Path,
+        progress: Progress,
+        group: Group,
+    ) -> None:
+        self.settings, self.group, self.work, self.progress = settings.finetuning, group, work, progress
+        self.classes, self.length = len(data.dataset.classes), extractor.length
+        self.name = f"{data.dataset.name} {data.dataset.split}"
+        start = self._read_start(extractor)
+        self.scale = 1.0 if start else scale
+        self.net = self._network(start, settings.training.memory_gb)
+        self.sampler = WindowSampler(data, extractor, self.settings, settings.training.difficult_positives)
+        self.train_images, self.held_out = split_images(data.dataset, self.settings)
+        self.per_image = self._windows_per_image()
+        groups = self.net.parameter_groups(self.settings)
+        if self.settings.optimiser == "sgd":
+            self.optimiser: torch.optim.Optimizer = torch.optim.SGD(
+                groups, self.settings.rates[0], momentum=self.settings.momentum
+            )
+        else:
+            self.optimiser = torch.optim.AdamW(groups, self.settings.rates[0])
+        purpose = {
+            "settings": asdict(settings), "dataset": data.dataset.digest(), "scale": scale,
+            "weights": weights_digest(extractor.network), "start": weights_digest(self.net),
+        }  # fmt: skip
+        self.checkpoint = Checkpoint(work, purpose)
+        self.best = {name: tensor.clone() for name, tensor in self.net.state_dict().items()}
+        self.history: list[Score] = []
+        self.step = 0
+        self._restore()
+
+    def run(self) -> FineTuned:
+        settings, group = self.settings, self.group
+        held_out = self._draw(self.held_out, _VALIDATION_DRAW, "validation")
+        trained: nn.Module = self.net
+        if group.size > 1:
+            trained = nn.parallel.DistributedDataParallel(self.net)
+        saved = time.monotonic()
+        with torch.random.fork_rng(devices=[]):
+            while self.step < settings.total_steps:
+                number = 1 + self.step // settings.draw_steps
+                drawn = self._draw(self.train_images, number, "training")
+                if not (drawn.labels >= 0).any():
+                    raise InputError(f"{self.name}: no window overlaps an object; nothing to fine-tune on")
+                end = min(number * settings.draw_steps, settings.total_steps)
+                for vectors, labels, count in prefetch(drawn.batch, range(self.step, end), ahead=1):
+                    self._learn(trained, vectors, labels, count)
+                    self.step += 1
+                    if self.step % settings.validate_every == 0 or self.step == settings.total_steps:
+                        self._validate(held_out)
+                    self.progress("fine-tuning", self.step, settings.total_steps)
+                    if group.rank == 0 and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                        self.checkpoint.save(self._state())
+                        saved = time.monotonic()
+                drawn.file.close()
+        held_out.file.close()
+        self.net.load_state_dict(self.best)
+        chosen = max(self.history, key=lambda one: one.merit(settings.choose))
+        return FineTuned(self.net.layers(self.scale), self.net.head(), chosen.step, tuple(self.history))
+
+    def _learn(self, trained: nn.Module, vectors: Tensor, labels: Tensor, count: int) -> None:
+        settings = self.settings
+        torch.manual_seed(_seed(settings.seed, self.step, self.group.rank))
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.rate(self.step) * group["factor"]
+        trained.train()
+        losses = nn.functional.cross_entropy(trained(vectors), labels, reduction="sum")
+        self.optimiser.zero_grad()
+        # The processes' gradients are averaged, but their parts of the batch are not of one size.
+        (losses * (self.group.size / count)).backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+
+    def _validate(self, held_out: Drawn) -> None:
+        score = validate(
+            self.net, held_out.file.read, held_out.mine, held_out.labels, self.classes, self.step, self.group
+        )
+        choose = self.settings.choose
+        if all(score.merit(choose) > earlier.merit(choose) for earlier in self.history):
+            self.best = {name: tensor.clone() for name, tensor in self.net.state_dict().items()}
+        self.history.append(score)
+
+    def _draw(self, images: list[int], number: int, name: str) -> Drawn:
+        """Windows of all the images, and the vectors of this process' share of them."""
+        rank, size = self.group.rank, self.group.size
+        augment = number != _VALIDATION_DRAW
+        windows = self.sampler.draw(images, number, self.per_image, augment)
+        # By images, each of which one process has to pool windows from.
+        mine = np.flatnonzero(np.searchsorted(images, windows.images) % size == rank)
+        file = WindowFile(self.work / f"{name}-{rank}.f16", self.length)
+        file.fill(
+            self.sampler, windows.only(mine), self.scale,
+            lambda done, total: self.progress(f"windows for {name}, draw {number}", done, total),
+        )  # fmt: skip
+        labels = np.where(windows.labels == BACKGROUND, self.classes, windows.labels)
+        return Drawn(file, mine, labels, self.classes, self.settings, number)
+
+    def _windows_per_image(self) -> int:
+        """As many as wanted, or as the bound on the files leaves."""
+        images = -(-(len(self.train_images) + len(self.held_out)) // self.group.size)
+        fitting = int(self.settings.disk_gb * 1e9 / (images * self.length * np.float16().nbytes))
+        if fitting < self.settings.windows_per_image and fitting < 4:
+            raise InputError(
+                f"finetuning.disk_gb is {self.settings.disk_gb}, which leaves {fitting} windows "
+                "an image; give more"
+            )
+        return min(self.settings.windows_per_image, fitting)
+
+    def _read_start(self, extractor: FeatureExtractor) -> FullyConnected | None:
+        if not self.settings.weights:
+            return None
+        levels, channels = extractor.settings.levels, extractor.network.channels
+        return read_layers(Path(self.settings.weights), levels, channels, self.settings.width)
+
+    def _network(self, start: FullyConnected | None, memory_gb: float) -> FCNetwork:
+        width = self.settings.width
+        numbers = (self.length + width) * width
+        needed = (4 * numbers * _COPIES[self.settings.optimiser] + _BASE_MEMORY) / 1e9
+        if needed > memory_gb:
+            raise InputError(
+                f"finetuning.width {width} on vectors of {self.length} takes {needed:.1f} GB, "
+                f"training.memory_gb is {memory_gb}; choose a smaller width or give more memory"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            net = FCNetwork(self.length, self.classes, self.settings)
+        if start is not None:
+            net.start_from(start)
+        return net
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        arrays: dict[str, Tensor] = {f"net.{name}": one for name, one in self.net.state_dict().items()}
+        arrays |= {f"best.{name}": one for name, one in self.best.items()}
+        for number, moments in self.optimiser.state_dict()["state"].items():
+            arrays |= {f"optimiser.{number}.{name}": one for name, one in moments.items()}
+        history = np.array([astuple(one) for one in self.history], np.float64).reshape(-1, 4)
+        return {name: one.numpy() for name, one in arrays.items()} | {
+            "history": history, "step": np.array(self.step)
+        }  # fmt: skip
+
+    def _restore(self) -> None:
+        """Goes on from the checkpoint, if there is one."""
+        state = self.checkpoint.load()
+        # Before the first process writes a new one, all must have read the same.
+        step = torch.tensor([0 if state is None else int(state["step"])])
+        total = step.clone()
+        self.group.add(total)
+        if int(total) != self.group.size * int(step):
+            raise InputError(
+                f"{self.work}: the processes see different checkpoints there; they must share it"
+            )
+        if state is None:
+            return
+        tensors = {name: torch.from_numpy(np.array(one)) for name, one in state.items()}
+        self.net.load_state_dict(_part(tensors, "net."))
+        self.best = _part(tensors, "best.")
+        optimiser = self.optimiser.state_dict()
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _part(tensors, "optimiser.").items():
+            number, _, moment = name.partition(".")
+            moments.setdefault(int(number), {})[moment] = tensor
+        optimiser["state"] = moments
+        self.optimiser.load_state_dict(optimiser)
+        self.history = [Score(int(row[0]), *row[1:].tolist()) for row in np.asarray(state["history"])]
+        self.step = int(step)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}

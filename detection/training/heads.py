@@ -1,0 +1,125 @@
+"""Detectors on a trained one's network: fine-tuned layers with their softmax, or SVMs on these layers."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from data.types import FloatArray, Image, InputError, IntArray
+from detection.detector import Detector
+from detection.fc import FullyConnected
+from detection.features import FeatureExtractor, FeatureMap, PooledWindows
+from detection.presets import RunSettings
+from detection.training.detector_training import TrainingData, train_detector
+from detection.training.distributed import ALONE, Group
+from detection.training.finetuning import finetune
+from svm import TARGET_NORM
+
+Progress = Callable[[str, int, int], None]
+
+# What scores windows: SVMs on pooled features or on a fully connected layer, or the fine-tuned softmax.
+HEADS = ("pool5", "fc6", "fc7", "softmax")
+_LAYERS = {"fc6": 1, "fc7": 2}
+
+
+class LayeredExtractor(FeatureExtractor):
+    """Windows to what fully connected layers make of the vectors that another extractor gives."""
+
+    def __init__(self, extractor: FeatureExtractor, layers: FullyConnected) -> None:
+        """``extractor``, and then the layers."""
+        super().__init__(extractor.network, extractor.settings)
+        self._extractor = extractor
+        self._layers = layers
+
+    @property
+    def length(self) -> int:
+        """Numbers in a window's vector."""
+        return self._layers.length
+
+    def maps(self, image: Image) -> list[FeatureMap]:
+        """See `FeatureExtractor.maps`."""
+        return self._extractor.maps(image)
+
+    def pool(
+        self, maps: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None = None
+    ) -> PooledWindows:
+        """See `FeatureExtractor.pool`."""
+        pooled = self._extractor.pool(maps, boxes, scales)
+        return PooledWindows(self._layers(pooled.features), pooled.rows)
+
+
+def finetune_detector(
+    data: TrainingData,
+    base: Detector,
+    settings: RunSettings,
+    work: Path,
+    progress: Progress,
+    group: Group = ALONE,
+) -> Detector:
+    """A detector with fine-tuned layers and their softmax; the rest is that of ``base``.
+
+    Its scores are the logarithms of the odds of a class, so that 0 is a probability of one half.
+
+    Args:
+        data: what to train on.
+        base: trained on pooled windows; gives the network with its taps, the scale, and the box regressors.
+        settings: of the run.
+        work: see `finetune`, as are the following.
+        progress: see there.
+        group: see there.
+
+    Raises:
+        InputError: see there.
+    """
+    # SVMs have vectors of a mean length of 20; the layers' initialisation wants numbers of about 1.
+    scale = base.svms.scale * math.sqrt(base.extractor.length) / TARGET_NORM
+    tuned = finetune(data, base.extractor, scale, settings, work, progress, group)
+    probability = settings.finetuning.min_probability
+    origin = base.origin | {
+        "settings": asdict(settings),
+        "finetuning": {"chosen_step": tuned.step, "history": [asdict(one) for one in tuned.history]},
+    }
+    return Detector(
+        base.classes,
+        base.extractor,
+        tuned.head,
+        base.regressors,
+        replace(settings.detection, min_score=math.log(probability / (1 - probability))),
+        base.engine,
+        origin,
+        tuned.layers,
+    )
+
+
+def train_layer_svms(
+    data: TrainingData, tuned: Detector, head: str, settings: RunSettings, work: Path, progress: Progress
+) -> Detector:
+    """A detector with SVMs on fc6 or fc7, mined as those on pooled windows; box regression stays on these.
+
+    Args:
+        data: what to train on.
+        tuned: from `finetune_detector`.
+        head: ``fc6`` or ``fc7``.
+        settings: of the run.
+        work: see `train_detector`.
+        progress: see there.
+
+    Raises:
+        InputError: see there; or ``tuned`` has no such layer.
+    """
+    if tuned.layers is None or head not in _LAYERS:
+        raise InputError(f"head {head!r}: the detector has no such layer; fine-tune it first")
+    layers = tuned.layers.first(_LAYERS[head])
+    alone = replace(settings, training=replace(settings.training, regression=False))
+    extractor = LayeredExtractor(tuned.extractor, layers)
+    trained = train_detector(data, extractor, alone, work, progress, fit_taps_first=False)
+    return Detector(
+        tuned.classes,
+        tuned.extractor,
+        trained.svms,
+        tuned.regressors,
+        settings.detection,
+        tuned.engine,
+        tuned.origin | {"head": head},
+        layers,
+    )

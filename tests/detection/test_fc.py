@@ -1,0 +1,205 @@
+"""Fully connected layers as the detector uses them; the softmax head; Caffe's order."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from data.types import InputError
+from detection import fc
+from detection.fc import FullyConnected, SoftmaxHead, from_caffe_order, log_odds, read_layers
+from detection.finetuning_settings import FineTuningSettings
+from detection.training.fc_network import FCNetwork
+
+
+def make_layers(*sizes, seed=0):
+    rng = np.random.default_rng(seed)
+    weights = [rng.normal(0, 0.3, (b, a)).astype(np.float32) for a, b in pairwise(sizes)]
+    biases = [rng.normal(0, 0.3, b).astype(np.float32) for b in sizes[1:]]
+    return FullyConnected(
+        tuple((torch.from_numpy(one),) for one in weights), tuple(map(torch.from_numpy, biases))
+    )
+
+
+def by_hand(layers, features):
+    for factors, bias in zip(layers.factors, layers.biases, strict=True):
+        weights = np.eye(factors[0].shape[1])
+        for factor in factors:
+            weights = factor.numpy().astype(np.float64) @ weights
+        features = np.maximum(features @ weights.T + bias.numpy(), 0)
+    return features
+
+
+@pytest.fixture
+def features():
+    return np.random.default_rng(1).normal(0, 1, (7, 30)).astype(np.float32)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+def test_layers(features, monkeypatch, chunk):
+    monkeypatch.setattr(fc, "_CHUNK", chunk)
+    layers = make_layers(30, 12, 5)
+    found = layers(features)
+    assert (found.dtype, found.shape) == (np.float32, (7, 5))
+    assert (layers.inputs, layers.length) == (30, 5)
+    np.testing.assert_allclose(found, by_hand(layers, features), atol=1e-5)
+    np.testing.assert_allclose(layers.first(1)(features), by_hand(layers.first(1), features), atol=1e-5)
+    assert layers(features[:0]).shape == (0, 5)
+
+
+def test_layers_refuse_other_vectors(features):
+    with pytest.raises(ValueError, match=r"\(7, 30\); the layers take \(N, 31\)"):
+        make_layers(31, 5)(features)
+
+
+def test_truncation_is_the_best_of_its_rank(features):
+    """The error is that of the singular values left out (Eckart, Young), and full rank changes nothing."""
+    layers = make_layers(30, 20, 5)
+    thin = layers.truncated(4)
+    first, second = thin.factors
+    assert [tuple(one.shape) for one in first] == [(4, 30), (20, 4)]
+    # 4 x (20 + 5) is not below 20 x 5.
+    assert second is layers.factors[1]
+    values = np.linalg.svd(layers.factors[0][0].numpy(), compute_uv=False)
+    error = np.linalg.norm((first[1] @ first[0] - layers.factors[0][0]).numpy())
+    assert error == pytest.approx(np.sqrt((values[4:] ** 2).sum()), rel=1e-4)
+    np.testing.assert_allclose(thin(features), by_hand(thin, features), atol=1e-5)
+    assert not np.allclose(thin(features), layers(features), atol=1e-3)
+    np.testing.assert_allclose(layers.truncated(11)(features), layers(features), atol=0.8)
+    again = thin.truncated(2)
+    assert again.factors[0][0].shape == (2, 30)
+
+
+@pytest.mark.parametrize("sizes", [(6, 4), (6, 4, 3)], ids=["fc6", "fc6 and fc7"])
+def test_tensors_and_back(sizes):
+    layers = make_layers(*sizes)
+    for one in (layers, layers.truncated(1)):
+        back = FullyConnected.from_tensors(one.tensors() | {"network.body": torch.zeros(1)})
+        vectors = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
+        np.testing.assert_array_equal(back(vectors), one(vectors))
+    assert FullyConnected.from_tensors({"network.body": torch.zeros(1)}) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"fc7.weight0": torch.zeros(3, 5)}, {"fc6.bias": torch.zeros(3)}, {"fc6.weight0": torch.zeros(4)}],
+)
+def test_tensors_that_do_not_fit(change):
+    with pytest.raises(ValueError, match=r"fc[67] has"):
+        FullyConnected.from_tensors(make_layers(6, 4, 3).tensors() | change)
+
+
+def test_log_odds():
+    logits = np.random.default_rng(0).normal(0, 3, (50, 4)).astype(np.float32)
+    powers = np.exp(logits.astype(np.float64))
+    part = (powers / powers.sum(axis=1, keepdims=True))[:, :3]
+    np.testing.assert_allclose(log_odds(logits), np.log(part / (1 - part)), rtol=1e-4, atol=1e-5)
+
+
+def test_log_odds_of_sure_windows_keep_their_order():
+    """Beyond 37 a probability is exactly 1; and nothing overflows."""
+    logits = np.float32([[40, 0, 0], [60, 0, 0], [90, 0, 0], [-200, 200, 0], [3000, 0, 0]])
+    odds = log_odds(logits)
+    assert np.isfinite(odds).all()
+    assert (np.diff(odds[[0, 1, 2, 4], 0]) > 0).all()
+    np.testing.assert_allclose(odds[:3, 0], np.array([40, 60, 90]) - np.log(2), rtol=1e-5)
+
+
+def test_softmax_head(features):
+    rng = np.random.default_rng(2)
+    head = SoftmaxHead(rng.normal(size=(4, 30)).astype(np.float32), rng.normal(size=4).astype(np.float32))
+    np.testing.assert_allclose(
+        head.score(features), log_odds(features @ head.weights.T + head.bias), atol=1e-4
+    )
+    assert head.score(features[:0]).shape == (0, 3)
+    with pytest.raises(ValueError, match=r"take \(N, 30\)"):
+        head.score(features[:, :5])
+
+
+@pytest.mark.parametrize("levels", [(6, 3, 2, 1), (1, 2), (2, 1), (3,)])
+def test_caffes_order(levels):
+    """Element by element: where Caffe has level, channel, row, column, and where we have it."""
+    channels, ours = 3, []
+    caffe = {}
+    for level in sorted(levels):
+        for channel in range(channels):
+            for row in range(level):
+                for column in range(level):
+                    caffe[level, channel, row, column] = len(caffe)
+    for level in levels:
+        for row in range(level):
+            for column in range(level):
+                ours += [caffe[level, channel, row, column] for channel in range(channels)]
+    weights = torch.arange(2 * len(caffe), dtype=torch.float32).reshape(2, -1)
+    assert torch.equal(from_caffe_order(weights, levels, channels), weights[:, ours])
+
+
+def stored(folder, suffix="safetensors", **changes):
+    rng = np.random.default_rng(3)
+    shapes = {"fc6.weight": (8, 15), "fc6.bias": (8,), "fc7.weight": (8, 8), "fc7.bias": (8,)}
+    state = {
+        name: torch.from_numpy(rng.normal(size=shape).astype(np.float32)) for name, shape in shapes.items()
+    }
+    state = {name: one for name, one in (state | changes).items() if one is not None}
+    path = folder / f"layers.{suffix}"
+    save_file(state, path)
+    return path, state
+
+
+def test_layers_of_a_file(tmp_path):
+    path, state = stored(tmp_path)
+    layers = read_layers(path, (2, 1), 3, 8)
+    assert torch.equal(layers.factors[0][0], state["fc6.weight"])
+    assert torch.equal(layers.biases[1], state["fc7.bias"])
+
+
+def test_layers_of_a_caffemodel(tmp_path, monkeypatch):
+    """Legacy blobs of four dimensions, in Caffe's order."""
+    _, state = stored(tmp_path)
+    legacy = {name: one.reshape(1, 1, *one.shape) if one.ndim == 2 else one for name, one in state.items()}
+    monkeypatch.setattr(fc, "read_weights", lambda path: legacy)
+    layers = read_layers(tmp_path / "zf5.caffemodel", (2, 1), 3, 8)
+    assert torch.equal(layers.factors[0][0], from_caffe_order(state["fc6.weight"], (2, 1), 3))
+    assert torch.equal(layers.factors[1][0], state["fc7.weight"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fc7.weight": None}, "no tensor 'fc7.weight'"),
+        ({"fc6.weight": torch.zeros(8, 16)}, r"fc6 is \(8, 16\), not \(8, 15\); set finetuning.width"),
+        ({"fc7.bias": torch.full((8,), torch.nan)}, "fc7 has values that are not finite"),
+    ],
+    ids=["missing", "shape", "nan"],
+)
+def test_layers_of_a_wrong_file(tmp_path, changes, message):
+    path, _ = stored(tmp_path, **changes)
+    with pytest.raises(InputError, match=rf"layers\.safetensors: {message}"):
+        read_layers(path, (2, 1), 3, 8)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.2])
+def test_the_network_becomes_layers_and_head(features, scale):
+    settings = FineTuningSettings(width=9, dropout=0.5, input_dropout=0.5)
+    net = FCNetwork(30, 3, settings).eval()
+    with torch.no_grad():
+        logits = net(torch.from_numpy(features * np.float32(scale))).numpy()
+    found = net.head().score(net.layers(scale)(features))
+    np.testing.assert_allclose(found, log_odds(logits), atol=1e-5)
+
+
+def test_dropout_is_for_training_only(features):
+    net = FCNetwork(30, 3, FineTuningSettings(width=50))
+    vectors = torch.from_numpy(features)
+    assert torch.equal(net.eval()(vectors), net(vectors))
+    assert not torch.equal(net.train()(vectors), net(vectors))
+
+
+@pytest.mark.parametrize(("kind", "deviation"), [("he", np.sqrt(2 / 400)), ("gaussian", 0.01)])
+def test_initialisation(kind, deviation):
+    net = FCNetwork(400, 3, FineTuningSettings(width=300, initialisation=kind))
+    assert float(net.fc6.weight.detach().std()) == pytest.approx(deviation, rel=0.02)
+    assert float(net.fc8.weight.detach().std()) == pytest.approx(0.01, rel=0.1)
+    assert not net.fc6.bias.any()

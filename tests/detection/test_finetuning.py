@@ -1,0 +1,283 @@
+"""Fine-tuning end to end on a tiny data set: going on after a stop, snapshots, several processes."""
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from data.types import InputError
+from detection.features import FeatureExtractor
+from detection.finetuning_settings import FineTuningSettings
+from detection.networks import build_network
+from detection.training import TrainingData, finetuning
+from detection.training.finetuning import finetune, split_images
+from detection.training.validation import Score
+from proposals import ProposalCache
+
+SCALE = 0.05
+TINY = FineTuningSettings(
+    width=24, batch=16, windows_per_image=16, draw_steps=7, steps=(20,), rates=(3e-3,), validation=0.34,
+    validate_every=4,
+)  # fmt: skip
+
+
+class Killed(BaseException):
+    """Stands for Ctrl-C or a kill at a chosen moment."""
+
+
+@pytest.fixture
+def tune(tiny_train, tiny_settings, tmp_path, monkeypatch):
+    """Fine-tunes in a folder of its own; the same ``place`` goes on where it stopped."""
+    monkeypatch.setattr(finetuning, "_CHECKPOINT_SECONDS", 0)
+
+    def run(place="a", stop=None, dataset=tiny_train, seen=None, **changes):
+        def progress(stage, done, total):
+            if seen is not None:
+                seen.append((stage, done, total))
+            if (stage, done) == stop:
+                raise Killed
+
+        settings = replace(tiny_settings, finetuning=replace(TINY, **changes))
+        extractor = FeatureExtractor(build_network("alexnet", "random"), settings.features)
+        with ProposalCache(tmp_path / "proposals.sqlite", settings.proposals) as cache:
+            data = TrainingData(dataset, settings.proposals, cache, tmp_path / "maps", 10**9)
+            return finetune(data, extractor, SCALE, settings, tmp_path / place, progress)
+
+    return run
+
+
+def tensors(tuned):
+    return tuned.layers.tensors() | {"fc8": torch.from_numpy(tuned.head.weights)}
+
+
+def check_same(first, second):
+    assert first.history == second.history
+    assert first.step == second.step
+    one, other = tensors(first), tensors(second)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_learns(tune):
+    seen = []
+    tuned = tune(seen=seen, steps=(60,), validate_every=20)
+    assert [score.step for score in tuned.history] == [20, 40, 60]
+    assert tuned.history[-1].loss < 0.8 * np.log(3)
+    assert [done for stage, done, _ in seen if stage == "fine-tuning"] == list(range(1, 61))
+    assert {stage for stage, _, _ in seen} > {"fine-tuning", "windows for validation, draw 0"}
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("stop", [("fine-tuning", 3), ("fine-tuning", 9), ("fine-tuning", 14)])
+def test_goes_on_as_if_unbroken(tune, optimiser, stop):
+    unbroken = tune("a", optimiser=optimiser)
+    with pytest.raises(Killed):
+        tune("b", stop=stop, optimiser=optimiser)
+    seen = []
+    check_same(tune("b", seen=seen, optimiser=optimiser), unbroken)
+    # The step at which it was stopped was not in the checkpoint yet.
+    assert next(done for stage, done, _ in seen if stage == "fine-tuning") == stop[1]
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(tune):
+    with pytest.raises(Killed):
+        tune(stop=("fine-tuning", 9))
+    seen = []
+    tune(seen=seen, dropout=0.4)
+    assert ("fine-tuning", 1, 20) in seen
+
+
+def test_seeds(tune):
+    first, other = tune("a"), tune("b", seed=1)
+    assert not torch.equal(first.layers.factors[0][0], other.layers.factors[0][0])
+
+
+def test_the_chosen_snapshot_is_the_one_with_the_best_score(tune, monkeypatch):
+    """The weights are those of the step whose validation was best, not the last."""
+    losses = iter([0.9, 0.3, 0.5, 0.3, 0.4])
+
+    def validate(net, read, mine, labels, classes, step, group):
+        return Score(step, next(losses), 0.5, 0.5)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "validate", validate)
+        tuned = tune(choose="loss", decay="steps")
+    # Of equals the first.
+    assert (tuned.step, len(tuned.history)) == (8, 5)
+    shorter = tune("b", steps=(8,), choose="loss", decay="steps", validate_every=8)
+    assert torch.equal(shorter.layers.factors[0][0], tuned.layers.factors[0][0])
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 101])
+def test_held_out_images_are_none_of_the_others(tiny_train, count):
+    images = replace(tiny_train, examples=tuple(tiny_train.examples[i % 6] for i in range(count)))
+    train, held_out = split_images(images, FineTuningSettings(validation=0.1))
+    assert sorted(train + held_out) == list(range(count))
+    assert len(held_out) == max(1, round(0.1 * count))
+
+
+def test_training_and_validation_see_their_own_images(tune, tiny_train, monkeypatch):
+    drawn = {}
+    original = finetuning.WindowSampler.draw
+
+    def draw(self, images, number, per_image, augment):
+        drawn[number] = set(images), augment
+        return original(self, images, number, per_image, augment)
+
+    monkeypatch.setattr(finetuning.WindowSampler, "draw", draw)
+    tune()
+    assert drawn.keys() == {0, 1, 2, 3}
+    assert drawn[1] == drawn[2] == drawn[3]
+    assert not drawn[0][0] & drawn[1][0]
+    assert (drawn[0][1], drawn[1][1]) == (False, True)
+
+
+def test_layers_from_a_file(tune, tmp_path):
+    """They are where training begins: after one step at a rate of almost 0 they are still there."""
+    rng = np.random.default_rng(0)
+    shapes = {"fc6.weight": (24, 1280), "fc6.bias": (24,), "fc7.weight": (24, 24), "fc7.bias": (24,)}
+    state = {
+        name: torch.from_numpy(rng.normal(0, 0.05, shape).astype(np.float32))
+        for name, shape in shapes.items()
+    }
+    save_file(state, tmp_path / "fc.safetensors")
+    tuned = tune(weights=str(tmp_path / "fc.safetensors"), steps=(1,), rates=(1e-12,))
+    for layer, name in enumerate(("fc6", "fc7")):
+        torch.testing.assert_close(tuned.layers.factors[layer][0], state[f"{name}.weight"])
+        torch.testing.assert_close(tuned.layers.biases[layer], state[f"{name}.bias"])
+
+
+def test_vectors_come_at_the_scale_that_was_asked_for(tune, tiny_train):
+    """With the scale in fc6, the layers take vectors as the extractor gives them."""
+    tuned = tune(steps=(1,), rates=(1e-12,), initialisation="gaussian")
+    weights = tuned.layers.factors[0][0]
+    assert float(weights.std()) == pytest.approx(0.01 * SCALE, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 10**6}, "width 1000000.*memory_gb is 4.0"),
+        ({"disk_gb": 1e-5}, "disk_gb is 1e-05"),
+        ({"weights": "absent.safetensors"}, "absent.safetensors"),
+    ],
+    ids=["memory", "disk", "weights"],
+)
+def test_bad_settings(tune, changes, message):
+    with pytest.raises(InputError, match=message):
+        tune(**changes)
+
+
+def test_a_bound_on_disk_means_fewer_windows(tune, monkeypatch):
+    counts = []
+    original = finetuning.WindowSampler.draw
+
+    def draw(self, images, number, per_image, augment):
+        counts.append(per_image)
+        return original(self, images, number, per_image, augment)
+
+    monkeypatch.setattr(finetuning.WindowSampler, "draw", draw)
+    # 6 images, 10 windows of 1,280 numbers of 2 bytes.
+    tune(disk_gb=6 * 10.5 * 1280 * 2 / 1e9, steps=(1,))
+    assert counts == [10, 10]
+
+
+def test_one_image_is_too_few(tune, tiny_train):
+    with pytest.raises(InputError, match="1 images; fine-tuning takes 2"):
+        tune(dataset=tiny_train.head(1))
+
+
+def test_no_object(tune, tiny_train):
+    empty = tuple(
+        replace(one, boxes=one.boxes[:0], labels=one.labels[:0], difficult=one.difficult[:0])
+        for one in tiny_train
+    )
+    with pytest.raises(InputError, match="no window overlaps an object"):
+        tune(dataset=replace(tiny_train, examples=empty))
+
+
+def test_a_full_disk_is_named(tune, monkeypatch):
+    def fill(*_):
+        raise OSError(28, "No space left on device", "windows.f16")
+
+    monkeypatch.setattr(finetuning.WindowFile, "fill", fill)
+    with pytest.raises(InputError, match=r"windows\.f16: No space left.*free some space"):
+        tune()
+
+
+_WORKER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from data import load_voc
+from detection.features import FeatureExtractor, FeatureSettings
+from detection.finetuning_settings import FineTuningSettings
+from detection.networks import build_network
+from detection.presets import PRESETS
+from detection.training import TrainingData, finetuning, join_group
+from proposals import ProposalCache, SelectiveSearch
+
+torch.set_num_threads(1)
+voc, folder = Path(sys.argv[1]), Path(sys.argv[2])
+settings = replace(
+    PRESETS["paper-1scale"], features=FeatureSettings(scales=(96,), levels=(2, 1)),
+    proposals=SelectiveSearch(max_windows=60),
+    finetuning=FineTuningSettings(
+        width=24, batch=16, windows_per_image=16, draw_steps=7, steps=(12,), rates=(3e-3,), validation=0.34,
+        validate_every=4, dropout=0.0,
+    ),
+)
+finetuning._CHECKPOINT_SECONDS = 0
+extractor = FeatureExtractor(build_network("alexnet", "random"), settings.features)
+stop = int(sys.argv[3])
+def progress(stage, done, total):
+    if (stage, done) == ("fine-tuning", stop):
+        raise SystemExit(7)
+with join_group() as group:
+    cache = ProposalCache(folder / f"proposals-{group.rank}.sqlite", settings.proposals)
+    data = TrainingData(load_voc(voc, "train"), settings.proposals, cache, folder / "maps", 10**9)
+    tuned = finetuning.finetune(data, extractor, 0.05, settings, folder / "work", progress, group)
+    found = tuned.layers.tensors() | {"fc8": torch.from_numpy(tuned.head.weights)}
+    found["losses"] = torch.tensor([one.loss for one in tuned.history])
+    save_file(found, folder / f"{group.rank}-of-{group.size}.safetensors")
+"""
+
+
+def torchrun(script, processes, *arguments):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}",
+        "--master-addr=127.0.0.1", f"--master-port={port}", str(script), *map(str, arguments),
+    ]  # fmt: skip
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+
+
+def test_two_processes_make_the_steps_of_one(tiny_voc, tmp_path):
+    """Over gloo on this machine, stopped in between: the weights are those of one process, up to rounding."""
+    script = tmp_path / "worker.py"
+    script.write_text(_WORKER)
+    for processes, stop in ((1, -1), (2, 6), (2, -1)):
+        folder = tmp_path / str(processes)
+        folder.mkdir(exist_ok=True)
+        done = torchrun(script, processes, tiny_voc, folder, stop)
+        assert (done.returncode == 0) == (stop < 0), done.stderr
+    alone = load_file(tmp_path / "1" / "0-of-1.safetensors")
+    first, second = (load_file(tmp_path / "2" / f"{rank}-of-2.safetensors") for rank in range(2))
+    for name, expected in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], expected, rtol=1e-3, atol=1e-5)
