@@ -15,6 +15,9 @@ class FineTuningSettings:
         width: numbers that fc6 and fc7 give (paper: 4,096).
         weights: a file that fc6 and fc7 start from; its scale of features is then taken over, too. Empty:
             random.
+        inputs: what becomes of pooled vectors: ``scaled`` by one number; ``centred``: the training windows'
+            mean taken off, too; ``standardised``: divided by their standard deviation, too, place by place.
+            Our own: it becomes part of fc6 in the end. Layers from a file take vectors as they are.
         initialisation: of random layers: ``he`` (normal, variance 2 / inputs), or ``gaussian`` (standard
             deviation 0.01). fc8 is always gaussian (paper §4.1).
         dropout: of fc6's and fc7's results (released code: 0.5).
@@ -47,6 +50,7 @@ class FineTuningSettings:
 
     width: int = 1024
     weights: str = ""
+    inputs: Literal["scaled", "centred", "standardised"] = "centred"
     initialisation: Literal["he", "gaussian"] = "he"
     dropout: float = 0.5
     input_dropout: float = 0.0
@@ -74,6 +78,7 @@ class FineTuningSettings:
 
     def __post_init__(self) -> None:
         for name, known in (
+            ("inputs", ("scaled", "centred", "standardised")),
             ("initialisation", ("he", "gaussian")),
             ("optimiser", ("sgd", "adamw")),
             ("decay", ("steps", "cosine")),
@@ -130,13 +135,13 @@ class FineTuningSettings:
 
 # Paper §4.1.
 PAPER_FINETUNING = FineTuningSettings(
-    width=4096, initialisation="gaussian", optimiser="sgd", rates=(1e-4, 1e-5), steps=(250_000, 50_000),
-    decay="steps", weight_decay=5e-4, bias_rate=2.0, validate_every=2000, draw_steps=10_000,
-    choose="accuracy",
+    width=4096, inputs="scaled", initialisation="gaussian", optimiser="sgd", rates=(1e-4, 1e-5),
+    steps=(250_000, 50_000), decay="steps", weight_decay=5e-4, bias_rate=2.0, validate_every=2000,
+    draw_steps=10_000, choose="accuracy",
 )  # fmt: skip
 # Released code: 30,000 steps at each rate, and the last one on to the 200,000th step.
 RELEASED_FINETUNING = FineTuningSettings(
-    width=4096, initialisation="gaussian", optimiser="sgd", rates=(1e-3, 1e-4, 1e-5),
+    width=4096, inputs="scaled", initialisation="gaussian", optimiser="sgd", rates=(1e-3, 1e-4, 1e-5),
     steps=(30_000, 30_000, 140_000), decay="steps", weight_decay=5e-4, bias_rate=2.0, validate_every=2000,
     draw_steps=10_000, choose="accuracy",
 )  # fmt: skip

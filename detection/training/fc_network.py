@@ -13,7 +13,14 @@ _GAUSSIAN = 0.01
 
 
 class FCNetwork(nn.Module):
-    """fc6, ReLU, dropout, fc7, ReLU, dropout, fc8: pooled vectors to logits of classes and background."""
+    """fc6, ReLU, dropout, fc7, ReLU, dropout, fc8: pooled vectors to logits of classes and background.
+
+    Attributes:
+        mean, deviation: float32 (inputs,), by which vectors are standardised; zeros and ones at first.
+    """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, inputs: int, classes: int, settings: FineTuningSettings) -> None:
         """Random layers, from torch's random state.
@@ -25,6 +32,8 @@ class FCNetwork(nn.Module):
         """
         super().__init__()
         width = settings.width
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("deviation", torch.ones(inputs))
         self.fc6 = nn.Linear(inputs, width)
         self.fc7 = nn.Linear(width, width)
         self.fc8 = nn.Linear(width, classes + 1)
@@ -39,7 +48,7 @@ class FCNetwork(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Logits (N, C + 1), the background last, of pooled vectors (N, inputs), scaled."""
-        values = self.input_dropout(vectors)
+        values = self.input_dropout((vectors - self.mean) / self.deviation)
         for layer in (self.fc6, self.fc7):
             values = self.dropout(torch.relu(layer(values)))
         logits: Tensor = self.fc8(values)
@@ -53,9 +62,13 @@ class FCNetwork(nn.Module):
                 mine.bias.copy_(bias)
 
     def layers(self, scale: float) -> FullyConnected:
-        """fc6 and fc7 for the detector; the scale of the vectors that they were trained on goes into fc6."""
-        weights = (self.fc6.weight * scale).detach(), self.fc7.weight.detach()
-        biases = self.fc6.bias.detach(), self.fc7.bias.detach()
+        """fc6 and fc7 for the detector, for vectors as they come.
+
+        What was done to the vectors that they were trained on goes into fc6: the ``scale``, mean, deviation.
+        """
+        fc6 = (self.fc6.weight / self.deviation).detach()
+        weights = fc6 * scale, self.fc7.weight.detach()
+        biases = self.fc6.bias.detach() - fc6 @ self.mean, self.fc7.bias.detach()
         return FullyConnected(tuple((one.clone(),) for one in weights), tuple(one.clone() for one in biases))
 
     def head(self) -> SoftmaxHead:

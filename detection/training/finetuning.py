@@ -29,6 +29,8 @@ from detection.training.window_sampling import BACKGROUND, WindowSampler
 _CHECKPOINT_SECONDS = 240.0
 # Number of the draw that validation is on; those of training count from 1.
 _VALIDATION_DRAW = 0
+# Windows over which the mean and deviation of vectors are taken, and those read at a time.
+_SAMPLE, _CHUNK = 8192, 1024
 # Beside the network's: the interpreter, a batch, maps of the images at hand.
 _BASE_MEMORY = 1.2e9
 # The network, its gradients, one or two moments, and the best snapshot.
@@ -150,7 +152,7 @@ class _Training:
         held_out = self._draw(self.held_out, _VALIDATION_DRAW, "validation")
         trained: nn.Module = self.net
         if group.size > 1:
-            trained = nn.parallel.DistributedDataParallel(self.net)
+            trained = nn.parallel.DistributedDataParallel(self.net, broadcast_buffers=False)
         saved = time.monotonic()
         with torch.random.fork_rng(devices=[]):
             while self.step < settings.total_steps:
@@ -158,6 +160,8 @@ class _Training:
                 drawn = self._draw(self.train_images, number, "training")
                 if not (drawn.labels >= 0).any():
                     raise InputError(f"{self.name}: no window overlaps an object; nothing to fine-tune on")
+                if self.step == 0:
+                    self._standardise(drawn)
                 end = min(number * settings.draw_steps, settings.total_steps)
                 for vectors, labels, count in prefetch(drawn.batch, range(self.step, end), ahead=1):
                     self._learn(trained, vectors, labels, count)
@@ -173,6 +177,25 @@ class _Training:
         self.net.load_state_dict(self.best)
         chosen = max(self.history, key=lambda one: one.merit(settings.choose))
         return FineTuned(self.net.layers(self.scale), self.net.head(), chosen.step, tuple(self.history))
+
+    def _standardise(self, drawn: Drawn) -> None:
+        """Sets what is taken off the vectors, and what they are divided by, from some of them."""
+        if self.settings.inputs == "scaled" or self.settings.weights:
+            return
+        rng = np.random.default_rng(self.settings.seed)
+        chosen = np.sort(rng.permutation(len(drawn.labels))[:_SAMPLE])
+        mine = np.searchsorted(drawn.mine, chosen[np.isin(chosen, drawn.mine)])
+        sums = torch.zeros(2, self.length, dtype=torch.float64)
+        for start in range(0, len(mine), _CHUNK):
+            vectors = torch.from_numpy(drawn.file.read(mine[start : start + _CHUNK])).double()
+            sums += torch.stack([vectors.sum(dim=0), (vectors * vectors).sum(dim=0)])
+        self.group.add(sums)
+        mean, square = sums / len(chosen)
+        self.net.mean.copy_(mean)
+        if self.settings.inputs == "standardised":
+            # A channel that is hardly ever active must not be blown up.
+            deviation = (square - mean * mean).clamp(min=0).sqrt()
+            self.net.deviation.copy_(deviation + 0.1 * deviation.mean())
 
     def _learn(self, trained: nn.Module, vectors: Tensor, labels: Tensor, count: int) -> None:
         settings = self.settings

@@ -28,6 +28,7 @@ class LayeredExtractor(FeatureExtractor):
     def __init__(self, extractor: FeatureExtractor, layers: FullyConnected) -> None:
         """``extractor``, and then the layers."""
         super().__init__(extractor.network, extractor.settings)
+        self.stores_maps = extractor.stores_maps
         self._extractor = extractor
         self._layers = layers
 

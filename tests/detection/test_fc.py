@@ -184,6 +184,8 @@ def test_layers_of_a_wrong_file(tmp_path, changes, message):
 def test_the_network_becomes_layers_and_head(features, scale):
     settings = FineTuningSettings(width=9, dropout=0.5, input_dropout=0.5)
     net = FCNetwork(30, 3, settings).eval()
+    net.mean += torch.linspace(-1, 2, 30)
+    net.deviation += torch.linspace(0, 3, 30)
     with torch.no_grad():
         logits = net(torch.from_numpy(features * np.float32(scale))).numpy()
     found = net.head().score(net.layers(scale)(features))

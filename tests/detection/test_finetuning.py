@@ -157,9 +157,29 @@ def test_layers_from_a_file(tune, tmp_path):
 
 def test_vectors_come_at_the_scale_that_was_asked_for(tune, tiny_train):
     """With the scale in fc6, the layers take vectors as the extractor gives them."""
-    tuned = tune(steps=(1,), rates=(1e-12,), initialisation="gaussian")
+    tuned = tune(steps=(1,), rates=(1e-12,), initialisation="gaussian", inputs="scaled")
     weights = tuned.layers.factors[0][0]
     assert float(weights.std()) == pytest.approx(0.01 * SCALE, rel=0.05)
+
+
+def test_standardised_inputs(tune, monkeypatch):
+    """What a sample of the drawn windows says goes into fc6: its mean input gives fc6 its bias alone."""
+    read = []
+    original = finetuning.WindowFile.fill
+
+    def fill(self, sampler, windows, scale, progress):
+        original(self, sampler, windows, scale, progress)
+        read.append(self.read(np.arange(len(windows))))
+
+    monkeypatch.setattr(finetuning.WindowFile, "fill", fill)
+    plain = tune("a", steps=(1,), rates=(1e-12,), inputs="scaled")
+    tuned = tune("b", steps=(1,), rates=(1e-12,), inputs="standardised")
+    vectors = read[-1]
+    weights = tuned.layers.factors[0][0].numpy()
+    deviation = vectors.std(axis=0) + 0.1 * vectors.std(axis=0).mean()
+    np.testing.assert_allclose(weights * deviation, plain.layers.factors[0][0], rtol=1e-3, atol=1e-6)
+    at_mean = weights @ (vectors.mean(axis=0) / SCALE) + tuned.layers.biases[0].numpy()
+    np.testing.assert_allclose(at_mean, 0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
