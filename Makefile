@@ -24,12 +24,12 @@ run := $(data) --backbone "$(BACKBONE)" --run "$(RUN)"
 # What scores windows: pool5, fc6, fc7 or softmax.
 HEAD ?= pool5
 
-.PHONY: setup detect eval combine proposals eval-proposals train finetune test lint bench bench-proposals bench-cache clean
+.PHONY: setup detect eval combine compare proposals eval-proposals train finetune test lint bench bench-proposals bench-cache clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@echo "make detect | eval | combine | proposals | eval-proposals | train | finetune | test | lint | bench | bench-proposals | bench-cache | setup    (see README.md)"
+	@echo "make detect | eval | combine | compare | proposals | eval-proposals | train | finetune | test | lint | bench | bench-proposals | bench-cache | setup    (see README.md)"
 
 setup: $(VENV)/.installed
 
@@ -48,6 +48,10 @@ eval: setup
 
 combine: setup
 	$(bin)/sppnet combine $(RUNS) --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --run "$(RUN)" $(ARGS)
+
+# Its sizes: ARGS="--train-images 60 --test-images 40 --timed-images 3".
+compare: setup
+	$(bin)/sppnet compare --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --backbone "$(BACKBONE)" --weights "$(WEIGHTS)" --run "$(RUN)" --jobs $(JOBS) $(ARGS)
 
 proposals: setup
 	$(bin)/sppnet proposals $(data) --jobs $(JOBS) --scheduler "$(SCHEDULER)" $(ARGS)

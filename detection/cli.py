@@ -30,6 +30,8 @@ from data import (
 )
 from detection.bench import bench_pooling, bench_stages
 from detection.combine import combine_runs
+from detection.compare import Sizes, compare
+from detection.compare_table import comparison_table, comparison_title, write_comparison
 from detection.console import ProgressReport
 from detection.detector import Detector
 from detection.presets import PRESETS, make_settings
@@ -560,6 +562,45 @@ def combine_command(
     settings = DetectionSettings(nms_overlap=nms_overlap)
     console.print(combine_runs(folders, job.open(test_split), job.run, settings, scores))
     console.print(f"run: {job.run.folder}", highlight=False)
+
+
+@app.command("compare")
+@_reported
+def compare_command(
+    train_images: Annotated[int, typer.Option(help="Images to train each method on.")] = 60,
+    train_windows: Annotated[int, typer.Option(help="Proposed windows of each of them.")] = 100,
+    test_images: Annotated[int, typer.Option(help="Images to score each method on.")] = 40,
+    test_windows: Annotated[int, typer.Option(help="Proposed windows of each of them.")] = 300,
+    timed_images: Annotated[int, typer.Option(help="Test images to time, with all their windows.")] = 3,
+    dataset: DatasetName = "",
+    voc_root: VocRoot = _VOC_ROOT,
+    train_split: TrainSplit = "",
+    test_split: TestSplit = "test",
+    backbone: Backbone = "",
+    weights: Weights = "",
+    preset: Preset = "paper-1scale",
+    config: Config = None,
+    change: Change = None,
+    run: RunName = "",
+    jobs: Jobs = -1,
+    map_gb: MapGb = 20,
+) -> None:
+    """R-CNN beside SPP-net at one and five scales, same backbone and windows: mAP and time of each stage."""
+    sizes = Sizes(train_images, train_windows, test_images, test_windows, timed_images)
+    job = _Job(dataset, voc_root, train_split, backbone, weights, preset, config, change, run, map_gb=map_gb)
+    if not run:
+        folder = f"compare-{Path(job.name).name.replace(':', '_')}-{job.settings.network.name}"
+        job.run = replace(job.run, folder=Path("runs") / folder)
+    # What is wrong with the network shows before the work.
+    job.run.build()
+    train = job.fill(job.open(job.train_split).head(sizes.train_images), jobs)
+    test = job.fill(job.open(test_split).head(sizes.test_images), jobs)
+    with ProgressReport(console) as progress:
+        figures, windows = compare(train, test, job.run, sizes, progress)
+    title = comparison_title(test.name, job.settings.network.name, sizes, windows)
+    console.print(comparison_table(figures, title))
+    write_comparison(job.run.folder / "compare.json", figures, sizes, title)
+    console.print(f"written: {job.run.folder}/compare.json; the runs are beside it", highlight=False)
 
 
 @app.command("eval-proposals")

@@ -1,0 +1,196 @@
+"""R-CNN and SPP-net side by side: same backbone, same windows, same training; accuracy and time an image."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from data.images import read_image
+from data.types import Dataset, Example, FloatArray, InputError
+from detection.detector import Detector
+from detection.presets import PRESETS, RunSettings
+from detection.runs import Run
+from detection.stopwatch import Stopwatch
+from proposals import ProposalCache, image_key, propose_cached
+
+Progress = Callable[[str, int, int], None]
+
+RCNN, ONE_SCALE, FIVE_SCALES = "R-CNN", "SPP-net, 1 scale", "SPP-net, 5 scales"
+_FOLDERS = {RCNN: "rcnn", ONE_SCALE: "spp-1scale", FIVE_SCALES: "spp-5scale"}
+# R-CNN computes all windows of these images twice in training, so fewer than the released 200; alike for all.
+_NORM_IMAGES = 4
+_TAP_IMAGES = 20
+_WARM_UP_WINDOWS = 40
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is compared, so that R-CNN, at 10 to 30 ms a window, is done in about ten minutes.
+
+    Attributes:
+        train_images, train_windows: what all are trained on: the first images, the best windows of each
+            beside the ground truth.
+        test_images, test_windows: what all are scored on.
+        timed_images: test images to take the times on, with all their windows.
+    """
+
+    train_images: int = 60
+    train_windows: int = 100
+    test_images: int = 40
+    test_windows: int = 300
+    timed_images: int = 3
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """The figures of one method.
+
+    Attributes:
+        name: of the method.
+        map_windows, map_refined: 11-point mean average precision of the proposed windows, and after box
+            regression; nan without ground truth.
+        seconds: mean wall time an image of each stage; ``all`` is that of the whole, without decoding and
+            proposals.
+        cpu_seconds: likewise, processor time of all threads: on a busy machine the fairer figure.
+    """
+
+    name: str
+    map_windows: float
+    map_refined: float
+    seconds: Mapping[str, float]
+    cpu_seconds: Mapping[str, float]
+
+
+def methods(base: RunSettings) -> dict[str, RunSettings]:
+    """The settings of each method: ``base`` but for the way from windows to vectors.
+
+    SPP-net at one scale takes ``base``'s first, R-CNN the crop and R-CNN's pool5 (level 6 alone).
+    """
+    training = replace(base.training, norm_images=_NORM_IMAGES, tap_images=_TAP_IMAGES)
+    base = replace(base, training=training)
+    features = {
+        RCNN: replace(base.features, mode="rcnn", levels=PRESETS["rcnn"].features.levels),
+        ONE_SCALE: replace(base.features, mode="spp", scales=base.features.scales[:1]),
+        FIVE_SCALES: replace(base.features, mode="spp", scales=PRESETS["paper-5scale"].features.scales),
+    }
+    return {name: replace(base, features=one) for name, one in features.items()}
+
+
+def compare(
+    train: Dataset, test: Dataset, base: Run, sizes: Sizes, progress: Progress
+) -> tuple[list[Compared], int]:
+    """Trains, tests and times each method; what was trained and tested before is not done again.
+
+    Args:
+        train: of which the first images are taken.
+        test: likewise.
+        base: settings of all methods, the cache with the proposals of these images (computed where they are
+            missing), and the folder that gets one run for each method.
+        sizes: how many images and windows.
+        progress: called with a stage's name, images done, images in all.
+
+    Returns:
+        the figures, R-CNN's first; and the mean number of windows of the timed images.
+
+    Raises:
+        InputError: there is a comparison with other settings in the folder, or what training raises.
+    """
+    train, test = train.head(sizes.train_images), test.head(sizes.test_images)
+    few = _first_windows(train, base, sizes.train_windows)
+    more = _first_windows(test, base, sizes.test_windows)
+    detectors, scores = {}, {}
+    for name, settings in methods(few.settings).items():
+
+        def report(stage: str, done: int, total: int, name: str = name) -> None:
+            progress(f"{name}: {stage}", done, total)
+
+        run = replace(few, folder=base.folder / _FOLDERS[name], settings=settings)
+        run.claim(
+            f"{train.name} {train.split}, {len(train)} images; detection: {test.split}, {len(test)} images "
+            f"of {sizes.test_windows} windows",
+            train.digest(),
+        )
+        detector = run.load() or run.train(train, run.build(), report)
+        detector.engine = more.settings.proposer
+        if not (run.detections / "images.txt").exists():
+            replace(run, cache=more.cache).detect(detector, test, report)
+        refined, windows = run.score(test, *run.read_detections(test))
+        detectors[name], scores[name] = detector, (windows.map_11point, refined.map_11point)
+    timed = test.examples[: sizes.timed_images]
+    boxes = [_boxes(base, example) for example in timed]
+    times = time_stages(detectors, timed, boxes, progress)
+    figures = [Compared(name, *scores[name], *times[name]) for name in detectors]
+    return figures, round(sum(map(len, boxes)) / len(boxes))
+
+
+def time_stages(
+    detectors: Mapping[str, Detector],
+    examples: Sequence[Example],
+    boxes: Sequence[FloatArray],
+    progress: Progress,
+) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
+    """Mean wall and processor time an image of each detector's stages.
+
+    All in one process and with the same threads; the detectors take turns at every image, so that what else
+    the machine does falls on all of them.
+
+    Args:
+        detectors: by name.
+        examples: images.
+        boxes: windows of each image, float32 (N, 4).
+        progress: see `compare`.
+    """
+    for detector in detectors.values():
+        # Compiles the kernels, or loads them from numba's cache.
+        detector.detect(examples[0].path, boxes[0][:_WARM_UP_WINDOWS])
+    sums: dict[str, tuple[dict[str, float], dict[str, float]]] = {name: ({}, {}) for name in detectors}
+    for done, (example, windows) in enumerate(zip(examples, boxes, strict=True)):
+        progress("times", done, len(examples))
+        image = read_image(example.path)
+        for name, detector in detectors.items():
+            detector.clock, detector.extractor.clock = Stopwatch(), Stopwatch()
+            whole = Stopwatch()
+            with whole("all"):
+                detector.detect(image, windows)
+            for place, kind in enumerate(("seconds", "cpu_seconds")):
+                inner, outer = getattr(detector.extractor.clock, kind), getattr(detector.clock, kind)
+                stages = {
+                    "resize or warp": inner["resize"],
+                    "convolution": inner["convolution"],
+                    "pooling": inner["pooling"],
+                    "fc": outer.get("fc", 0.0),
+                    "SVM + NMS": outer["svm"] + outer["nms"],
+                    "box regression": outer.get("regression", 0.0),
+                    "all": getattr(whole, kind)["all"],
+                }
+                for stage, value in stages.items():
+                    sums[name][place][stage] = sums[name][place].get(stage, 0.0) + value / len(examples)
+    progress("times", len(examples), len(examples))
+    return sums
+
+
+def _first_windows(dataset: Dataset, base: Run, count: int) -> Run:
+    """The run with at most ``count`` windows an image, all of them cached.
+
+    The best of the windows at hand are what the engine would propose with this bound.
+    """
+    settings = base.settings
+    if not settings.boxes:
+        name = "opencv" if settings.engine == "opencv" else "proposals"
+        settings = replace(settings, **{name: replace(getattr(settings, name), max_windows=count)})
+    few = replace(base, settings=settings, cache=ProposalCache(base.cache.path, settings.proposer))
+    for example in dataset:
+        key = image_key(example)
+        if few.cache.get(key) is None:
+            few.cache.put([(key, _boxes(base, example)[:count])])
+    return few
+
+
+def _boxes(run: Run, example: Example) -> FloatArray:
+    """The example's windows, from the run's cache where they are there."""
+    return propose_cached(
+        image_key(example), lambda: read_image(example.path), run.settings.proposer, run.cache
+    )
