@@ -19,7 +19,7 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 # Feature rows as they are, or as whole numbers with a unit a row.
-RowArray = NDArray[np.float32] | NDArray[np.int16]
+RowArray = NDArray[np.float32] | NDArray[np.int8]
 
 # NaN and infinity keep their meaning; only the order of a sum is free, so that it may use vector registers.
 _REORDER = {"reassoc", "contract", "nsz"}
@@ -243,7 +243,7 @@ def train_svms(
     """Trains one SVM per problem, several at a time, on one shared array of feature rows.
 
     Args:
-        features: float32 or int16 (N, d), each row contiguous; only the problems' rows are read, and none is
+        features: float32 or int8 (N, d), each row contiguous; only the problems' rows are read, and none is
             copied.
         problems: the rows of each class and where to start from.
         settings: the objective, and when to stop.
@@ -259,11 +259,11 @@ def train_svms(
     """
     if (
         features.ndim != 2
-        or features.dtype not in (np.float32, np.int16)
+        or features.dtype not in (np.float32, np.int8)
         or (features.size and features.strides[1] != features.itemsize)
     ):
         raise ValueError(
-            "features must be float32 or int16 (N, d) with contiguous rows, "
+            "features must be float32 or int8 (N, d) with contiguous rows, "
             f"not {features.dtype} {features.shape}"
         )
     units = _units(features, units)
