@@ -28,12 +28,13 @@ from data import (
     open_dataset,
     read_image,
 )
-from detection.bench import bench_pooling, bench_stages
+from detection.bench import bench_many, bench_pooling, bench_stages
 from detection.combine import combine_runs
 from detection.compare import Sizes, compare
 from detection.compare_table import comparison_table, comparison_title, write_comparison
 from detection.console import ProgressReport
 from detection.detector import Detector
+from detection.many import detect_many
 from detection.presets import PRESETS, make_settings
 from detection.proposal_bench import (
     bench_proposals,
@@ -42,6 +43,7 @@ from detection.proposal_bench import (
     times_table,
     write_bench,
 )
+from detection.proposal_drawing import draw_proposals
 from detection.proposal_eval import ENGINES, evaluate_engines, fill_engines, make_engine, write_evaluation
 from detection.proposal_start import starts_table
 from detection.runs import Run
@@ -59,7 +61,7 @@ from eval import (
     read_voc_detections,
     write_metrics,
 )
-from proposals import ProposalCache, exchange, fill_cache
+from proposals import ProposalCache, SelectiveSearch, exchange, fill_cache, image_key, propose_cached
 from proposals.source import ImageSource
 
 Parameters = ParamSpec("Parameters")
@@ -237,6 +239,13 @@ def proposals(
             "COCO's images); empty: the same paths as here."
         ),
     ] = "",
+    draw: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for a picture of each image: segments, regions at a few levels, and the windows "
+            "that cover its objects best. Mind --limit."
+        ),
+    ] = None,
 ) -> None:
     """Fills the offline cache of proposals; stopped at any moment, it goes on from there."""
     job = _Job(
@@ -250,7 +259,27 @@ def proposals(
         where = dask_cluster(scheduler)
     with where:
         for name in split or [job.train_split, "test"]:
-            job.fill(job.open(name), jobs, job.image_source(name, images_url))
+            dataset_split = job.fill(job.open(name), jobs, job.image_source(name, images_url))
+            if draw is not None:
+                _draw_proposals(job, dataset_split, draw)
+
+
+def _draw_proposals(job: _Job, dataset: Dataset, folder: Path) -> None:
+    engine = job.settings.proposer
+    if not isinstance(engine, SelectiveSearch):
+        raise InputError("--draw shows regions of our own Selective Search: leave out 'engine' and 'boxes'")
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProgressReport(console) as progress:
+        for done, example in enumerate(dataset, start=1):
+            image = read_image(example.path)
+            boxes = propose_cached(
+                image_key(example), functools.partial(read_image, example.path), engine, job.cache
+            )
+            grouped = next(iter(engine.hierarchies(image)))
+            path = folder / f"{example.image_id.replace('/', '_')}.png"
+            draw_proposals(image, grouped, boxes, example, dataset.classes).savefig(path, dpi=100)
+            progress(f"drawing ({dataset.split})", done, len(dataset))
+    console.print(f"pictures: {folder}", highlight=False)
 
 
 @app.command("proposals-import")
@@ -470,13 +499,12 @@ def _detect_images(detector: Detector, images: list[Path], draw: Path | None, mi
         # A picture is called after the path below the folder that was given.
         files += [(file, file.relative_to(path) if path.is_dir() else Path(file.name)) for file in inside]
     errors = []
-    for file, name in files:
-        try:
-            image = read_image(file)
-        except InputError as error:
-            errors.append(error)
+    results = detect_many(detector, [file for file, _ in files])
+    for (file, result), (_, name) in zip(results, files, strict=True):
+        if isinstance(result, InputError):
+            errors.append(result)
             continue
-        found = detector.detect(image)
+        image, found = result
         table = Table("class", "score", "left", "top", "right", "bottom", title=str(file))
         for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
             if score >= min_score:
@@ -667,7 +695,9 @@ def bench(
     if not (job.run.model / "model.json").exists():
         console.print(f"{job.run.folder}: no model yet, so no times of its stages", highlight=False)
         return
-    console.print(bench_stages(Detector.load(job.run.model), job.open("test").examples))
+    detector, examples = Detector.load(job.run.model), job.open("test").examples
+    console.print(bench_stages(detector, examples))
+    console.print(bench_many(detector, examples))
 
 
 @app.command("bench-proposals")

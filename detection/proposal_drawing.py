@@ -59,7 +59,7 @@ def draw_proposals(
             _outline(last, boxes[best], _WINDOW, "solid")
             text = f"{classes[label]} {row[best]:.2f}, window {best + 1}"
             last.text(
-                *boxes[best, :2], text, fontsize=7, va="bottom",
+                *boxes[best, :2], text, fontsize=7, va="top",
                 bbox={"facecolor": _WINDOW, "edgecolor": "none", "pad": 1},
             )  # fmt: skip
     return figure

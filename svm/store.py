@@ -21,7 +21,7 @@ class RowStore:
         row_bytes: memory of one row.
         capacity: number of rows that fit.
         rows: int8 (capacity, d); a feature is its number times the row's unit, the row's largest magnitude
-            being 127: a quarter of the memory of float32. On pooled windows of VOC2007 images it moves margins
+            being 127: a quarter of the memory of float32. On pooled windows of VOC2007 it moves margins
             by 0.001 to 0.002 (standard deviation), and four times the negatives are kept.
         units: float32 (capacity,).
         norms: float32 (capacity,) squared lengths.
