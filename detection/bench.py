@@ -1,5 +1,6 @@
 """Where a detector's time goes, and pooling against torchvision's `roi_pool`; both sides in one go."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from torchvision.ops import roi_pool
 
 from data.types import Example
 from detection.detector import Detector
+from detection.many import detect_many
 from detection.pooling import PAPER_LEVELS, pool
 from detection.stopwatch import Stopwatch
 
@@ -78,6 +80,23 @@ def bench_stages(detector: Detector, examples: Sequence[Example]) -> Table:
     for stage, values in by_stage.items():
         figures = statistics.median(values), statistics.fmean(values), float(np.quantile(values, 0.9))
         table.add_row(stage, *(f"{1000 * value:.0f}" for value in figures))
+    return table
+
+
+def bench_many(detector: Detector, examples: Sequence[Example]) -> Table:
+    """Time per image from file to detections: one after the other on all cores, and several at a time."""
+    files = [example.path for example in examples]
+    cores = os.cpu_count() or 1
+    table = Table(title=f"{detector.extractor.network.name}, {len(files)} images, proposals included")
+    table.add_column("images at a time")
+    for column in ("seconds an image", "processor time"):
+        table.add_column(column, justify="right")
+    for workers in (1, cores):
+        list(detect_many(detector, files[:workers], workers))
+        start, cpu_start = time.perf_counter(), time.process_time()
+        list(detect_many(detector, files, workers))
+        figures = time.perf_counter() - start, time.process_time() - cpu_start
+        table.add_row(str(workers), *(f"{value / len(files):.2f}" for value in figures))
     return table
 
 

@@ -1,21 +1,23 @@
 """Where the time goes, stage by stage."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Adds up wall and processor time by the name of the stage.
+    """Adds up wall and processor time by the name of the stage; threads may share one.
 
     Attributes:
         seconds: stage to seconds of wall time, in the order of first use.
-        cpu_seconds: likewise, processor time of all threads of the process.
+        cpu_seconds: likewise, processor time of all threads of the process, whatever they do.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.cpu_seconds: dict[str, float] = {}
+        self._adding = threading.Lock()
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -23,5 +25,7 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-            self.cpu_seconds[stage] = self.cpu_seconds.get(stage, 0.0) + time.process_time() - cpu_start
+            wall, cpu = time.perf_counter() - start, time.process_time() - cpu_start
+            with self._adding:
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + wall
+                self.cpu_seconds[stage] = self.cpu_seconds.get(stage, 0.0) + cpu
