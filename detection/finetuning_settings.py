@@ -48,7 +48,7 @@ class FineTuningSettings:
         seed: of all random choices.
     """
 
-    width: int = 1024
+    width: int = 512
     weights: str = ""
     inputs: Literal["scaled", "centred", "standardised"] = "centred"
     initialisation: Literal["he", "gaussian"] = "he"

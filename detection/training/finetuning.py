@@ -29,8 +29,6 @@ from detection.training.window_sampling import BACKGROUND, WindowSampler
 _CHECKPOINT_SECONDS = 240.0
 # Number of the draw that validation is on; those of training count from 1.
 _VALIDATION_DRAW = 0
-# Windows over which the mean and deviation of vectors are taken, and those read at a time.
-_SAMPLE, _CHUNK = 8192, 1024
 # Beside the network's: the interpreter, a batch, maps of the images at hand.
 _BASE_MEMORY = 1.2e9
 # The network, its gradients, one or two moments, and the best snapshot.
@@ -182,19 +180,10 @@ class _Training:
         """Sets what is taken off the vectors, and what they are divided by, from some of them."""
         if self.settings.inputs == "scaled" or self.settings.weights:
             return
-        rng = np.random.default_rng(self.settings.seed)
-        chosen = np.sort(rng.permutation(len(drawn.labels))[:_SAMPLE])
-        mine = np.searchsorted(drawn.mine, chosen[np.isin(chosen, drawn.mine)])
-        sums = torch.zeros(2, self.length, dtype=torch.float64)
-        for start in range(0, len(mine), _CHUNK):
-            vectors = torch.from_numpy(drawn.file.read(mine[start : start + _CHUNK])).double()
-            sums += torch.stack([vectors.sum(dim=0), (vectors * vectors).sum(dim=0)])
-        self.group.add(sums)
-        mean, square = sums / len(chosen)
+        mean, deviation = drawn.moments(self.group)
         self.net.mean.copy_(mean)
         if self.settings.inputs == "standardised":
-            # A channel that is hardly ever active must not be blown up.
-            deviation = (square - mean * mean).clamp(min=0).sqrt()
+            # A number that hardly ever differs from its mean must not be blown up.
             self.net.deviation.copy_(deviation + 0.1 * deviation.mean())
 
     def _learn(self, trained: nn.Module, vectors: Tensor, labels: Tensor, count: int) -> None:

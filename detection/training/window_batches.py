@@ -10,7 +10,11 @@ from torch import Tensor
 
 from data.types import FloatArray, InputError, IntArray
 from detection.finetuning_settings import FineTuningSettings
+from detection.training.distributed import Group
 from detection.training.window_sampling import Windows, WindowSampler
+
+# Windows over which the mean and deviation of vectors are taken, and those read at a time.
+_SAMPLE, _CHUNK = 8192, 1024
 
 
 class WindowFile:
@@ -22,7 +26,7 @@ class WindowFile:
     def __init__(self, path: Path, length: int) -> None:
         """Opens an empty file at ``path``, in place of one that is there; vectors have ``length`` numbers."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._length = path, length
+        self._path, self.length = path, length
         self._file = open(path, "w+b", buffering=0)  # noqa: SIM115
 
     def fill(
@@ -50,7 +54,7 @@ class WindowFile:
 
     def read(self, places: IntArray) -> FloatArray:
         """float32 (n, length), the vectors at n places."""
-        rows = np.empty((len(places), self._length), np.float16)
+        rows = np.empty((len(places), self.length), np.float16)
         for place, row in zip(places, rows, strict=True):
             self._file.seek(int(place) * row.nbytes)
             if self._file.readinto(row.data) != row.nbytes:
@@ -105,6 +109,19 @@ class Drawn:
         own = chosen[np.isin(chosen, self.mine)]
         vectors = self.file.read(np.searchsorted(self.mine, own))
         return torch.from_numpy(vectors), torch.from_numpy(self.labels[own]), len(chosen)
+
+    def moments(self, group: Group) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, float64 (d,) each, of some of the processes' vectors."""
+        rng = np.random.default_rng(self.settings.seed)
+        chosen = np.sort(rng.permutation(len(self.labels))[:_SAMPLE])
+        mine = np.searchsorted(self.mine, chosen[np.isin(chosen, self.mine)])
+        sums = torch.zeros(2, self.file.length, dtype=torch.float64)
+        for start in range(0, len(mine), _CHUNK):
+            vectors = torch.from_numpy(self.file.read(mine[start : start + _CHUNK])).double()
+            sums += torch.stack([vectors.sum(dim=0), (vectors * vectors).sum(dim=0)])
+        group.add(sums)
+        mean, square = sums / len(chosen)
+        return mean, (square - mean * mean).clamp(min=0).sqrt()
 
 
 class _Shuffled:
