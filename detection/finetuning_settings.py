@@ -12,8 +12,8 @@ class FineTuningSettings:
     """The fully connected layers fc6, fc7 and fc8, and their training with the convolutions frozen.
 
     Attributes:
-        width: numbers that fc6 and fc7 give (paper: 4,096). Ours, as the rest of the defaults without a source,
-            was chosen on held-out windows of VOC2007, with AlexNet.
+        width: numbers that fc6 and fc7 give (paper: 4,096). Ours, as all defaults here without a source, was
+            chosen on held-out windows of VOC2007, with AlexNet.
         weights: a file that fc6 and fc7 start from; its scale of features is then taken over, too. Empty:
             random.
         inputs: what becomes of pooled vectors: ``scaled`` by one number; ``centred``: the training windows'
