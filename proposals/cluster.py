@@ -37,7 +37,7 @@ def dask_cluster(address: str) -> Iterator[None]:
         from distributed import Client
     except ImportError as error:
         raise InputError(
-            f"a scheduler ({address}) needs the package distributed: pip install 'sppnet[dask]'"
+            f"a scheduler ({address}) needs the package distributed: pip install -e '.[dask]'"
         ) from error
     try:
         client = Client(  # type: ignore[no-untyped-call]
