@@ -17,13 +17,13 @@ BEST = 2000
 
 
 def log_counts(most: int = 10_000, a_decade: int = 15) -> Indices:
-    """Numbers of windows from 1 to ``most``, evenly spaced in the logarithm; with `BEST` and `ALL`.
+    """Numbers of windows from 1 to ``most``, evenly spaced in the logarithm; with 500, 1,000, `BEST`, `ALL`.
 
     Returns:
         int64 (G,), ascending, distinct.
     """
     steps = int(np.ceil(np.log10(most) * a_decade)) + 1
-    return np.unique(np.append(np.geomspace(1, most, steps).round().astype(np.int64), [BEST, ALL]))
+    return np.unique(np.append(np.geomspace(1, most, steps).round().astype(np.int64), [500, 1000, BEST, ALL]))
 
 
 @dataclass(frozen=True, eq=False)
