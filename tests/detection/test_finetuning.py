@@ -281,7 +281,7 @@ with join_group() as group:
 """
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(500)
 def test_two_processes_make_the_steps_of_one(tiny_voc, tmp_path, tune):
     """Over gloo on this machine, stopped in between: the weights are those of one process, up to rounding."""
     script = tmp_path / "worker.py"
@@ -302,10 +302,14 @@ def test_two_processes_make_the_steps_of_one(tiny_voc, tmp_path, tune):
         )
         for rank in range(2)
     ]
-    alone = tune("alone", steps=(12,), dropout=0.0)
-    for process in processes:
-        _, errors = process.communicate(timeout=800)
-        assert process.returncode == 0, errors.decode()
+    try:
+        alone = tune("alone", steps=(12,), dropout=0.0)
+        for process in processes:
+            _, errors = process.communicate(timeout=400)
+            assert process.returncode == 0, errors.decode()
+    finally:
+        for process in processes:
+            process.kill()
     first, second = (load_file(tmp_path / f"{rank}-of-2.safetensors") for rank in range(2))
     expected = tensors(alone) | {"losses": torch.tensor([one.loss for one in alone.history])}
     for name, value in expected.items():
