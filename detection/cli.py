@@ -598,7 +598,7 @@ def compare_command(
     train_images: Annotated[int, typer.Option(help="Images to train each method on.")] = 60,
     train_windows: Annotated[int, typer.Option(help="Proposed windows of each of them.")] = 100,
     test_images: Annotated[int, typer.Option(help="Images to score each method on.")] = 40,
-    test_windows: Annotated[int, typer.Option(help="Proposed windows of each of them.")] = 300,
+    test_windows: Annotated[int, typer.Option(help="Proposed windows of each of them.")] = 200,
     timed_images: Annotated[int, typer.Option(help="Test images to time, with all their windows.")] = 3,
     dataset: DatasetName = "",
     voc_root: VocRoot = _VOC_ROOT,

@@ -35,7 +35,7 @@ class Sizes:
     train_images: int = 60
     train_windows: int = 100
     test_images: int = 40
-    test_windows: int = 300
+    test_windows: int = 200
     timed_images: int = 3
 
     def __post_init__(self) -> None:
