@@ -36,6 +36,7 @@ def proposals_dict(result: ProposalResult) -> dict[str, object]:
         "mean_windows": _plain(_mean_windows(result)),
         "counts": [None if count == ALL else count for count in result.counts.tolist()],
         "curves": {name: _numbers(curve) for name, curve in proposal_curves(result).items()},
+        "class_recall": _numbers(result.class_recall(0.5)),
         "abo": {name: _numbers(curve) for name, curve in zip(result.classes, result.abo(), strict=True)},
     }
 
@@ -47,7 +48,11 @@ def proposal_table(results: Results, title: str | None = None) -> Table:
         results: by name, evaluated at counts with `BEST` and `ALL` among them.
         title: above the table.
     """
-    table = Table(title=title, caption=f"in %, best {BEST:,} windows/all")
+    of_classes = ", ".join(
+        f"{name} {_percent(result.class_recall(0.5)[result.at(ALL)])}" for name, result in results.items()
+    )
+    caption = f"in %, best {BEST:,} windows/all; recall at IoU 0.5 of all, mean of the classes: {of_classes}"
+    table = Table(title=title, caption=caption)
     table.add_column("windows of", overflow="fold")
     table.add_column("mean", justify="right")
     for index, (name, result) in enumerate(results.items()):

@@ -52,6 +52,12 @@ class ProposalResult:
         """(G,): share of the objects with a window of at least this overlap (VOC's criterion: 0.5)."""
         return _mean(self.overlaps >= threshold)
 
+    def class_recall(self, threshold: float) -> Float64:
+        """(G,): mean of the recall of each class that has objects; `recall` counts all objects alike."""
+        found = self.overlaps >= threshold
+        by_class = [_mean(found[self.labels == label]) for label in np.unique(self.labels)]
+        return _mean(np.array(by_class).reshape(-1, len(self.counts)))
+
     def average_recall(self) -> Float64:
         """(G,): recall averaged over overlaps from 0.5 to 1 (Hosang et al., arXiv 1502.05082).
 

@@ -121,6 +121,7 @@ def test_mabo_is_over_classes_and_not_objects():
     result = evaluate_proposals(dataset(one), [[(0, 0, 10, 10)]], [1])
     assert result.mabo() == [0.5]
     assert result.recall(0.5) == [0.75]
+    assert result.class_recall(0.5) == [0.5]
 
 
 def test_one_window_may_cover_two_objects():
