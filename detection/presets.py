@@ -22,8 +22,8 @@ from svm import (
     RegressionSettings,
 )
 
-# About 1.5 GB of it and more go to all but the negatives (`detection.training.detector_training`).
-MIN_MEMORY_GB = 2.0
+# About 2 GB of it and more go to all but the negatives (`detection.training.detector_training`).
+MIN_MEMORY_GB = 2.5
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ from svm import BoxRegressors, HardNegativeMiner, LinearSVMs, RegressionSampler,
 
 _LOG = logging.getLogger(__name__)
 # Of the memory setting, this much is left to everything but the store of negatives: the interpreter and the
-# network, and the vectors of the images at hand. Measured with EfficientNet-Lite0 (21,600 numbers a window)
-# on VOC2007: 2.28 GB in all.
-_BASE_MEMORY = 1.45e9
-_WINDOWS_AT_HAND = 5 * 2000
+# network, and the vectors of the images at hand. Measured on VOC2007: 2.1 GB in all with EfficientNet-Lite0
+# (21,600 numbers a window) from stored maps, 2.2 with AlexNet (12,800) where convolution runs here, too.
+_BASE_MEMORY = 1.85e9
+_WINDOWS_AT_HAND = 4 * 2000
 _CHECKPOINT_SECONDS = 240.0
 
 Progress = Callable[[str, int, int], None]

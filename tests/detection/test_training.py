@@ -222,7 +222,7 @@ def test_a_broken_image_is_named(train, tiny_train, tmp_path):
 def test_too_little_memory_is_said(train, tiny_settings):
     with pytest.raises(InputError, match="memory_gb is"):
         replace(tiny_settings.training, memory_gb=0.5)
-    least = replace(tiny_settings, training=replace(tiny_settings.training, memory_gb=2.0))
+    least = replace(tiny_settings, training=replace(tiny_settings.training, memory_gb=2.5))
     assert np.isfinite(train("a", settings=least).svms.weights).all()
 
 
