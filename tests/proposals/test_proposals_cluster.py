@@ -399,7 +399,7 @@ def listens(address):
 
 def test_without_distributed_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(InputError, match=r"sppnet\[dask\]"), dask_cluster("tcp://127.0.0.1:1"):
+    with pytest.raises(InputError, match=r"pip install -e .*dask"), dask_cluster("tcp://127.0.0.1:1"):
         pass
 
 
