@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score
 from torch import nn
 
 from data.types import FloatArray, IntArray
@@ -57,6 +56,9 @@ def validate(
         step: made before.
         group: the processes.
     """
+    # It takes over a second to load, which no other command has to wait for.
+    from sklearn.metrics import average_precision_score
+
     net.eval()
     logits = torch.zeros(len(labels), classes + 1)
     with torch.inference_mode():
