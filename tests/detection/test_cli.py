@@ -6,11 +6,10 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command import call
 
 from data import load_voc
 from detection import cli as cli_module
-from detection.cli import app
 from detection.detector import Detector
 
 QUICK = ["--backbone", "alexnet", "--weights", "random", "--preset", "paper-1scale",
@@ -26,13 +25,6 @@ def work(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
     monkeypatch.setattr(cli_module.console, "_width", 250)
     return tmp_path
-
-
-def call(*arguments):
-    result = CliRunner().invoke(app, [str(one) for one in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,11 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command import call
 
 from data import InputError
 from detection import cli as cli_module
 from detection import proposal_start
-from detection.cli import app
 from detection.proposal_bench import faults, make_rows, quality_table, race, times_table
 from detection.proposal_eval import ENGINES, make_engine
 from detection.proposal_peers import Contender, alpacadb, chenjiexu, opencv_own_fast
@@ -32,13 +31,6 @@ def work(tmp_path, monkeypatch):
 def no_plot(monkeypatch):
     """A second less for each run."""
     monkeypatch.setattr("detection.proposal_eval.plot_proposals", lambda path, results: None)
-
-
-def call(*arguments):
-    result = CliRunner().invoke(app, [str(one) for one in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def write_truth(path, dataset, shift=0):

@@ -8,13 +8,12 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from command import call
 
 from data import load_voc
 from data.images import read_image
 from data.types import InputError
 from detection import cli as cli_module
-from detection.cli import app
 from detection.detector import Detector
 from detection.fc import SoftmaxHead
 from detection.training import HEADS, Group
@@ -28,13 +27,6 @@ TUNED = [
     " steps = [80], decay = 'cosine', batch = 16, windows_per_image = 16, draw_steps = 40,"
     " validate_every = 40, validation = 0.2, weight_decay = 0.01}",
 ]  # fmt: skip
-
-
-def call(*arguments):
-    result = CliRunner().invoke(app, [str(one) for one in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def figure(output):

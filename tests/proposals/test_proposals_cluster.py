@@ -18,6 +18,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
+from toy_engine import ToyEngine
 from typer.testing import CliRunner
 
 from data import write_voc
@@ -26,13 +27,10 @@ from proposals import OpenCVSelectiveSearch, ProposalCache, fill_cache, image_ke
 from proposals.cluster import dask_cluster
 from proposals.source import ImageSource
 
-_HERE = Path(__file__).resolve().parent
 # The engine's module is found by its plain name here and in the workers alike.
-sys.path.insert(0, str(_HERE))
-from toy_engine import ToyEngine  # noqa: E402
-
+_TESTS = Path(__file__).resolve().parents[1]
 _ENVIRONMENT = os.environ | {
-    "PYTHONPATH": f"{_HERE.parents[1]}{os.pathsep}{_HERE}",
+    "PYTHONPATH": f"{_TESTS.parent}{os.pathsep}{_TESTS / 'helpers'}",
     "OMP_NUM_THREADS": "1",
     # An image is given up after the second worker that it kills.
     "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",

@@ -16,6 +16,7 @@ import fsspec
 import joblib
 import numpy as np
 import pytest
+from toy_engine import ToyEngine
 
 from data.files import file_digest
 from data.types import InputError
@@ -313,10 +314,7 @@ def test_an_engine_of_another_version_than_the_cache(files, cache):
     assert content(files, cache) == [None] * 6
 
 
-def test_a_killed_local_worker(files, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    from toy_engine import ToyEngine
-
+def test_a_killed_local_worker(files, tmp_path):
     engine = ToyEngine(str(tmp_path), deadly=30)
     with (
         ProposalCache(tmp_path / "proposals.sqlite", engine) as cache,

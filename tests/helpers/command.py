@@ -1,0 +1,13 @@
+"""The command sppnet, called as a person would."""
+
+from typer.testing import CliRunner
+
+from detection.cli import app
+
+
+def call(*arguments):
+    """Runs it; what it does not turn into a message and an exit code is raised."""
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
