@@ -61,7 +61,7 @@ from eval import (
     read_voc_detections,
     write_metrics,
 )
-from proposals import ProposalCache, SelectiveSearch, exchange, fill_cache, image_key, propose_cached
+from proposals import ProposalCache, SelectiveSearch, exchange, fill_cache, propose_example
 from proposals.source import ImageSource
 
 Parameters = ParamSpec("Parameters")
@@ -196,12 +196,9 @@ class _Job:
         )
         if not report.errors:
             return dataset
-        first = next(iter(report.errors.values()))
         if not self.skip_errors:
-            raise InputError(
-                f"{len(report.errors)} images have no proposals, the first: {first}; the other images are "
-                "done: mend these and run again, or leave them out with --skip-errors"
-            )
+            raise InputError(report.complaint())
+        first = next(iter(report.errors.values()))
         console.print(f"{len(report.errors)} images left out, the first: {first}", highlight=False)
         return dataset.without(report.errors)
 
@@ -251,6 +248,9 @@ def proposals(
     job = _Job(
         dataset, voc_root, preset=preset, config=config, changes=change, limit=limit, skip_errors=skip_errors
     )
+    engine = job.settings.proposer
+    if draw is not None and not isinstance(engine, SelectiveSearch):
+        raise InputError("--draw shows regions of our own Selective Search: leave out 'engine' and 'boxes'")
     where: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if scheduler:
         # It loads Dask, which no other work has to wait for.
@@ -260,21 +260,16 @@ def proposals(
     with where:
         for name in split or [job.train_split, "test"]:
             dataset_split = job.fill(job.open(name), jobs, job.image_source(name, images_url))
-            if draw is not None:
-                _draw_proposals(job, dataset_split, draw)
+            if draw is not None and isinstance(engine, SelectiveSearch):
+                _draw_proposals(dataset_split, engine, job.cache, draw)
 
 
-def _draw_proposals(job: _Job, dataset: Dataset, folder: Path) -> None:
-    engine = job.settings.proposer
-    if not isinstance(engine, SelectiveSearch):
-        raise InputError("--draw shows regions of our own Selective Search: leave out 'engine' and 'boxes'")
+def _draw_proposals(dataset: Dataset, engine: SelectiveSearch, cache: ProposalCache, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with ProgressReport(console) as progress:
         for done, example in enumerate(dataset, start=1):
             image = read_image(example.path)
-            boxes = propose_cached(
-                image_key(example), functools.partial(read_image, example.path), engine, job.cache
-            )
+            boxes = propose_example(example, engine, cache)
             grouped = next(iter(engine.hierarchies(image)))
             path = folder / f"{example.image_id.replace('/', '_')}.png"
             draw_proposals(image, grouped, boxes, example, dataset.classes).savefig(path, dpi=100)

@@ -9,7 +9,7 @@ from detection.detector import Detector
 from detection.presets import PRESETS, RunSettings
 from detection.runs import Run
 from detection.stopwatch import Stopwatch
-from proposals import ProposalCache, image_key, propose_cached
+from proposals import ProposalCache, image_key, propose_example
 
 Progress = Callable[[str, int, int], None]
 
@@ -120,7 +120,7 @@ def compare(
         refined, windows = run.score(test, *run.read_detections(test))
         detectors[name], scores[name] = detector, (windows.map_11point, refined.map_11point)
     timed = test.examples[: sizes.timed_images]
-    boxes = [_boxes(base, example) for example in timed]
+    boxes = [propose_example(example, base.settings.proposer, base.cache) for example in timed]
     times = time_stages(detectors, timed, boxes, progress)
     figures = [Compared(name, *scores[name], *times[name]) for name in detectors]
     return figures, round(sum(map(len, boxes)) / len(boxes))
@@ -185,12 +185,6 @@ def _first_windows(dataset: Dataset, base: Run, count: int) -> Run:
     for example in dataset:
         key = image_key(example)
         if few.cache.get(key) is None:
-            few.cache.put([(key, _boxes(base, example)[:count])])
+            boxes = propose_example(example, base.settings.proposer, base.cache)
+            few.cache.put([(key, boxes[:count])])
     return few
-
-
-def _boxes(run: Run, example: Example) -> FloatArray:
-    """The example's windows, from the run's cache where they are there."""
-    return propose_cached(
-        image_key(example), lambda: read_image(example.path), run.settings.proposer, run.cache
-    )

@@ -1,7 +1,7 @@
 """How the fully connected layers are made and trained; each constant's source."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from data.types import InputError
@@ -143,8 +143,4 @@ PAPER_FINETUNING = FineTuningSettings(
     draw_steps=10_000, choose="accuracy",
 )  # fmt: skip
 # Released code: 30,000 steps at each rate, and the last one on to the 200,000th step.
-RELEASED_FINETUNING = FineTuningSettings(
-    width=4096, inputs="scaled", initialisation="gaussian", optimiser="sgd", rates=(1e-3, 1e-4, 1e-5),
-    steps=(30_000, 30_000, 140_000), decay="steps", weight_decay=5e-4, bias_rate=2.0, validate_every=2000,
-    draw_steps=10_000, choose="accuracy",
-)  # fmt: skip
+RELEASED_FINETUNING = replace(PAPER_FINETUNING, rates=(1e-3, 1e-4, 1e-5), steps=(30_000, 30_000, 140_000))

@@ -1,13 +1,12 @@
 """Engines of proposals, and boxes made elsewhere, evaluated side by side on a data set."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
-from data import Dataset, InputError, atomic_path, read_image
-from data.types import FloatArray
+from data import Dataset, InputError, atomic_path
 from eval import ProposalResult, evaluate_proposals, plot_proposals, proposals_dict
 from proposals import (
     Engine,
@@ -16,8 +15,7 @@ from proposals import (
     SelectiveSearch,
     exchange,
     fill_cache,
-    image_key,
-    propose_cached,
+    propose_example,
 )
 
 ENGINES = ("single", "fast", "quality", "opencv")
@@ -75,11 +73,7 @@ def fill_engines(
         with ProposalCache(cache_file, engine) as cache:
             report = fill_cache(dataset, engine, cache, jobs, partial(progress, f"proposals ({name})"))
         if report.errors and not skip_errors:
-            raise InputError(
-                f"{name}: {len(report.errors)} images have no proposals, the first: "
-                f"{next(iter(report.errors.values()))}; mend these and run again, or leave them out with "
-                "--skip-errors"
-            )
+            raise InputError(f"{name}: {report.complaint()}")
         dataset = dataset.without(report.errors)
     return dataset
 
@@ -109,7 +103,8 @@ def evaluate_engines(
     results = {}
     for name, engine in engines.items():
         with ProposalCache(cache_file, engine) as cache:
-            results[name] = evaluate_proposals(dataset, _cached(dataset, engine, cache), difficult=difficult)
+            windows = (propose_example(example, engine, cache) for example in dataset)
+            results[name] = evaluate_proposals(dataset, windows, difficult=difficult)
     for file in files:
         by_id = exchange.read_boxes(file, dataset)
         lacking = [example.image_id for example in dataset if example.image_id not in by_id]
@@ -138,8 +133,3 @@ def write_evaluation(
     with atomic_path(folder / "proposals.json") as path:
         path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     plot_proposals(folder / "proposals.png", results)
-
-
-def _cached(dataset: Dataset, engine: Engine, cache: ProposalCache) -> Iterator[FloatArray]:
-    for example in dataset:
-        yield propose_cached(image_key(example), partial(read_image, example.path), engine, cache)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from data.types import FloatArray, Image
 from detection.proposal_eval import make_engine
+from proposals.selective_search import distinct
 
 Propose = Callable[[Image], FloatArray]
 
@@ -70,7 +71,7 @@ def alpacadb(scale: int, sigma: float, min_size: int) -> Callable[[], Propose]:
                 _, regions = selective_search(image, scale=scale, sigma=sigma, min_size=min_size)
             rectangles = np.array([region["rect"] for region in reversed(regions)]).reshape(-1, 4)
             # It counts from first to last pixel, one short of the region's width and height.
-            return _distinct(_from_rectangles(rectangles + np.array([0, 0, 1, 1])))
+            return distinct(_from_rectangles(rectangles + np.array([0, 0, 1, 1])))
 
         return propose
 
@@ -102,7 +103,7 @@ def chenjiexu(mode: str, mended: bool) -> Callable[[], Propose]:
             ):
                 warnings.simplefilter("ignore")
                 boxes = selective_search(image, mode=mode, random_sort=True)
-            return _distinct(np.array(boxes, np.float32).reshape(-1, 4))
+            return distinct(np.array(boxes, np.float32).reshape(-1, 4))
 
         return propose
 
@@ -129,8 +130,3 @@ def _from_rectangles(rectangles: ArrayLike) -> FloatArray:
     """(N, 4) x, y, width, height to float32 (N, 4) xyxy."""
     x, y, width, height = np.asarray(rectangles, np.float32).T
     return np.stack([x, y, x + width, y + height], axis=1)
-
-
-def _distinct(boxes: FloatArray) -> FloatArray:
-    """The first of equal boxes."""
-    return boxes[np.sort(np.unique(boxes, axis=0, return_index=True)[1])]

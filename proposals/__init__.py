@@ -2,7 +2,7 @@
 
 from proposals.cache import Key, ProposalCache
 from proposals.engine import Engine
-from proposals.fill import FillReport, fill_cache, image_key, propose_cached
+from proposals.fill import FillReport, fill_cache, image_key, propose_cached, propose_example
 from proposals.imported import ImportedBoxes
 from proposals.opencv import OpenCVSelectiveSearch
 from proposals.selective_search import SelectiveSearch, Strategy
@@ -19,4 +19,5 @@ __all__ = [
     "fill_cache",
     "image_key",
     "propose_cached",
+    "propose_example",
 ]

@@ -15,7 +15,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from data.files import file_digest
-from data.images import decode_image
+from data.images import decode_image, read_image
 from data.types import FloatArray, Image, InputError
 from proposals.cache import Key, ProposalCache
 from proposals.engine import Engine, method_digest
@@ -49,6 +49,14 @@ class FillReport:
     computed: int = 0
     errors: dict[str, str] = field(default_factory=dict)
 
+    def complaint(self) -> str:
+        """What to say of the errors, of which there must be some, where images may not be left out."""
+        first = next(iter(self.errors.values()))
+        return (
+            f"{len(self.errors)} images have no proposals, the first: {first}; the other images are "
+            "done: mend these and run again, or leave them out with --skip-errors"
+        )
+
 
 def image_key(example: ImageFile) -> Key:
     """The example's key in the cache.
@@ -69,6 +77,15 @@ def propose_cached(key: Key, read: Callable[[], Image], engine: Engine, cache: P
         boxes = engine.propose(read())
         cache.put([(key, boxes)])
     return boxes
+
+
+def propose_example(example: ImageFile, engine: Engine, cache: ProposalCache) -> FloatArray:
+    """An example's windows from the cache; where they are missing, its file is read, and they are stored.
+
+    Raises:
+        InputError: the image file cannot be read.
+    """
+    return propose_cached(image_key(example), lambda: read_image(example.path), engine, cache)
 
 
 class Task(NamedTuple):

@@ -3,14 +3,34 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.types import InputError
+
 Arrays = Mapping[str, NDArray[Any]]
+Value = TypeVar("Value")
+
+
+def part(state: Mapping[str, Value], prefix: str) -> dict[str, Value]:
+    """Those of a snapshot's entries whose names begin with ``prefix``, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+@contextmanager
+def disk_errors_named(work: Path) -> Iterator[None]:
+    """Turns what the disk refuses while ``work`` is written to into an `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or work}: {error.strerror or error}; free some space, run again"
+        ) from error
 
 
 class Checkpoint:

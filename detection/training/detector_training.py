@@ -8,14 +8,12 @@ windows for the regressors.
 import logging
 import os
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from data.images import read_image
@@ -25,7 +23,7 @@ from detection.features import FeatureExtractor, PooledWindows
 from detection.mapstore import MapStore
 from detection.networks import TapNormalisation, fit_taps, weights_digest
 from detection.presets import RunSettings, TrainingSettings
-from detection.training.checkpoint import Checkpoint
+from detection.training.checkpoint import Checkpoint, disk_errors_named, part
 from detection.training.prefetch import prefetch
 from eval.voc import iou_matrix
 from proposals import Engine, ProposalCache, image_key, propose_cached
@@ -97,19 +95,16 @@ def train_detector(
     if not any(_positive(example, settings.training).any() for example in dataset):
         raise InputError(f"{dataset.name} {dataset.split}: no annotated object to train on")
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        if fit_taps_first:
-            _set_taps(dataset, extractor, settings, work, progress)
-        store = MapStore(data.maps, extractor, data.map_bytes)
-        svms, regressors = _train(data, extractor, store, settings, work, progress)
+        with disk_errors_named(work):
+            work.mkdir(parents=True, exist_ok=True)
+            if fit_taps_first:
+                _set_taps(dataset, extractor, settings, work, progress)
+            store = MapStore(data.maps, extractor, data.map_bytes)
+            svms, regressors = _train(data, extractor, store, settings, work, progress)
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"{dataset.name} {dataset.split}: cannot be trained on ({error})") from error
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or work}: {error.strerror or error}; free some space, run again"
-        ) from error
     origin = {
         "dataset": dataset.name,
         "split": dataset.split,
@@ -185,9 +180,9 @@ def _train(
         first = 0
     else:
         scale, first = float(state["scale"]), int(state["next"])
-        miner = HardNegativeMiner.from_state(_part(state, "miner."), settings.mining, scale, memory, threads)
+        miner = HardNegativeMiner.from_state(part(state, "miner."), settings.mining, scale, memory, threads)
         sampler = RegressionSampler.from_state(
-            _part(state, "sampler."), extractor.length, settings.regression, scale, work / "samples"
+            part(state, "sampler."), extractor.length, settings.regression, scale, work / "samples"
         )
         del state  # Its memory maps would keep the files of the old checkpoint.
 
@@ -234,10 +229,6 @@ def _train(
 def _positive(example: Example, training: TrainingSettings) -> BoolArray:
     """bool (N,): the objects that are positives."""
     return np.logical_or(training.difficult_positives, ~example.difficult)
-
-
-def _part(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
 
 def _positives(

@@ -1,7 +1,7 @@
 """Fine-tuning: fully connected layers trained on windows of frozen feature maps (SPP-net §4.1)."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from detection.features import FeatureExtractor
 from detection.finetuning_settings import FineTuningSettings
 from detection.networks import weights_digest
 from detection.presets import RunSettings
-from detection.training.checkpoint import Checkpoint
+from detection.training.checkpoint import Checkpoint, disk_errors_named, part
 from detection.training.detector_training import TrainingData
 from detection.training.distributed import ALONE, Group
 from detection.training.fc_network import FCNetwork
@@ -100,12 +100,8 @@ def finetune(
     Raises:
         InputError: no positives, an image or the file of weights cannot be read, a disk is full.
     """
-    try:
+    with disk_errors_named(work):
         return _Training(data, extractor, scale, settings, work, progress, group).run()
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or work}: {error.strerror or error}; free some space, run again"
-        ) from error
 
 
 class _Training:
@@ -279,11 +275,11 @@ class _Training:
         if state is None:
             return
         tensors = {name: torch.from_numpy(np.array(one)) for name, one in state.items()}
-        self.net.load_state_dict(_part(tensors, "net."))
-        self.best = _part(tensors, "best.")
+        self.net.load_state_dict(part(tensors, "net."))
+        self.best = part(tensors, "best.")
         optimiser = self.optimiser.state_dict()
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _part(tensors, "optimiser.").items():
+        for name, tensor in part(tensors, "optimiser.").items():
             number, _, moment = name.partition(".")
             moments.setdefault(int(number), {})[moment] = tensor
         optimiser["state"] = moments
@@ -294,7 +290,3 @@ class _Training:
 
 def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}

@@ -14,7 +14,7 @@ from detection.mapstore import MapStore
 from detection.training.detector_training import TrainingData
 from detection.training.prefetch import prefetch
 from eval.voc import iou_matrix
-from proposals import image_key, propose_cached
+from proposals import image_key, propose_example
 
 BACKGROUND = -1
 
@@ -106,11 +106,8 @@ class WindowSampler:
         for index in images:
             rng = np.random.default_rng([settings.seed, number, index])
             example = self._data.dataset[index]
-            key = image_key(example)
-            read = lambda path=example.path: read_image(path)  # noqa: E731
-            boxes = np.concatenate(
-                [example.boxes, propose_cached(key, read, self._data.engine, self._data.cache)]
-            )
+            proposals = propose_example(example, self._data.engine, self._data.cache)
+            boxes = np.concatenate([example.boxes, proposals])
             positives, labels, negatives = label_windows(example, boxes, settings, self._difficult)
             chosen = rng.permutation(len(positives))[:wanted]
             others = rng.permutation(negatives)[: per_image - wanted]

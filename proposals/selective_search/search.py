@@ -3,10 +3,11 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from data.types import FloatArray, Image, InputError
 from proposals.selective_search.colour import COLOUR_SPACES, ColourSpace, to_colour_space
@@ -14,6 +15,7 @@ from proposals.selective_search.grouping import Hierarchy, Similarities, group
 from proposals.selective_search.regions import colour_bins, measure, texture_bins
 from proposals.selective_search.segmentation import Labels, segment, sorted_edges
 
+Boxes = TypeVar("Boxes", NDArray[np.int32], FloatArray)
 _LETTERS = "CTSF"
 
 
@@ -183,8 +185,7 @@ class SelectiveSearch:
             factor = np.array([width / shrunk_width, height / shrunk_height] * 2)
             boxes = np.rint(boxes * factor).astype(np.int32)
         boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= self.min_side).all(axis=1)]
-        _, first = np.unique(boxes, axis=0, return_index=True)
-        return boxes[np.sort(first)][: self.max_windows].astype(np.float32)
+        return distinct(boxes)[: self.max_windows].astype(np.float32)
 
     def hierarchies(self, image: Image) -> Iterator[Grouped]:
         """Runs every strategy on an image as it is (``max_pixels`` is not applied).
@@ -241,6 +242,11 @@ class SelectiveSearch:
 
 # A pixel's four edges have a number each, kept in 32 bits.
 _MOST_PIXELS = 1 << 28
+
+
+def distinct(boxes: Boxes) -> Boxes:
+    """(N, 4) boxes in their order, of equal ones the first."""
+    return boxes[np.sort(np.unique(boxes, axis=0, return_index=True)[1])]
 
 
 def checked(image: Image) -> Image:

@@ -40,3 +40,5 @@ def test_the_command_draws_every_image(tmp_path, monkeypatch, tiny_voc):
     result = CliRunner().invoke(app, [*given, "--set", "engine = 'opencv'"])
     assert result.exit_code == 2
     assert "our own" in result.output
+    # Said before the images are searched.
+    assert "proposals (" not in result.output
