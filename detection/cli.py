@@ -1,19 +1,17 @@
 """The command ``sppnet``."""
 
 import contextlib
-import functools
 import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, ParamSpec
+from typing import Annotated, Literal
 
 import cv2
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from data import (
@@ -29,13 +27,36 @@ from data import (
     read_image,
 )
 from detection.bench import bench_many, bench_pooling, bench_stages
+from detection.cli_options import (
+    SAMPLE,
+    VOC_ROOT,
+    Backbone,
+    Change,
+    Config,
+    DatasetName,
+    FcRank,
+    HeadName,
+    Jobs,
+    Limit,
+    MapGb,
+    Preset,
+    RunName,
+    SkipErrors,
+    TestSplit,
+    TrainSplit,
+    VocRoot,
+    Weights,
+    choose_dataset,
+    console,
+    reported,
+)
 from detection.combine import combine_runs
 from detection.compare import Sizes, compare
 from detection.compare_table import comparison_table, comparison_title, write_comparison
 from detection.console import ProgressReport
 from detection.detector import Detector
 from detection.many import detect_many
-from detection.presets import PRESETS, make_settings
+from detection.presets import make_settings
 from detection.proposal_bench import (
     bench_proposals,
     faults,
@@ -64,71 +85,9 @@ from eval import (
 from proposals import ProposalCache, SelectiveSearch, exchange, fill_cache, propose_example
 from proposals.source import ImageSource
 
-Parameters = ParamSpec("Parameters")
-
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="SPP-net object detection on a CPU.")
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: download VOC2007, write the built-in sample.")
 app.add_typer(data_app, name="data")
-console = Console()
-
-_SAMPLE = Path("datasets/sample")
-_VOC_ROOT = Path("datasets/VOCdevkit")
-
-DatasetName = Annotated[
-    str,
-    typer.Option(
-        help="voc2007, voc2012, sample, a folder in VOC's layout, coco:<json>:<images> or ilsvrc:<folder>; "
-        "empty: voc2007 if it is on disk, else sample."
-    ),
-]
-VocRoot = Annotated[Path, typer.Option(envvar="VOC_ROOT", help="The VOC devkit folder.")]
-TrainSplit = Annotated[str, typer.Option(help="Split to train on; empty: trainval where it is, else train.")]
-TestSplit = Annotated[str, typer.Option(help="Split to detect in and score on.")]
-Backbone = Annotated[str, typer.Option(help="Network; empty: the preset's.")]
-Weights = Annotated[str, typer.Option(help="Weights file, or random; empty: the network's own.")]
-Preset = Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")]
-Config = Annotated[Path | None, typer.Option(help="TOML file of settings over the preset's.")]
-Change = Annotated[
-    list[str] | None, typer.Option("--set", help="One setting, as TOML: 'features.scales = [480, 576]'.")
-]
-RunName = Annotated[
-    str, typer.Option(help="Folder below runs/; empty: named by data set, network and preset.")
-]
-Jobs = Annotated[int, typer.Option(min=-1, help="Processes for proposals; -1 or 0: one a core.")]
-Limit = Annotated[int, typer.Option(min=0, help="Only the first images of each split; 0: all.")]
-SkipErrors = Annotated[bool, typer.Option(help="Leave out images that cannot be read, and say how many.")]
-MapGb = Annotated[float, typer.Option(min=0, help="Bound on stored feature maps in cache/maps, in GB.")]
-HeadName = Annotated[
-    str,
-    typer.Option("--head", help="What scores windows: SVMs on pool5, fc6 or fc7, or the fine-tuned softmax."),
-]
-FcRank = Annotated[
-    int, typer.Option(min=0, help="Truncate fully connected layers to this rank (SVD) to detect; 0: do not.")
-]
-
-
-def _reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Turns bad input and Ctrl-C into one line and an exit code."""
-
-    @functools.wraps(command)
-    def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except InputError as error:
-            Console(stderr=True).print(f"error: {error}", style="bold red", markup=False, highlight=False)
-            raise typer.Exit(2) from None
-        except OSError as error:
-            place = error.filename or "a file"
-            Console(stderr=True).print(
-                f"error: {place}: {error.strerror or error}; check the folder and the space left",
-                style="bold red", markup=False, highlight=False,
-            )  # fmt: skip
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            Console(stderr=True).print("stopped; the same command goes on from here")
-            raise typer.Exit(130) from None
-
-    return wrapper
 
 
 class _Job:
@@ -156,7 +115,7 @@ class _Job:
             preset, config, changes or (), {key: value for key, value in network.items() if value}
         )
         self.voc_root = voc_root if voc_root.is_dir() else None
-        self.name, why = _choose_dataset(dataset, voc_root)
+        self.name, why = choose_dataset(dataset, voc_root)
         self.limit, self.skip_errors = limit or None, skip_errors
         self.train_split = train_split or default_train_split(self.name, self.voc_root)
         console.print(f"data set: {self.name} ({why})", highlight=False)
@@ -169,7 +128,7 @@ class _Job:
     def open(self, split: str) -> Dataset:
         """The first ``limit`` images of a split."""
         on_error: OnError = "skip" if self.skip_errors else "raise"
-        dataset = open_dataset(self.name, split, self.voc_root, _SAMPLE, on_error).head(self.limit)
+        dataset = open_dataset(self.name, split, self.voc_root, SAMPLE, on_error).head(self.limit)
         console.print(f"{split}: {len(dataset)} images", highlight=False)
         return dataset
 
@@ -178,7 +137,7 @@ class _Job:
         if not url:
             return None
         _, *folders = self.name.replace("{split}", split).split(":")
-        named = {"sample": _SAMPLE, "voc2007": self.voc_root, "voc2012": self.voc_root}.get(self.name)
+        named = {"sample": SAMPLE, "voc2007": self.voc_root, "voc2012": self.voc_root}.get(self.name)
         return ImageSource(named or Path(folders[-1] if folders else self.name), url)
 
     def fill(self, dataset: Dataset, jobs: int, source: ImageSource | None = None) -> Dataset:
@@ -203,22 +162,11 @@ class _Job:
         return dataset.without(report.errors)
 
 
-def _choose_dataset(dataset: str, voc_root: Path) -> tuple[str, str]:
-    if dataset:
-        return dataset, "as asked"
-    if (voc_root / "VOC2007").is_dir():
-        return "voc2007", f"found in {voc_root}"
-    return "sample", (
-        f"built in, since there is no VOC2007 in {voc_root}: set VOC_ROOT, "
-        "or run 'sppnet data download voc2007'"
-    )
-
-
 @app.command()
-@_reported
+@reported
 def proposals(
     dataset: DatasetName = "",
-    voc_root: VocRoot = _VOC_ROOT,
+    voc_root: VocRoot = VOC_ROOT,
     split: Annotated[list[str] | None, typer.Option(help="Splits; those of the main job by default.")] = None,
     preset: Preset = "default",
     config: Config = None,
@@ -278,12 +226,12 @@ def _draw_proposals(dataset: Dataset, engine: SelectiveSearch, cache: ProposalCa
 
 
 @app.command("proposals-import")
-@_reported
+@reported
 def proposals_import(
     file: Annotated[Path, typer.Argument(help="The published .mat, or an .npz of proposals-export.")],
     name: Annotated[str, typer.Option(help="What to call them: a run takes them with --set boxes='NAME'.")],
     dataset: DatasetName = "",
-    voc_root: VocRoot = _VOC_ROOT,
+    voc_root: VocRoot = VOC_ROOT,
     split: Annotated[str, typer.Option(help="Split whose images the boxes are of.")] = "test",
 ) -> None:
     """Puts boxes made elsewhere into the cache, under a name of their own."""
@@ -293,11 +241,11 @@ def proposals_import(
 
 
 @app.command("proposals-export")
-@_reported
+@reported
 def proposals_export(
     file: Annotated[Path, typer.Argument(help="An .mat in the published layout, or an .npz.")],
     dataset: DatasetName = "",
-    voc_root: VocRoot = _VOC_ROOT,
+    voc_root: VocRoot = VOC_ROOT,
     split: Annotated[str, typer.Option(help="Split whose boxes to write.")] = "test",
     preset: Preset = "default",
     config: Config = None,
@@ -311,10 +259,10 @@ def proposals_export(
 
 
 @app.command()
-@_reported
+@reported
 def train(
     dataset: DatasetName = "",
-    voc_root: VocRoot = _VOC_ROOT,
+    voc_root: VocRoot = VOC_ROOT,
     train_split: TrainSplit = "",
     backbone: Backbone = "",
     weights: Weights = "",
@@ -337,10 +285,10 @@ def train(
 
 
 @app.command("finetune")
-@_reported
+@reported
 def finetune_layers(
     dataset: DatasetName = "",
-    voc_root: VocRoot = _VOC_ROOT,
+    voc_root: VocRoot = VOC_ROOT,
     train_split: TrainSplit = "",
     backbone: Backbone = "",
     weights: Weights = "",
@@ -404,7 +352,7 @@ def _train(job: _Job, jobs: int, group: Group = ALONE) -> Detector:
 
 
 @app.command()
-@_reported
+@reported
 def detect(
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files or folders; without any, the main job: a run.")
@@ -421,7 +369,7 @@ def detect(
         ),
     ] = -0.5,
     dataset: DatasetName = "",
-    voc_root: VocRoot = _VOC_ROOT,
+    voc_root: VocRoot = VOC_ROOT,
     train_split: TrainSplit = "",
     test_split: TestSplit = "test",
     backbone: Backbone = "",
@@ -518,14 +466,14 @@ def _write_picture(path: Path, picture: Image) -> None:
 
 
 @app.command("eval")
-@_reported
+@reported
 def evaluate(
     detections: Annotated[
         Path | None, typer.Option(help="Any folder of comp?_det_<split>_<class>.txt; without it, a run's.")
     ] = None,
     run: RunName = "",
     dataset: DatasetName = "",
-    voc_root: VocRoot = _VOC_ROOT,
+    voc_root: VocRoot = VOC_ROOT,
     test_split: TestSplit = "test",
     iou: Annotated[float, typer.Option(help="Least overlap of a match.")] = 0.5,
     backbone: Backbone = "",
@@ -564,12 +512,12 @@ def evaluate(
 
 
 @app.command("combine")
-@_reported
+@reported
 def combine_command(
     runs: Annotated[list[str], typer.Argument(help="Runs, by name or folder, or folders of VOC files.")],
     run: Annotated[str, typer.Option(help="Name of the new run; empty: made of theirs.")] = "",
     dataset: DatasetName = "",
-    voc_root: VocRoot = _VOC_ROOT,
+    voc_root: VocRoot = VOC_ROOT,
     test_split: TestSplit = "test",
     nms_overlap: Annotated[float, typer.Option(help="A box that overlaps a better one by more goes.")] = 0.3,
     scores: Annotated[
@@ -588,7 +536,7 @@ def combine_command(
 
 
 @app.command("compare")
-@_reported
+@reported
 def compare_command(
     train_images: Annotated[int, typer.Option(help="Images to train each method on.")] = 60,
     train_windows: Annotated[int, typer.Option(help="Proposed windows of each of them.")] = 100,
@@ -596,7 +544,7 @@ def compare_command(
     test_windows: Annotated[int, typer.Option(help="Proposed windows of each of them.")] = 200,
     timed_images: Annotated[int, typer.Option(help="Test images to time, with all their windows.")] = 3,
     dataset: DatasetName = "",
-    voc_root: VocRoot = _VOC_ROOT,
+    voc_root: VocRoot = VOC_ROOT,
     train_split: TrainSplit = "",
     test_split: TestSplit = "test",
     backbone: Backbone = "",
@@ -627,7 +575,7 @@ def compare_command(
 
 
 @app.command("eval-proposals")
-@_reported
+@reported
 def evaluate_proposals(
     engine: Annotated[
         list[str] | None, typer.Option(help=f"One of {', '.join(ENGINES)}; repeatable.")
@@ -636,7 +584,7 @@ def evaluate_proposals(
         list[Path] | None, typer.Option(help="Boxes made elsewhere, .mat or .npz; repeatable.")
     ] = None,
     dataset: DatasetName = "",
-    voc_root: VocRoot = _VOC_ROOT,
+    voc_root: VocRoot = VOC_ROOT,
     split: Annotated[str, typer.Option(help="Split whose objects are to be covered.")] = "test",
     difficult: Annotated[bool, typer.Option(help="Count objects that VOC calls difficult, too.")] = False,
     max_windows: Annotated[
@@ -675,10 +623,10 @@ def evaluate_proposals(
 
 
 @app.command()
-@_reported
+@reported
 def bench(
     dataset: DatasetName = "",
-    voc_root: VocRoot = _VOC_ROOT,
+    voc_root: VocRoot = VOC_ROOT,
     backbone: Backbone = "",
     preset: Preset = "default",
     run: RunName = "",
@@ -696,10 +644,10 @@ def bench(
 
 
 @app.command("bench-proposals")
-@_reported
+@reported
 def benchmark_proposals(
     dataset: DatasetName = "",
-    voc_root: VocRoot = _VOC_ROOT,
+    voc_root: VocRoot = VOC_ROOT,
     split: Annotated[str, typer.Option(help="Split whose images are searched.")] = "test",
     slow_seconds: Annotated[
         float, typer.Option(min=0, help="The two slow packages get no further image after so much time each.")
@@ -724,10 +672,10 @@ def benchmark_proposals(
 
 
 @data_app.command()
-@_reported
+@reported
 def download(
     name: Annotated[str, typer.Argument(help="voc2007")],
-    voc_root: VocRoot = _VOC_ROOT,
+    voc_root: VocRoot = VOC_ROOT,
     base_url: Annotated[str, typer.Option(help="Folder on a server that holds the archives.")] = VOC2007_URL,
 ) -> None:
     """Downloads a data set; a broken download goes on where it stopped."""
@@ -741,8 +689,8 @@ def download(
 
 
 @data_app.command()
-@_reported
-def sample(folder: Annotated[Path, typer.Argument(help="Where to.")] = _SAMPLE) -> None:
+@reported
+def sample(folder: Annotated[Path, typer.Argument(help="Where to.")] = SAMPLE) -> None:
     """Writes the built-in sample."""
     console.print(f"sample: {make_sample(folder)}", highlight=False)
 

@@ -1,0 +1,87 @@
+"""What the modules of commands share: the terminal, option types, errors as one line, the choice of data."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+from rich.console import Console
+
+from data import InputError
+from detection.presets import PRESETS
+
+Parameters = ParamSpec("Parameters")
+
+console = Console()
+
+SAMPLE = Path("datasets/sample")
+VOC_ROOT = Path("datasets/VOCdevkit")
+
+DatasetName = Annotated[
+    str,
+    typer.Option(
+        help="voc2007, voc2012, sample, a folder in VOC's layout, coco:<json>:<images> or ilsvrc:<folder>; "
+        "empty: voc2007 if it is on disk, else sample."
+    ),
+]
+VocRoot = Annotated[Path, typer.Option(envvar="VOC_ROOT", help="The VOC devkit folder.")]
+TrainSplit = Annotated[str, typer.Option(help="Split to train on; empty: trainval where it is, else train.")]
+TestSplit = Annotated[str, typer.Option(help="Split to detect in and score on.")]
+Backbone = Annotated[str, typer.Option(help="Network; empty: the preset's.")]
+Weights = Annotated[str, typer.Option(help="Weights file, or random; empty: the network's own.")]
+Preset = Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")]
+Config = Annotated[Path | None, typer.Option(help="TOML file of settings over the preset's.")]
+Change = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting, as TOML: 'features.scales = [480, 576]'.")
+]
+RunName = Annotated[
+    str, typer.Option(help="Folder below runs/; empty: named by data set, network and preset.")
+]
+Jobs = Annotated[int, typer.Option(min=-1, help="Processes for proposals; -1 or 0: one a core.")]
+Limit = Annotated[int, typer.Option(min=0, help="Only the first images of each split; 0: all.")]
+SkipErrors = Annotated[bool, typer.Option(help="Leave out images that cannot be read, and say how many.")]
+MapGb = Annotated[float, typer.Option(min=0, help="Bound on stored feature maps in cache/maps, in GB.")]
+HeadName = Annotated[
+    str,
+    typer.Option("--head", help="What scores windows: SVMs on pool5, fc6 or fc7, or the fine-tuned softmax."),
+]
+FcRank = Annotated[
+    int, typer.Option(min=0, help="Truncate fully connected layers to this rank (SVD) to detect; 0: do not.")
+]
+
+
+def reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Turns bad input and Ctrl-C into one line and an exit code."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except InputError as error:
+            Console(stderr=True).print(f"error: {error}", style="bold red", markup=False, highlight=False)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            place = error.filename or "a file"
+            Console(stderr=True).print(
+                f"error: {place}: {error.strerror or error}; check the folder and the space left",
+                style="bold red", markup=False, highlight=False,
+            )  # fmt: skip
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            Console(stderr=True).print("stopped; the same command goes on from here")
+            raise typer.Exit(130) from None
+
+    return wrapper
+
+
+def choose_dataset(dataset: str, voc_root: Path) -> tuple[str, str]:
+    """The data set that a command works on, and why: the one named, else VOC2007 on disk, else the sample."""
+    if dataset:
+        return dataset, "as asked"
+    if (voc_root / "VOC2007").is_dir():
+        return "voc2007", f"found in {voc_root}"
+    return "sample", (
+        f"built in, since there is no VOC2007 in {voc_root}: set VOC_ROOT, "
+        "or run 'sppnet data download voc2007'"
+    )
