@@ -5,19 +5,38 @@ from eval.detections import read_voc_detections, write_coco_results, write_voc_d
 from eval.draw import draw_detections
 from eval.proposal_report import abo_table, plot_proposals, proposal_table, proposals_dict
 from eval.proposals import ProposalResult, evaluate_proposals
-from eval.report import class_table, metrics_dict, plot_precision_recall, write_metrics
+from eval.report import (
+    class_table,
+    classification_dict,
+    classification_table,
+    metrics_dict,
+    plot_precision_recall,
+    write_metrics,
+)
 from eval.voc import ClassResult, VOCResult, evaluate_voc, iou_matrix
+from eval.voc_classification import (
+    ImageClassificationResult,
+    ImageClassResult,
+    evaluate_voc_classification,
+    image_labels,
+)
 
 __all__ = [
     "ClassResult",
+    "ImageClassResult",
+    "ImageClassificationResult",
     "ProposalResult",
     "VOCResult",
     "abo_table",
     "class_table",
+    "classification_dict",
+    "classification_table",
     "coco_metrics",
     "draw_detections",
     "evaluate_proposals",
     "evaluate_voc",
+    "evaluate_voc_classification",
+    "image_labels",
     "iou_matrix",
     "metrics_dict",
     "plot_precision_recall",

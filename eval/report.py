@@ -13,6 +13,7 @@ from rich.table import Table
 
 from data.files import atomic_path
 from eval.voc import ClassResult, VOCResult
+from eval.voc_classification import ImageClassificationResult
 
 _PANEL_INCHES = (2.4, 2.3)
 _DOTS_PER_INCH = 110
@@ -73,12 +74,7 @@ def write_metrics(
 def class_table(result: VOCResult, title: str | None = None) -> Table:
     """The table of average precisions in percent, a class a row, the means below; – without ground truth."""
     table = Table(title=title, show_footer=True)
-    count = f"mean of {result.counted_classes}"
-    if result.counted_classes < len(result.classes):
-        count += f" of {len(result.classes)} classes"
-    table.add_column("class", footer=count)
-    table.add_column("AP 11-pt", justify="right", footer=_percent(result.map_11point))
-    table.add_column("AP area", justify="right", footer=_percent(result.map_area))
+    _add_means(table, result)
     ground_truths = sum(one.ground_truths for one in result.classes)
     detections = sum(one.detections for one in result.classes)
     table.add_column("ground truths", justify="right", footer=f"{ground_truths:,}")
@@ -92,6 +88,47 @@ def class_table(result: VOCResult, title: str | None = None) -> Table:
             f"{one.detections:,}",
         )
     return table
+
+
+def classification_dict(result: ImageClassificationResult) -> dict[str, object]:
+    """All figures as plain numbers, ready for JSON; nan, which JSON lacks, as None."""
+    return {
+        "map_11point": _plain(result.map_11point),
+        "map_area": _plain(result.map_area),
+        "counted_classes": result.counted_classes,
+        "classes": {
+            one.name: {
+                "ap_11point": _plain(one.ap_11point),
+                "ap_area": _plain(one.ap_area),
+                "positives": one.positives,
+                "images": one.images,
+            }
+            for one in result.classes
+        },
+    }
+
+
+def classification_table(result: ImageClassificationResult, title: str | None = None) -> Table:
+    """The table of average precisions in percent, a class a row, the means below; – without positives."""
+    table = Table(title=title, show_footer=True)
+    _add_means(table, result)
+    table.add_column("positives", justify="right")
+    table.add_column("images", justify="right")
+    for one in result.classes:
+        table.add_row(
+            one.name, _percent(one.ap_11point), _percent(one.ap_area), f"{one.positives:,}", f"{one.images:,}"
+        )
+    return table
+
+
+def _add_means(table: Table, result: VOCResult | ImageClassificationResult) -> None:
+    """The columns of classes and average precisions, with the means as their footers."""
+    count = f"mean of {result.counted_classes}"
+    if result.counted_classes < len(result.classes):
+        count += f" of {len(result.classes)} classes"
+    table.add_column("class", footer=count)
+    table.add_column("AP 11-pt", justify="right", footer=_percent(result.map_11point))
+    table.add_column("AP area", justify="right", footer=_percent(result.map_area))
 
 
 def plot_precision_recall(path: Path, result: VOCResult) -> None:
