@@ -56,7 +56,7 @@ def test_sizes_of_every_map(name):
         for layer, part in network.body.named_children():
             values = part(values)
             if layer.startswith(("conv", "pool")):
-                sides = sides[: int(layer[-1]) - 1] + [values.shape[2]]
+                sides = [*sides[: int(layer[-1]) - 1], values.shape[2]]
         assert sides == expected, size
         assert values.shape == (1, CHANNELS[name], expected[-1], expected[-1])
 
@@ -75,7 +75,7 @@ def test_parameters(name, levels):
     ("name", "geometry"),
     [
         # 11 × 11 at stride 4, then 5, pool 3/2, 3, pool 3/2, 3, 3.
-        ("convnet5", Geometry(16, 19.5, 11 + 4 * (4 + 2) + 8 * (2 + 2) + 16 * (2 + 2))),
+        ("convnet5", Geometry(16, (5 - 2) + 4 * 1 + 8 * 1, 11 + 4 * (4 + 2) + 8 * (2 + 2) + 16 * (2 + 2))),
         # 7 × 7 at stride 2, pool 3/3, then 5, pool 2/2, and 3 × 3 from there on.
         ("overfeat5", Geometry(12, 3 + 2 * 1 + 6 * 0.5, 7 + 2 * 2 + 6 * (4 + 1) + 12 * 3 * 2)),
         ("overfeat7", Geometry(12, 3 + 2 * 1 + 6 * 0.5, 7 + 2 * 2 + 6 * (4 + 1) + 12 * 5 * 2)),
