@@ -1,5 +1,7 @@
 """Detections + ground truth → figures, tables, plots; knows no networks."""
 
+from eval.classification import ClassificationResult, evaluate_classification
+from eval.classification_report import accuracy_table, plot_confusion, write_classification
 from eval.coco import coco_metrics
 from eval.detections import read_voc_detections, write_coco_results, write_voc_detections
 from eval.draw import draw_detections
@@ -23,27 +25,32 @@ from eval.voc_classification import (
 
 __all__ = [
     "ClassResult",
+    "ClassificationResult",
     "ImageClassResult",
     "ImageClassificationResult",
     "ProposalResult",
     "VOCResult",
     "abo_table",
+    "accuracy_table",
     "class_table",
     "classification_dict",
     "classification_table",
     "coco_metrics",
     "draw_detections",
+    "evaluate_classification",
     "evaluate_proposals",
     "evaluate_voc",
     "evaluate_voc_classification",
     "image_labels",
     "iou_matrix",
     "metrics_dict",
+    "plot_confusion",
     "plot_precision_recall",
     "plot_proposals",
     "proposal_table",
     "proposals_dict",
     "read_voc_detections",
+    "write_classification",
     "write_coco_results",
     "write_metrics",
     "write_voc_detections",

@@ -1,0 +1,63 @@
+"""Scores of classes + labels → top-1 and top-5 error, confusion; arrays in, numbers out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.types import FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class ClassificationResult:
+    """How well images were classified.
+
+    Attributes:
+        classes: K names.
+        confusion: int64 (K, K), images by true class (rows) and by the class that scored highest (columns).
+        top1_error: share of images whose class does not have the highest score.
+        top5_error: share of images whose class is not among the five highest.
+    """
+
+    classes: tuple[str, ...]
+    confusion: IntArray
+    top1_error: float
+    top5_error: float
+
+    @property
+    def images(self) -> int:
+        """How many there were."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracies(self) -> FloatArray:
+        """Of the images of each class, the share put there; float32 (K,), nan for a class without images."""
+        counts = self.confusion.sum(axis=1)
+        shares = np.full(len(self.classes), np.nan, np.float32)
+        np.divide(self.confusion.diagonal(), counts, out=shares, where=counts > 0, casting="unsafe")
+        return shares
+
+
+def evaluate_classification(
+    scores: FloatArray, labels: IntArray, classes: Sequence[str]
+) -> ClassificationResult:
+    """Compares scores with labels; of equal scores, the class that comes first is taken first.
+
+    Args:
+        scores: float (N, K), higher is surer; N at least 1.
+        labels: int64 (N,), indices into ``classes``.
+        classes: K names.
+
+    Raises:
+        ValueError: no image, or shapes that do not fit.
+    """
+    count, width = scores.shape
+    if not count or width != len(classes) or labels.shape != (count,):
+        raise ValueError(f"scores {scores.shape}, labels {labels.shape}, {len(classes)} classes")
+    # Not scikit-learn's: its top-k accuracy refuses two classes, and to import it takes a second.
+    order = np.argsort(-scores, axis=1, kind="stable")
+    hits = order == labels[:, None]
+    confusion = np.bincount(labels * width + order[:, 0], minlength=width**2).reshape(width, width)
+    return ClassificationResult(
+        tuple(classes), confusion, float(1 - hits[:, :1].sum() / count), float(1 - hits[:, :5].sum() / count)
+    )
