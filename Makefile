@@ -13,6 +13,9 @@ JOBS ?= -1
 # Address of a Dask scheduler for `make proposals`, tcp://host:8786; without it, local processes.
 SCHEDULER ?=
 LIMIT ?= 0
+# Folders of classifiers and a labelled set for `make classify`; images instead: ARGS="--images photos/".
+MODELS ?=
+LABELLED ?=
 # Runs for `make combine`, for example RUNS="one two".
 RUNS ?=
 # More flags for the command, for example ARGS="--set features.scales=[688]".
@@ -24,12 +27,12 @@ run := $(data) --backbone "$(BACKBONE)" --run "$(RUN)"
 # What scores windows: pool5, fc6, fc7 or softmax.
 HEAD ?= pool5
 
-.PHONY: setup detect eval combine compare proposals eval-proposals train finetune test lint bench bench-proposals bench-cache clean
+.PHONY: setup detect eval classify combine compare proposals eval-proposals train finetune test lint bench bench-proposals bench-cache clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@echo "make detect | eval | combine | compare | proposals | eval-proposals | train | finetune | test | lint | bench | bench-proposals | bench-cache | setup    (see README.md)"
+	@echo "make detect | eval | classify | combine | compare | proposals | eval-proposals | train | finetune | test | lint | bench | bench-proposals | bench-cache | setup    (see README.md)"
 
 setup: $(VENV)/.installed
 
@@ -45,6 +48,9 @@ detect: setup
 
 eval: setup
 	$(bin)/sppnet eval $(run) --head $(HEAD) $(ARGS)
+
+classify: setup
+	$(bin)/sppnet classify $(MODELS) $(if $(LABELLED),--labelled "$(LABELLED)") --limit $(LIMIT) $(ARGS)
 
 combine: setup
 	$(bin)/sppnet combine $(RUNS) --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --run "$(RUN)" $(ARGS)

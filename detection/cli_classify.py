@@ -1,0 +1,194 @@
+"""The command ``sppnet classify``."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from data import InputError, read_image
+from data.files import atomic_path
+from data.image_folder import IMAGE_SUFFIXES, ImageFolder, open_image_folder
+from data.types import FloatArray
+from detection.classification.network import Classifier
+from detection.classification.testing import Source, ViewTester, compare_sources
+from detection.classification.views import ViewName, ViewSettings
+from detection.cli_options import Change, SkipErrors, console, reported
+from detection.console import ProgressReport
+from detection.settings import changed
+from eval import accuracy_table, evaluate_classification, write_classification
+
+_TOP = 5
+
+
+@reported
+def classify_command(
+    models: Annotated[
+        list[Path], typer.Argument(help="Folders of trained classifiers; of several, scores are averaged.")
+    ],
+    images: Annotated[
+        list[Path] | None, typer.Option(help="An image, or a folder of images; repeatable.")
+    ] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="A labelled set, FOLDER/<class>/<image>: errors and confusion.")
+    ] = None,
+    views: Annotated[ViewName, typer.Option(help="What the classifiers see of an image.")] = "ten",
+    source: Annotated[
+        Source | None,
+        typer.Option(
+            "--from",
+            help="Views pooled from the feature maps, or each cut out of the image and passed on its own; "
+            "by default maps, or crops for a classifier without a pyramid.",
+        ),
+    ] = None,
+    check_crops: Annotated[
+        int, typer.Option(min=0, help="Compare maps with crops on so many images: agreement and times.")
+    ] = 0,
+    change: Change = None,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Only so many images, evenly over the classes; 0: all.")
+    ] = 0,
+    skip_errors: SkipErrors = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write to: top5.json of images; classification.json, confusion.csv and "
+            "confusion.png of a labelled set."
+        ),
+    ] = None,
+) -> None:
+    """Classifies images, or tests classifiers on a labelled set: top-1, top-5, confusion."""
+    if bool(images) == (labelled is not None):
+        raise InputError("give either --images or --labelled")
+    classifiers = [Classifier.load(model) for model in models]
+    sizes: ViewSettings | None = None
+    if change:
+        sizes = changed(ViewSettings.proportional(classifiers[0].settings.size), None, change)
+    if source is None:
+        source = "maps" if all(one.settings.levels for one in classifiers) else "crops"
+    tester = ViewTester(classifiers, views, sizes, source)
+    folder = None if labelled is None else spread(open_image_folder(labelled, tester.classes), limit)
+    files = list(folder.paths) if folder else _files(images or [])[: limit or None]
+    if check_crops:
+        _compare(tester, files[:: max(1, len(files) // check_crops)][:check_crops])
+    scores, errors = _scores(tester, files, show=folder is None)
+    if folder is None and output is not None:
+        found = [{"image": str(file), "classes": _best(tester.classes, row)} for file, row in scores.items()]
+        _write_json(output / "top5.json", found)
+    if folder is not None and scores:
+        labels = np.array([label for file, label in zip(files, folder.labels, strict=True) if file in scores])
+        result = evaluate_classification(np.array(list(scores.values())), labels, tester.classes)
+        title = f"{labelled}, {result.images} images, views {views} from {source}, accuracy in %"
+        console.print(accuracy_table(result, title))
+        console.print(f"top-1 error: {_percent(result.top1_error)}; top-5: {_percent(result.top5_error)}")
+        if output is not None:
+            about = {
+                "models": [str(model) for model in models],
+                "labelled": str(labelled),
+                "views": views,
+                "from": source,
+                "limit": limit,
+                "skipped": len(errors),
+            }
+            write_classification(output, result, about)
+    if output is not None and scores:
+        console.print(f"written: {output}", highlight=False, markup=False, soft_wrap=True)
+    if errors:
+        complaint = f"{len(errors)} of {len(files)} images left out, the first: {errors[0]}"
+        if not skip_errors:
+            raise InputError(complaint)
+        console.print(complaint, highlight=False, markup=False, soft_wrap=True)
+
+
+def spread(folder: ImageFolder, limit: int) -> ImageFolder:
+    """``limit`` images (0: all) evenly over the classes: the first of each, then the second of each, …"""
+    first = np.searchsorted(folder.labels, folder.labels)
+    rank = np.arange(len(folder)) - first
+    chosen = np.lexsort((folder.labels, rank))[: limit or None]
+    return folder.only(np.sort(chosen))
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    files = []
+    for path in paths:
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(one for one in path.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise InputError(f"{path}: the folder has no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        files += inside
+    return files
+
+
+def _scores(
+    tester: ViewTester, files: Sequence[Path], show: bool
+) -> tuple[dict[Path, FloatArray], list[InputError]]:
+    """The scores of the images that can be read, in their order, and why others have none."""
+    scores: dict[Path, FloatArray] = {}
+    errors: list[InputError] = []
+    start = time.monotonic()
+    try:
+        with ProgressReport(console) as progress:
+            for file, result in tester.scores_of_files(files):
+                if isinstance(result, InputError):
+                    errors.append(result)
+                else:
+                    scores[file] = result
+                    if show:
+                        best = ", ".join(
+                            f"{one['class']} {_percent(float(one['score']))}"
+                            for one in _best(tester.classes, result)
+                        )
+                        console.print(f"{file}: {best}", highlight=False, markup=False, soft_wrap=True)
+                progress("images classified", len(scores) + len(errors), len(files))
+    except KeyboardInterrupt:
+        done = len(scores) + len(errors)
+        console.print(f"stopped after {done} of {len(files)} images; nothing is written", highlight=False)
+        raise typer.Exit(130) from None
+    if scores:
+        rate = len(scores) / (time.monotonic() - start)
+        console.print(f"{len(scores)} images, {rate:.2f} a second", highlight=False)
+    return scores, errors
+
+
+def _best(classes: Sequence[str], scores: FloatArray) -> list[dict[str, str | float]]:
+    order = np.argsort(-scores, kind="stable")[:_TOP]
+    return [{"class": classes[one], "score": float(scores[one])} for one in order]
+
+
+def _compare(tester: ViewTester, files: Sequence[Path]) -> None:
+    found = compare_sources(tester, [read_image(file) for file in files])
+    table = Table(title=f"views {tester.views}, {found.images} images: maps against crops")
+    for name in (
+        "same top-1 %",
+        "mean |difference|",
+        "correlation",
+        "s/image maps",
+        "s/image crops",
+        "ratio",
+    ):
+        table.add_column(name, justify="right")
+    table.add_row(
+        _percent(found.top1),
+        f"{found.difference:.4f}",
+        f"{found.correlation:.4f}",
+        f"{found.seconds_maps / found.images:.3f}",
+        f"{found.seconds_crops / found.images:.3f}",
+        f"{found.seconds_crops / found.seconds_maps:.1f}",
+    )
+    console.print(table)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _write_json(path: Path, value: object) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(
+            json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
