@@ -1,5 +1,6 @@
-"""The peak memory of a stage."""
+"""The peak memory of a stage, and giving memory back to the system."""
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -24,3 +25,14 @@ def peak_bytes() -> int:
     except (OSError, StopIteration):
         # Kilobytes, but bytes on macOS.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def give_back() -> None:
+    """Returns freed memory to the system, where the C library can (glibc); else nothing happens.
+
+    After convolutions of thousands of images of different sizes it holds on to some 0.2 to 0.6 GB.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return

@@ -1,6 +1,5 @@
 """All settings of a run, and the named presets; each constant's source stands in its dataclass."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -10,7 +9,7 @@ from typing import Literal
 from data.types import InputError
 from detection.features import FeatureSettings
 from detection.finetuning_settings import PAPER_FINETUNING, RELEASED_FINETUNING, FineTuningSettings
-from detection.settings import override
+from detection.settings import changed, override
 from detection.suppression import DetectionSettings
 from proposals import Engine, ImportedBoxes, OpenCVSelectiveSearch, SelectiveSearch
 from svm import (
@@ -174,18 +173,5 @@ def make_settings(
     if preset not in PRESETS:
         nearest = get_close_matches(preset, PRESETS, 1, cutoff=0)[0]
         raise InputError(f"no preset {preset!r}; did you mean {nearest!r}? There are {', '.join(PRESETS)}")
-    settings = PRESETS[preset]
-    sources = []
-    if config is not None:
-        try:
-            sources.append((str(config), config.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{config}: cannot be read ({error}); check the path") from error
-    sources += [(f"--set {change}", change) for change in changes]
-    for source, text in sources:
-        try:
-            values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{source}: not TOML ({error}); write key = value, strings in quotes") from error
-        settings = override(settings, values, source)
+    settings = changed(PRESETS[preset], config, changes)
     return override(settings, {"network": network or {}}, "network")

@@ -2,12 +2,41 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from data.types import InputError
 
 Settings = TypeVar("Settings")
+
+
+def changed(settings: Settings, config: Path | None = None, changes: Sequence[str] = ()) -> Settings:
+    """Settings overridden by a TOML file, overridden by single changes.
+
+    Args:
+        settings: a dataclass instance.
+        config: TOML with its tables and keys; any subset.
+        changes: TOML lines such as ``features.scales = [480, 576]``.
+
+    Raises:
+        InputError: a file or TOML that cannot be read, an unknown key (the nearest is named), a wrong value.
+    """
+    sources = []
+    if config is not None:
+        try:
+            sources.append((str(config), config.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{config}: cannot be read ({error}); check the path") from error
+    sources += [(f"--set {change}", change) for change in changes]
+    for source, text in sources:
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{source}: not TOML ({error}); write key = value, strings in quotes") from error
+        settings = override(settings, values, source)
+    return settings
 
 
 def override(settings: Settings, values: Mapping[str, Any], source: str) -> Settings:
@@ -23,7 +52,7 @@ def override(settings: Settings, values: Mapping[str, Any], source: str) -> Sett
         InputError: an unknown key (the nearest known one is named) or a value of another type.
     """
     fields = {field.name for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
-    changed: dict[str, Any] = {}
+    replaced: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:
             nearest = difflib.get_close_matches(name, fields, 1, cutoff=0)
@@ -32,11 +61,11 @@ def override(settings: Settings, values: Mapping[str, Any], source: str) -> Sett
         if dataclasses.is_dataclass(present):
             if not isinstance(value, Mapping):
                 raise InputError(f"{source}: {name} is a table of settings, not {value!r}")
-            changed[name] = override(present, value, f"{source}: {name}")
+            replaced[name] = override(present, value, f"{source}: {name}")
         else:
-            changed[name] = _converted(present, value, f"{source}: {name}")
+            replaced[name] = _converted(present, value, f"{source}: {name}")
     try:
-        return dataclasses.replace(settings, **changed)  # type: ignore[type-var]
+        return dataclasses.replace(settings, **replaced)  # type: ignore[type-var]
     except ValueError as error:
         raise InputError(f"{source}: {error}") from error
 

@@ -21,6 +21,7 @@ from data.types import BoolArray, Dataset, Example, FloatArray, InputError, IntA
 from detection.detector import Detector
 from detection.features import FeatureExtractor, PooledWindows
 from detection.mapstore import MapStore
+from detection.memory import give_back
 from detection.networks import TapNormalisation, fit_taps, weights_digest
 from detection.presets import RunSettings, TrainingSettings
 from detection.training.checkpoint import Checkpoint, disk_errors_named, part
@@ -176,6 +177,7 @@ def _train(
         scale = feature_scale(norm)
         miner = HardNegativeMiner(classes, settings.mining, positives, labels, scale, memory, threads)
         del positives
+        give_back()
         sampler = RegressionSampler(classes, extractor.length, settings.regression, scale, work / "samples")
         first = 0
     else:

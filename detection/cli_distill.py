@@ -1,0 +1,105 @@
+"""The command ``sppnet distill``."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import tomli_w
+import typer
+from rich.table import Table
+from safetensors.torch import save_file
+from torch import Tensor
+
+from data import InputError, default_train_split, open_dataset
+from data.files import atomic_path
+from detection.cli_options import (
+    SAMPLE,
+    VOC_ROOT,
+    Change,
+    Config,
+    DatasetName,
+    Limit,
+    MapGb,
+    TrainSplit,
+    VocRoot,
+    choose_dataset,
+    console,
+    reported,
+)
+from detection.console import ProgressReport
+from detection.settings import changed
+from detection.training.distill import distill
+from detection.training.distill_settings import DistillSettings
+
+
+@reported
+def distill_command(
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="'efficientnet_lite0 576 400': name[=weights] or model folder, and its short sides."
+        ),
+    ] = None,
+    run: Annotated[str, typer.Option(help="Folder below runs/ for weights and figures.")] = "distilled",
+    dataset: DatasetName = "",
+    voc_root: VocRoot = VOC_ROOT,
+    train_split: TrainSplit = "",
+    config: Config = None,
+    change: Change = None,
+    limit: Limit = 0,
+    map_gb: MapGb = 20,
+) -> None:
+    """Trains zf5's convolutions to reproduce the maps of stronger networks, from images alone."""
+    settings = changed(DistillSettings(), config, change or ())
+    if teacher:
+        settings = changed(settings, None, [f"teachers = {json.dumps(teacher)}"])
+    name, reason = choose_dataset(dataset, voc_root)
+    console.print(f"data set: {name} ({reason})", highlight=False)
+    root = voc_root if voc_root.is_dir() else None
+    split = train_split or default_train_split(name, root)
+    examples = open_dataset(name, split, root, SAMPLE).head(limit or None)
+    console.print(f"{split}: {len(examples)} images", highlight=False)
+    folder = Path("runs") / run
+    claim(folder, settings, examples.digest())
+
+    def keep(step: int, weights: dict[str, Tensor]) -> None:
+        _write(folder / "snapshots" / f"{step:06d}.safetensors", weights)
+
+    with ProgressReport(console) as progress:
+        network, points = distill(
+            examples, settings, Path("cache/maps"), int(map_gb * 1e9), folder / "training", progress, keep
+        )
+    result = folder / f"{settings.network}.safetensors"
+    _write(result, dict(network.body.state_dict()))
+    with atomic_path(folder / "history.json") as path:
+        path.write_text(json.dumps([asdict(point) for point in points], indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(folder / "training", ignore_errors=True)
+    table = Table(
+        "step", "minutes", *settings.teachers, title="variance of held-out maps explained, %, by tap"
+    )
+    for point in points:
+        explained = (" ".join(f"{100 * one:.1f}" for one in taps) for taps in point.explained)
+        table.add_row(str(point.step), f"{point.seconds / 60:.1f}", *explained)
+    console.print(table)
+    console.print(f"weights: {result}", highlight=False)
+
+
+def claim(folder: Path, settings: DistillSettings, digest: str) -> None:
+    """Writes the settings into a new run's folder, or makes sure that they are those of the one there."""
+    file = folder / "settings.toml"
+    text = tomli_w.dumps({"images_digest": digest} | asdict(settings))
+    if not file.exists():
+        with atomic_path(file) as path:
+            path.write_text(text, encoding="utf-8")
+    elif file.read_text(encoding="utf-8") != text:
+        raise InputError(
+            f"{file}: a run with other settings or images; give another --run, or delete the folder"
+        )
+
+
+def _write(file: Path, weights: dict[str, Tensor]) -> None:
+    """Weights as float16, which halves the file; what they are rounded by is far below their noise."""
+    with atomic_path(file) as path:
+        save_file({name: one.half().contiguous() for name, one in weights.items()}, path)

@@ -1,0 +1,63 @@
+"""How a network is taught by others to see; our own, the papers have nothing like it."""
+
+from dataclasses import dataclass
+
+from data.types import InputError
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """Training of a network's convolutions to reproduce the maps of stronger networks.
+
+    None of these has a source but our own trials; the ones with zf5 stand in its model card.
+
+    Attributes:
+        network: the one that learns; a plain chain of layers.
+        teachers: each a network's name, ``name=file of weights`` or a trained detector's folder, then for
+            each of ``scales`` the short side, in pixels, at which the teacher sees the same image.
+        start: ``name=file of weights`` of another chain; what fits of its convolutions is what the network
+            starts from. Empty: random.
+        scales: short sides, in pixels, of the images that crops are taken from.
+        crop: side of the square crops, in pixels; at most the least of ``scales``.
+        border: cells at a crop's border that do not count: they see padding where the teacher saw the image.
+        batch: crops in a step.
+        steps: of training.
+        rate: AdamW's greatest learning rate, after ``warmup`` steps; it falls to 0 along a cosine.
+        warmup: steps.
+        weight_decay: AdamW's, of weights, not biases.
+        bfloat16: whether convolutions are computed in bfloat16; twice as fast on processors that have it.
+        statistics_images: a teacher's channels are brought to mean 0 and variance 1 over so many images.
+        validation: part of the images that is held out to show what is explained of the teachers' maps.
+        snapshot_every: steps between validations; the weights at each are kept.
+        seed: of all random choices.
+    """
+
+    network: str = "zf5"
+    teachers: tuple[str, ...] = ("efficientnet_lite0 576 400",)
+    start: str = ""
+    scales: tuple[int, ...] = (688, 480)
+    crop: int = 448
+    border: int = 2
+    batch: int = 8
+    steps: int = 4000
+    rate: float = 1e-3
+    warmup: int = 200
+    weight_decay: float = 0.01
+    bfloat16: bool = True
+    statistics_images: int = 100
+    validation: float = 0.02
+    snapshot_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.teachers or not self.scales:
+            raise InputError("give at least one teacher and one scale")
+        for name in ("crop", "batch", "steps", "warmup", "statistics_images", "snapshot_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
+        if min(self.scales) < self.crop:
+            raise InputError(f"scales {self.scales}: give none below the crop's side, {self.crop}")
+        if self.border < 0 or not 0 < self.validation < 1 or self.rate <= 0 or self.weight_decay < 0:
+            raise InputError(
+                f"{self}: border and weight_decay must not be negative, rate positive, validation a part"
+            )

@@ -1,0 +1,150 @@
+"""Teachers: networks whose maps another one learns, and those maps brought to its cells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.images import read_image
+from data.types import Example, FloatArray, Image, InputError
+from detection.detector import Detector
+from detection.features import FeatureExtractor, FeatureMap, FeatureSettings
+from detection.mapstore import MapStore
+from detection.networks import Geometry, Network, build_network
+from proposals import image_key
+
+
+@dataclass(frozen=True)
+class View:
+    """A square part of a resized image, maybe mirrored: what a student sees in one go.
+
+    Attributes:
+        scale: which of the scales the image was resized to.
+        left, top: of the crop in the resized image, in pixels.
+        side: of the crop, in pixels.
+        mirrored: whether the crop is mirrored left to right afterwards.
+    """
+
+    scale: int
+    left: int
+    top: int
+    side: int
+    mirrored: bool
+
+    def cut(self, resized: Image) -> Image:
+        """The crop, uint8 (side, side, 3), of the resized image."""
+        crop = resized[self.top : self.top + self.side, self.left : self.left + self.side]
+        return crop[:, ::-1] if self.mirrored else crop
+
+    def pixels(self, geometry: Geometry, cells: int) -> tuple[FloatArray, FloatArray]:
+        """Columns and rows of the resized image, in pixels, that the crop's cells are centred on."""
+        centres = geometry.offset + geometry.stride * np.arange(cells, dtype=np.float32)
+        across = self.side - 1 - centres if self.mirrored else centres
+        return self.left + across, self.top + centres
+
+
+class Teacher:
+    """A network that teaches, at the short sides that belong to the student's scales.
+
+    Attributes:
+        name: what it was given as.
+        parts: channels of each of its taps, which count alike.
+    """
+
+    def __init__(self, text: str, scales: int, maps: Path, map_bytes: int) -> None:
+        """Builds the teacher that ``text`` (see `DistillSettings.teachers`) names.
+
+        Raises:
+            InputError: no such network, weights or folder, or not one short side for each of ``scales``.
+        """
+        self.name, *sides = text.split()
+        if len(sides) != scales or not all(side.isdecimal() and int(side) > 0 for side in sides):
+            raise InputError(
+                f"teacher {text!r}: write its name, then a short side in pixels for each of {scales} scales"
+            )
+        network = named_network(self.name)
+        components = network.taps.components
+        self.parts = network.taps.tap_channels if components is None else (components,)
+        self._extractors = [FeatureExtractor(network, FeatureSettings((int(side),))) for side in sides]
+        self._stores = [MapStore(maps, extractor, map_bytes) for extractor in self._extractors]
+        self.geometry = network.geometry
+
+    def map(self, example: Example, scale: int) -> FeatureMap:
+        """Its map of a whole image, for the student's ``scale``; computed once, then kept on disk."""
+        extractor, store = self._extractors[scale], self._stores[scale]
+        digest = image_key(example).image_digest
+        return store.get(digest, lambda: extractor.maps(read_image(example.path)))[0]
+
+    def seen(
+        self,
+        one_map: FeatureMap,
+        factor: tuple[float, float],
+        columns: FloatArray,
+        rows: FloatArray,
+    ) -> FloatArray:
+        """What the teacher sees at pixels of the student's resized image.
+
+        Args:
+            one_map: of the image.
+            factor: resize factors in x and y of the student's image.
+            columns: float32 (w,), in pixels of it.
+            rows: float32 (h,), likewise.
+
+        Returns:
+            float32 (h, w, C), interpolated between the teacher's cells.
+        """
+        values = one_map.values
+        for axis, pixels in enumerate((rows, columns)):
+            ratio = one_map.factor[1 - axis] / factor[1 - axis]
+            # Pixel 0 is centred on 0 here, but images are resized about their corner.
+            own = (pixels + 0.5) * ratio - 0.5
+            places = (own - self.geometry.offset) / self.geometry.stride
+            values = _interpolated(values, axis, places.astype(np.float32))
+        return values
+
+
+def _interpolated(values: FloatArray, axis: int, places: FloatArray) -> FloatArray:
+    """Linear interpolation along an axis at fractional ``places``; beyond the ends, the end's value."""
+    places = places.clip(0, values.shape[axis] - 1)
+    below = np.floor(places).astype(np.int64)
+    above = np.minimum(below + 1, values.shape[axis] - 1)
+    weight = (places - below).astype(np.float32).reshape([-1 if one == axis else 1 for one in range(3)])
+    result: FloatArray = (1 - weight) * values.take(below, axis) + weight * values.take(above, axis)
+    return result
+
+
+def named_network(text: str) -> Network:
+    """The network of a trained detector's folder, or of ``name`` or ``name=file of weights``."""
+    if (Path(text) / "model.json").exists():
+        return Detector.load(text).extractor.network
+    name, _, weights = text.partition("=")
+    return build_network(name, weights or None)
+
+
+@dataclass(frozen=True, eq=False)
+class Standard:
+    """Brings a teacher's channels to mean 0 and variance 1.
+
+    Attributes:
+        mean, deviation: float32 (C,).
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Float (..., C) to the same shape."""
+        return (values - self.mean) / self.deviation
+
+
+def standard_of(maps: Sequence[NDArray[np.float32]]) -> Standard:
+    """The mean and deviation of the channels of some maps, each float32 (h, w, C)."""
+    cells = np.concatenate([one.reshape(-1, one.shape[2]) for one in maps])
+    deviation = cells.std(axis=0)
+    # A channel that hardly ever differs from its mean must not be blown up.
+    deviation += 0.01 * deviation.mean() + np.finfo(np.float32).tiny
+    return Standard(torch.from_numpy(cells.mean(axis=0)), torch.from_numpy(deviation))

@@ -1,0 +1,111 @@
+"""Distilling, on a tiny data set with a random AlexNet as teacher."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from command import call
+from safetensors.torch import load_file
+
+from data.types import InputError
+from detection.networks import build_network
+from detection.training import distill as module
+from detection.training.distill import distill
+from detection.training.distill_settings import DistillSettings
+
+SETTINGS = DistillSettings(
+    teachers=("alexnet=random 96",), scales=(96,), crop=90, border=0, batch=2, steps=20, warmup=3, rate=2e-3,
+    bfloat16=False, statistics_images=3, validation=0.3, snapshot_every=10,
+)  # fmt: skip
+
+
+class Stopped(Exception):
+    pass
+
+
+def run(dataset, folder, settings=SETTINGS, stop_at=None):
+    kept = {}
+
+    def progress(stage, done, total):
+        if stage == "distilling" and done == stop_at:
+            raise Stopped
+
+    def keep(step, weights):
+        kept[step] = weights
+
+    network, points = distill(dataset, settings, folder / "maps", int(1e9), folder / "work", progress, keep)
+    return network, points, kept
+
+
+def test_more_and_more_of_the_teachers_maps_is_explained(tiny_train, tmp_path):
+    network, points, kept = run(tiny_train, tmp_path)
+    assert [point.step for point in points] == [10, 20] == list(kept)
+    first, last = (point.explained[0][0] for point in points)
+    assert last > max(first, 0.1)
+    # What comes out is the network for pixels as they come, without the adapter.
+    fresh = build_network("zf5", "random")
+    fresh.body.load_state_dict(kept[20])
+    torch.testing.assert_close(network.body.state_dict(), fresh.body.state_dict(), rtol=0, atol=0)
+
+
+def test_it_goes_on_after_a_stop_to_the_same_weights(tiny_train, tmp_path, monkeypatch):
+    whole, points, _ = run(tiny_train, tmp_path / "whole")
+    monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(Stopped):
+        run(tiny_train, tmp_path / "broken", stop_at=14)
+    again, later, kept = run(tiny_train, tmp_path / "broken")
+    assert list(kept) == [20]
+    torch.testing.assert_close(again.body.state_dict(), whole.body.state_dict(), rtol=0, atol=0)
+    assert [(point.step, point.explained) for point in later] == [
+        (point.step, point.explained) for point in points
+    ]
+
+
+def test_random_state_outside_is_left_alone(tiny_train, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(tiny_train, tmp_path, replace(SETTINGS, steps=2))
+    torch.testing.assert_close(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"teachers": ()}, "at least one teacher"),
+        ({"crop": 100}, "none below the crop's side, 100"),
+        ({"steps": 0}, "steps is 0; give at least 1"),
+        ({"network": "efficientnet_lite0"}, "only a plain chain"),
+        ({"border": 3}, "border leaves none"),
+        ({"teachers": ("nonet 96",)}, "nonet"),
+    ],
+)
+def test_wrong_settings_are_named(tiny_train, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        run(tiny_train, tmp_path, replace(SETTINGS, **change))
+
+
+def test_too_few_images_are_named(tiny_train, tmp_path):
+    with pytest.raises(InputError, match="1 images are too few to learn from"):
+        run(tiny_train.head(1), tmp_path)
+
+
+def test_the_command_writes_weights_that_a_network_takes(tiny_voc, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = (
+        "distill", "--dataset", tiny_voc, "--run", "mine", "--teacher", "alexnet=random 96",
+        "--set", "crop = 90", "--set", "scales = [96]", "--set", "border = 0", "--set", "steps = 4",
+        "--set", "batch = 1", "--set", "snapshot_every = 2",
+    )  # fmt: skip
+    result = call(*command)
+    assert result.exit_code == 0, result.output
+    assert "maps explained" in result.output
+    file = tmp_path / "runs/mine/zf5.safetensors"
+    assert all(one.dtype == torch.float16 for one in load_file(file).values())
+    build_network("zf5", file)
+    history = json.loads((tmp_path / "runs/mine/history.json").read_text())
+    assert [point["step"] for point in history] == [2, 4]
+    assert (tmp_path / "runs/mine/snapshots/000002.safetensors").exists()
+    refused = call(*command, "--set", "seed = 3")
+    assert refused.exit_code == 2

@@ -1,0 +1,112 @@
+"""Teachers' maps at a student's cells, and weights taken over from another chain."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data.types import InputError
+from detection.features import FeatureMap
+from detection.networks import Geometry, build_network
+from detection.networks.base import IMAGENET, RELEASED
+from detection.training.distill import _renormalised, start_from
+from detection.training.teachers import Teacher, View, standard_of
+
+
+def ramp_map(width: int, height: int, factor: tuple[float, float], geometry: Geometry) -> FeatureMap:
+    """A map whose two channels say where on the original image (continuous x and y) each cell is centred."""
+    x = (geometry.centre(0) + geometry.stride * np.arange(width) + 0.5) / factor[0]
+    y = (geometry.centre(0) + geometry.stride * np.arange(height) + 0.5) / factor[1]
+    return FeatureMap(np.stack(np.meshgrid(x, y), axis=2).astype(np.float32), factor)
+
+
+def toy_teacher(geometry: Geometry) -> Teacher:
+    teacher = Teacher.__new__(Teacher)
+    teacher.geometry = geometry
+    return teacher
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_teacher_is_asked_where_the_students_cells_are_centred(mirrored):
+    student, theirs = Geometry(16, 20.0, 139), Geometry(8, 3.5, 50)
+    ours, factor = (2.0, 1.9), (1.5, 1.6)
+    view = View(0, left=37, top=11, side=224, mirrored=mirrored)
+    columns, rows = view.pixels(student, 13)
+    inside = slice(0, 13)
+    seen = toy_teacher(theirs).seen(ramp_map(60, 50, factor, theirs), ours, columns[inside], rows[inside])
+    for row in range(13):
+        for column in range(13):
+            pixel = student.centre(column)
+            across = 223 - pixel if mirrored else pixel
+            x, y = (37 + across + 0.5) / ours[0], (11 + student.centre(row) + 0.5) / ours[1]
+            np.testing.assert_allclose(seen[row, column], [x, y], rtol=1e-4)
+
+
+def test_a_mirrored_view_shows_at_its_cells_what_it_says_it_does():
+    image = np.arange(300 * 400 * 3, dtype=np.int64).reshape(300, 400, 3)
+    view = View(0, left=30, top=20, side=200, mirrored=True)
+    columns, rows = view.pixels(Geometry(16, 20.0, 139), 10)
+    crop = view.cut(image)
+    for cell, (column, row) in enumerate(zip(columns.astype(int), rows.astype(int), strict=True)):
+        pixel = 20 + 16 * cell
+        np.testing.assert_array_equal(crop[pixel, pixel], image[row, column])
+
+
+def test_beyond_its_map_a_teacher_sees_the_last_cell():
+    geometry = Geometry(16, 15.0, 100)
+    one = ramp_map(4, 3, (1.0, 1.0), geometry)
+    seen = toy_teacher(geometry).seen(one, (1.0, 1.0), np.array([-50.0, 900.0], "f4"), np.array([-9.0], "f4"))
+    np.testing.assert_allclose(seen[0, :, 0], [15.5, 63.5])
+
+
+def test_channels_are_brought_to_mean_0_and_variance_1():
+    rng = np.random.default_rng(0)
+    maps = [rng.normal([3, -1, 0], [2, 0.5, 4], (9, 7, 3)).astype(np.float32) for _ in range(20)]
+    standard = standard_of(maps)
+    values = standard(torch.from_numpy(np.concatenate([one.reshape(-1, 3) for one in maps])))
+    np.testing.assert_allclose(values.mean(dim=0), 0, atol=1e-5)
+    np.testing.assert_allclose(values.std(dim=0), 1, atol=0.06)
+
+
+def test_a_dead_channel_is_not_blown_up():
+    maps = [np.dstack([np.random.default_rng(0).normal(size=(8, 8)), np.full((8, 8), 5)]).astype(np.float32)]
+    assert abs(float(standard_of(maps)(torch.tensor([0.0, 5.0]))[1])) < 1e-3
+
+
+@pytest.mark.parametrize("text", ["zf5=random 576", "zf5=random a b", "zf5=random 0 5"])
+def test_a_teacher_needs_a_short_side_for_each_scale(text, tmp_path):
+    with pytest.raises(InputError, match="a short side in pixels for each of 2 scales"):
+        Teacher(text, 2, tmp_path, 0)
+
+
+def test_weights_for_other_pixels_give_the_same():
+    torch.manual_seed(0)
+    weight, pixels = torch.randn(4, 3, 5, 5), np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
+    own_weight, shift = _renormalised(weight, IMAGENET, RELEASED)
+    theirs = nn.functional.conv2d(IMAGENET(pixels), weight)
+    ours = nn.functional.conv2d(RELEASED(pixels), own_weight, shift)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_layers_that_fit_wholly_start_as_the_others_were(tmp_path):
+    source = build_network("alexnet", "random", seed=3)
+    file = tmp_path / "alexnet.pth"
+    torch.save(source.body.state_dict(), file)
+    student = build_network("zf5", "random", seed=1)
+    start_from(student, f"alexnet={file}")
+    own, theirs = (
+        [one for one in net.body.modules() if isinstance(one, nn.Conv2d)] for net in (student, source)
+    )
+    # AlexNet's conv3 has 192 inputs, zf5's 256; what comes in beyond the 192 makes no difference at first.
+    maps = torch.rand(1, 256, 9, 9)
+    expected = theirs[2](maps[:, :192])
+    torch.testing.assert_close(own[2](maps)[:, : expected.shape[1]], expected, rtol=1e-4, atol=1e-5)
+    # Kernels of 11 give their middle 7.
+    middle = _renormalised(theirs[0].weight, source.normalise, student.normalise)[0][:, :, 2:9, 2:9]
+    torch.testing.assert_close(own[0].weight[:64], middle)
+    assert own[0].weight[64:].abs().min() > 0
+
+
+def test_a_network_with_fewer_convolutions_is_nothing_to_start_from():
+    with pytest.raises(InputError, match="not a chain of 13 convolutions"):
+        start_from(build_network("vgg16", "random"), "zf5=random")
