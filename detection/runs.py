@@ -6,7 +6,6 @@ import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import tomli_w
 from data.files import atomic_path, file_digest
 from data.images import read_image
 from data.types import Dataset, Detections, Example, FloatArray, InputError
+from detection.claim import claim
 from detection.detector import Detector
 from detection.features import FeatureExtractor, FeatureMap
 from detection.mapstore import MapStore
@@ -108,19 +108,7 @@ class Run:
         text = tomli_w.dumps(
             {"images": images, "images_digest": digest} | _without_none(asdict(self.settings))
         )
-        try:
-            if not file.exists():
-                with atomic_path(file) as path:
-                    path.write_text(text, encoding="utf-8")
-            present = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{file}: {error.strerror}; check the folder") from error
-        if present != text:
-            pairs = zip_longest(present.splitlines(), text.splitlines(), fillvalue="nothing")
-            old, new = next(((a, b) for a, b in pairs if a != b), ("", ""))
-            raise InputError(
-                f"{file}: the run has {old!r}, not {new!r}; give another RUN name, or delete the folder"
-            )
+        claim(file, text)
 
     def load(self) -> Detector | None:
         """The trained detector; None where there is no model yet."""

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data.types import InputError
 
@@ -20,6 +22,21 @@ Value = TypeVar("Value")
 def part(state: Mapping[str, Value], prefix: str) -> dict[str, Value]:
     """Those of a snapshot's entries whose names begin with ``prefix``, by the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser remembers of each parameter: ``<number>.<name>`` to a tensor."""
+    state = optimiser.state_dict()["state"]
+    return {f"{number}.{name}": one for number, moments in state.items() for name, one in moments.items()}
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Takes over what `optimiser_tensors` gave; the settings stay as they are."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, moment = name.partition(".")
+        moments.setdefault(int(number), {})[moment] = tensor
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -28,6 +29,14 @@ class Group:
         """Puts the sum over all processes in place of ``tensor``."""
         if self.size > 1:
             dist.all_reduce(tensor)
+
+    def agree(self, number: int) -> bool:
+        """Whether all processes have the same number; all must call it."""
+        least, greatest = torch.tensor([number]), torch.tensor([-number])
+        if self.size > 1:
+            dist.all_reduce(least, dist.ReduceOp.MIN)
+            dist.all_reduce(greatest, dist.ReduceOp.MIN)
+        return bool(least == -greatest)
 
     def wait(self) -> None:
         """Until all processes have come here."""

@@ -17,7 +17,13 @@ from detection.features import FeatureExtractor
 from detection.finetuning_settings import FineTuningSettings
 from detection.networks import weights_digest
 from detection.presets import RunSettings
-from detection.training.checkpoint import Checkpoint, disk_errors_named, part
+from detection.training.checkpoint import (
+    Checkpoint,
+    disk_errors_named,
+    load_optimiser,
+    optimiser_tensors,
+    part,
+)
 from detection.training.detector_training import TrainingData
 from detection.training.distributed import ALONE, Group
 from detection.training.fc_network import FCNetwork
@@ -254,8 +260,7 @@ class _Training:
     def _state(self) -> dict[str, NDArray[Any]]:
         arrays: dict[str, Tensor] = {f"net.{name}": one for name, one in self.net.state_dict().items()}
         arrays |= {f"best.{name}": one for name, one in self.best.items()}
-        for number, moments in self.optimiser.state_dict()["state"].items():
-            arrays |= {f"optimiser.{number}.{name}": one for name, one in moments.items()}
+        arrays |= {f"optimiser.{name}": one for name, one in optimiser_tensors(self.optimiser).items()}
         history = np.array([astuple(one) for one in self.history], np.float64).reshape(-1, 4)
         return {name: one.numpy() for name, one in arrays.items()} | {
             "history": history, "step": np.array(self.step)
@@ -264,11 +269,9 @@ class _Training:
     def _restore(self) -> None:
         """Goes on from the checkpoint, if there is one."""
         state = self.checkpoint.load()
+        step = 0 if state is None else int(state["step"])
         # Before the first process writes a new one, all must have read the same.
-        step = torch.tensor([0 if state is None else int(state["step"])])
-        total = step.clone()
-        self.group.add(total)
-        if int(total) != self.group.size * int(step):
+        if not self.group.agree(step):
             raise InputError(
                 f"{self.work}: the processes see different checkpoints there; they must share it"
             )
@@ -277,15 +280,9 @@ class _Training:
         tensors = {name: torch.from_numpy(np.array(one)) for name, one in state.items()}
         self.net.load_state_dict(part(tensors, "net."))
         self.best = part(tensors, "best.")
-        optimiser = self.optimiser.state_dict()
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in part(tensors, "optimiser.").items():
-            number, _, moment = name.partition(".")
-            moments.setdefault(int(number), {})[moment] = tensor
-        optimiser["state"] = moments
-        self.optimiser.load_state_dict(optimiser)
+        load_optimiser(self.optimiser, part(tensors, "optimiser."))
         self.history = [Score(int(row[0]), *row[1:].tolist()) for row in np.asarray(state["history"])]
-        self.step = int(step)
+        self.step = step
 
 
 def _seed(*numbers: int) -> int:

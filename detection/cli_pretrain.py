@@ -1,0 +1,136 @@
+"""The commands ``sppnet pretrain`` and ``sppnet data crops``."""
+
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import tomli_w
+import typer
+
+from data import InputError, default_train_split, file_digest, open_dataset
+from data.image_folder import ImageFolder, open_image_folder
+from data.object_crops import write_object_crops
+from detection.claim import claim
+from detection.cli_options import (
+    SAMPLE,
+    VOC_ROOT,
+    Change,
+    Config,
+    DatasetName,
+    Limit,
+    SkipErrors,
+    TestSplit,
+    TrainSplit,
+    VocRoot,
+    choose_dataset,
+    console,
+    reported,
+)
+from detection.console import ProgressReport
+from detection.networks.build import CHAINS, RANDOM
+from detection.settings import changed
+from detection.training import join_group
+from detection.training.pretraining import Epoch, pretrain
+from detection.training.pretraining_settings import PRETRAINING_PRESETS, pretraining_preset
+
+
+@reported
+def pretrain_command(
+    data: Annotated[
+        Path, typer.Option(help="Images as <class>/<image>, or a folder with such a train/, and maybe val/.")
+    ],
+    run: Annotated[
+        str, typer.Option(help="Folder below runs/; empty: named by data, network and preset.")
+    ] = "",
+    val: Annotated[
+        Path | None, typer.Option(help="Images to test on after each epoch, as <class>/<image>.")
+    ] = None,
+    network: Annotated[str, typer.Option(help=f"One of {', '.join(CHAINS)}.")] = "zf5",
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRETRAINING_PRESETS)}.")] = "paper",
+    config: Config = None,
+    change: Change = None,
+    weights: Annotated[str, typer.Option(help="File that the convolutions start from; empty: random.")] = "",
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that read images; 0: the one that trains reads them.")
+    ] = min(4, os.cpu_count() or 1),
+    skip_errors: SkipErrors = False,
+) -> None:
+    """Trains a classifier on a folder of images; stopped at any moment, it goes on from there."""
+    with join_group() as group:
+        console.quiet = group.rank > 0
+        settings = changed(pretraining_preset(preset, network), config, change or ())
+        train, tested = _open(data, val)
+        folder = Path("runs") / (run or f"{data.name}-{settings.classifier.network}-{preset}")
+        about = {
+            "train": f"{len(train)} images of {len(train.classes)} classes in {train.folder}",
+            "train_digest": train.digest(),
+            "val_digest": tested.digest() if tested else "",
+            "weights": file_digest(Path(weights)) if weights and Path(weights).is_file() else weights,
+        }
+        claim(folder / "settings.toml", tomli_w.dumps(about | asdict(settings)))
+        console.print(f"train: {about['train']}", highlight=False)
+        if tested is not None:
+            console.print(f"val: {len(tested)} images in {tested.folder}", highlight=False)
+        result = folder / "classifier"
+        if (result / "classifier.json").exists():
+            console.print(f"classifier: {result} (trained before)", highlight=False)
+            return
+        with ProgressReport(console) as progress:
+            pretrain(
+                train, tested, settings, folder, progress, lambda epoch: _print(epoch, settings.total_epochs),
+                weights=weights or RANDOM, workers=workers, skip_errors=skip_errors, group=group,
+            )  # fmt: skip
+        if group.rank == 0:
+            shutil.rmtree(folder / "training", ignore_errors=True)
+    console.print(f"classifier: {result}, the epochs in {folder}/history.json", highlight=False)
+
+
+def _open(data: Path, val: Path | None) -> tuple[ImageFolder, ImageFolder | None]:
+    """The images to learn from and to test on; ``data`` itself, or its ``train`` and ``val``."""
+    inside = {one.name for one in data.iterdir() if one.is_dir()} if data.is_dir() else set()
+    splits = "train" in inside and inside <= {"train", "val", "test"}
+    train = open_image_folder(data / "train" if splits else data)
+    if val is None and splits and "val" in inside:
+        val = data / "val"
+    return train, None if val is None else open_image_folder(val, train.classes)
+
+
+def _print(epoch: Epoch, epochs: int) -> None:
+    words = [
+        f"epoch {epoch.number} of {epochs}: size {epoch.size}, rate {epoch.rate:.2g}, loss {epoch.loss:.3f}"
+    ]
+    if epoch.val_loss is not None and epoch.top1 is not None and epoch.top5 is not None:
+        words.append(
+            f"val loss {epoch.val_loss:.3f}, top-1 {100 * epoch.top1:.1f} %, top-5 {100 * epoch.top5:.1f} %"
+        )
+    words.append(f"{epoch.images_per_second:.1f} images/s, {100 * epoch.waiting:.0f} % waiting for images")
+    if epoch.skipped:
+        words.append(f"{epoch.skipped} images left out")
+    console.print("; ".join(words), highlight=False)
+
+
+@reported
+def crops_command(
+    folder: Annotated[Path, typer.Argument(help="Where to; must not exist yet.")],
+    dataset: DatasetName = "",
+    voc_root: VocRoot = VOC_ROOT,
+    train_split: TrainSplit = "",
+    test_split: TestSplit = "test",
+    limit: Limit = 0,
+) -> None:
+    """Writes the objects of a detection data set as images by class, in train/ and val/ of a folder."""
+    root = voc_root if voc_root.is_dir() else None
+    name, why = choose_dataset(dataset, voc_root)
+    console.print(f"data set: {name} ({why})", highlight=False)
+    names = {"train": train_split or default_train_split(name, root), "val": test_split}
+    if names["train"] == names["val"]:
+        raise InputError(f"split {test_split}: to train and to test on; give two")
+    splits = {
+        place: open_dataset(name, split, root, SAMPLE).head(limit or None) for place, split in names.items()
+    }
+    with ProgressReport(console) as progress:
+        counts = write_object_crops(splits, folder, progress)
+    for place, count in counts.items():
+        console.print(f"{folder / place}: {count} objects", highlight=False)
