@@ -1,0 +1,195 @@
+"""An image to one vector for linear classification: a view, its map, the pyramid over all of it (§3.2)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.types import FloatArray, Image, InputError
+from detection.classification.network import Classifier
+from detection.classification.views import resize, resized_size
+from detection.many import one_a_core
+from detection.networks import Network, TapNormalisation, fit_taps, weights_digest
+from detection.pooling import PAPER_LEVELS, num_bins, pool
+from detection.training.checkpoint import Checkpoint
+
+View = Literal["crop", "full", "warp"]
+ImageLayer = Literal["conv", "fc6", "fc7"]
+# A crop of 224 pixels is taken from an image whose short side is 256 (§3.1.1).
+_CROP_MARGIN = 256 / 224
+
+
+@dataclass(frozen=True)
+class ImageFeatureSettings:
+    """How an image becomes a vector.
+
+    Attributes:
+        view: ``full``: the whole image, its short side resized to the scale; ``crop``: the square with that
+            side in the middle of the image, whose short side is 8/7 of it (256 for 224: §3.1.1); ``warp``:
+            the image resized to that square, whatever its shape (§3.3).
+        scales: in pixels (§3.2: 224, best 392); the normalised vectors of several are averaged, our own.
+        layer: ``conv``: what the pyramid gives; ``fc6``, ``fc7``: what a classifier makes of that.
+        levels: bins a side of the pyramid's levels (§3.2: those of the detector, 6, 3, 2, 1); a classifier
+            has its own instead.
+    """
+
+    view: View = "full"
+    scales: tuple[int, ...] = (224,)
+    layer: ImageLayer = "conv"
+    levels: tuple[int, ...] = PAPER_LEVELS
+
+    def __post_init__(self) -> None:
+        if self.view not in get_args(View):
+            raise InputError(f"view {self.view!r}: choose one of {', '.join(get_args(View))}")
+        if self.layer not in get_args(ImageLayer):
+            raise InputError(f"layer {self.layer!r}: choose one of {', '.join(get_args(ImageLayer))}")
+        if not self.scales or min(self.scales) < 1:
+            raise InputError(f"scales {self.scales}: give at least one, each at least 1 pixel")
+        if not self.levels or min(self.levels) < 1:
+            raise InputError(f"levels {self.levels}: give at least one, each at least 1")
+
+
+def take_view(image: Image, view: View, scale: int) -> Image:
+    """The pixels that the network gets to see.
+
+    Args:
+        image: uint8 (H, W, 3).
+        view: see `ImageFeatureSettings`.
+        scale: pixels.
+
+    Returns:
+        uint8 (h, w, 3), resized bilinearly; ``scale`` × ``scale`` unless the view is ``full``.
+
+    Raises:
+        InputError: the image is more than 16 times as long as wide, and the view is not ``warp``.
+    """
+    if view == "warp":
+        return resize(image, scale, scale)
+    height, width = image.shape[:2]
+    if view == "full":
+        return resize(image, *resized_size(height, width, scale))
+    resized = resize(image, *resized_size(height, width, round(scale * _CROP_MARGIN)))
+    top, left = (resized.shape[0] - scale) // 2, (resized.shape[1] - scale) // 2
+    return resized[top : top + scale, left : left + scale]
+
+
+class ImageFeatureExtractor:
+    """A network, alone or a classifier's, and the way its maps become an image's vector.
+
+    Attributes:
+        network: it.
+        classifier: whose fully connected layers may follow; None for a network alone.
+        settings: the way.
+    """
+
+    def __init__(self, source: Network | Classifier, settings: ImageFeatureSettings) -> None:
+        """Takes vectors from ``source``, which is put into evaluation mode.
+
+        Raises:
+            InputError: a fully connected layer of a network that has none.
+        """
+        self.classifier = source if isinstance(source, Classifier) else None
+        self.network: Network = source.network if isinstance(source, Classifier) else source
+        # A classifier as it is made would drop out half of fc6 on the way to fc7.
+        source.eval()
+        self.settings = settings
+        if self.classifier is None and settings.layer != "conv":
+            raise InputError(
+                f"layer {settings.layer}: {self.network.name} has convolutions only; take conv, "
+                "or a trained classifier"
+            )
+
+    @property
+    def length(self) -> int:
+        """Numbers in a vector: bins of the pyramid times channels, or the layer's width."""
+        if self.classifier is None:
+            return num_bins(self.settings.levels) * self.network.channels
+        conv = self.settings.layer == "conv"
+        return self.classifier.length if conv else self.classifier.settings.width
+
+    def made_by(self) -> dict[str, Any]:
+        """JSON values that tell vectors of other settings or weights apart."""
+        return {
+            "weights": weights_digest(self.classifier or self.network),
+            "network": self.network.config(),
+            "classifier": asdict(self.classifier.settings) if self.classifier else None,
+            "settings": asdict(self.settings),
+        }
+
+    def fit_taps(self, paths: Sequence[Path], folder: Path) -> None:
+        """Gives a network with several maps the constants that join them (`fit_taps`), once a folder.
+
+        They are kept there: fitted anew by another number of threads they might differ in their last bits,
+        and all stored vectors, which are named by a digest of them, would be lost.
+
+        Args:
+            paths: images.
+            folder: where the constants are kept.
+
+        Raises:
+            InputError: an image cannot be read, or is no size that the view can take.
+        """
+        network = self.network
+        if len(network.taps.tap_channels) == 1:
+            return
+        kept = Checkpoint(folder, {"taps of": self.made_by(), "images": [str(path) for path in paths]})
+        state = kept.load()
+        if state is None:
+            fitted = fit_taps(self._tap_maps(paths))
+            kept.save({name: tensor.numpy() for name, tensor in fitted.state_dict().items()})
+        else:
+            fitted = TapNormalisation(network.taps.tap_channels)
+            fitted.load_state_dict({name: torch.from_numpy(np.array(one)) for name, one in state.items()})
+        network.set_taps(fitted)
+
+    def _tap_maps(self, paths: Sequence[Path]) -> Iterator[list[Tensor]]:
+        def compute(image: Image) -> list[list[Tensor]]:
+            return [self.network.tap_maps(view) for view in self._views(image)]
+
+        for _, maps in one_a_core(compute, paths):
+            if isinstance(maps, InputError):
+                raise maps
+            yield from maps
+
+    def __call__(self, image: Image) -> FloatArray:
+        """The vector of an image.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+
+        Returns:
+            float32 (length,) of L2 norm 1, or all zero where the network gives nothing else.
+
+        Raises:
+            InputError: an image of a size that the view, or a classifier without SPP, cannot take.
+        """
+        vectors = [_normalised(self._vector(view)) for view in self._views(image)]
+        return _normalised(np.mean(vectors, axis=0))
+
+    def _views(self, image: Image) -> list[Image]:
+        return [take_view(image, self.settings.view, scale) for scale in self.settings.scales]
+
+    @torch.inference_mode()
+    def _vector(self, view: Image) -> FloatArray:
+        if self.classifier is None:
+            values = self.network.feature_map(view).permute(1, 2, 0).contiguous().numpy()
+            everything = np.array([[0, 0, values.shape[1], values.shape[0]]], np.int32)
+            vectors = pool(values, everything, self.settings.levels)
+        else:
+            self.classifier.check_size(*view.shape[:2])
+            pooled = self.classifier.pool(self.network(self.network.normalise(view)))
+            if self.settings.layer != "conv":
+                pooled = self.classifier.features(pooled, self.settings.layer)
+            vectors = pooled.numpy()
+        vector: FloatArray = vectors[0]
+        return vector
+
+
+def _normalised(vector: FloatArray) -> FloatArray:
+    norm = np.linalg.norm(vector)
+    normalised: FloatArray = vector / norm if norm > 0 else vector
+    return normalised

@@ -1,0 +1,222 @@
+"""The command ``sppnet classify-svm``: linear SVMs on image vectors, by VOC's or Caltech101's protocol."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from data import Dataset, InputError, default_train_split, open_dataset
+from data.files import atomic_path
+from data.image_folder import ImageFolder, open_image_folder
+from detection.classification.feature_files import FeatureFiles, HalfArray
+from detection.classification.image_features import (
+    ImageFeatureExtractor,
+    ImageFeatureSettings,
+    ImageLayer,
+    View,
+)
+from detection.classification.linear import class_accuracy, fit_folder, fit_voc, split_images
+from detection.classification.network import Classifier
+from detection.cli_options import (
+    SAMPLE,
+    VOC_ROOT,
+    Backbone,
+    DatasetName,
+    Limit,
+    TestSplit,
+    TrainSplit,
+    VocRoot,
+    Weights,
+    choose_dataset,
+    console,
+    reported,
+)
+from detection.console import ProgressReport
+from detection.networks import build_network
+from detection.presets import NetworkSettings, TrainingSettings
+from eval import classification_dict, classification_table, evaluate_voc_classification, image_labels
+
+# As in training a detector.
+_TAP_IMAGES = TrainingSettings().tap_images
+_NETWORK = NetworkSettings().name
+
+
+@reported
+def classify_svm_command(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="A labelled set, FOLDER/<class>/<image>, for Caltech101's protocol in place of VOC's."
+        ),
+    ] = None,
+    per_class: Annotated[int, typer.Option(min=1, help="With --data: training images a class.")] = 30,
+    test_per_class: Annotated[
+        int, typer.Option(min=1, help="With --data: test images a class at most.")
+    ] = 50,
+    splits: Annotated[int, typer.Option(min=1, help="With --data: how many random splits.")] = 5,
+    dataset: DatasetName = "",
+    voc_root: VocRoot = VOC_ROOT,
+    train_split: TrainSplit = "",
+    test_split: TestSplit = "test",
+    backbone: Backbone = "",
+    weights: Weights = "",
+    classifier: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a trained classifier, in place of --backbone; has fc6 and fc7, too."),
+    ] = None,
+    view: Annotated[
+        View, typer.Option(help="Whole image, centre crop, or the image warped square.")
+    ] = "full",
+    scale: Annotated[
+        list[int] | None,
+        typer.Option(help="Short side of the view in pixels, 224 by default; repeatable: averaged."),
+    ] = None,
+    layer: Annotated[ImageLayer, typer.Option(help="What the SVMs see: the pyramid, fc6 or fc7.")] = "conv",
+    run: Annotated[
+        str, typer.Option(help="Folder below runs/; empty: named by data set, network, view and layer.")
+    ] = "",
+    limit: Limit = 0,
+    feature_gb: Annotated[
+        float, typer.Option(min=0, help="Bound on vectors stored in the run's folder, in GB.")
+    ] = 4,
+) -> None:
+    """Image classification with linear SVMs: mAP on VOC, or accuracy on a folder of classes."""
+    settings = ImageFeatureSettings(view=view, scales=tuple(scale or (224,)), layer=layer)
+    if classifier is not None and (backbone or weights):
+        raise InputError("give either --classifier, or --backbone and --weights")
+    if data is not None and (dataset or train_split):
+        raise InputError("give either --data, or --dataset and its splits")
+    if data is not None and limit:
+        raise InputError("--limit is for VOC; with --data lower --per-class and --test-per-class")
+    source = (
+        build_network(backbone or _NETWORK, weights or None)
+        if classifier is None
+        else Classifier.load(classifier)
+    )
+    extractor = ImageFeatureExtractor(source, settings)
+    what = "-".join([extractor.network.name, view, *map(str, settings.scales), layer])
+    about: dict[str, Any] = {
+        "weights": weights or None,
+        "classifier": None if classifier is None else str(classifier),
+        # A classifier has levels of its own in place of the settings'.
+        "vectors": extractor.made_by(),
+    }
+    start = time.monotonic()
+    if data is not None:
+        vectors = _Vectors(extractor, Path("runs") / (run or f"svm-{data.resolve().name}-{what}"), feature_gb)
+        about |= {"data": str(data), "per_class": per_class, "test_per_class": test_per_class}
+        figures = _classify_folder(open_image_folder(data), per_class, test_per_class, splits, vectors)
+    else:
+        name, why = choose_dataset(dataset, voc_root)
+        console.print(f"data set: {name} ({why})", highlight=False)
+        root = voc_root if voc_root.is_dir() else None
+        named = Path(name).name.replace(":", "_")
+        vectors = _Vectors(extractor, Path("runs") / (run or f"svm-{named}-{what}"), feature_gb)
+        train, test = (
+            open_dataset(name, split, root, SAMPLE).head(limit or None)
+            for split in (train_split or default_train_split(name, root), test_split)
+        )
+        about |= {"dataset": name, "train": [train.split, len(train)], "test": [test.split, len(test)]}
+        figures = _classify_voc(train, test, vectors)
+    about["seconds"] = round(time.monotonic() - start, 1)
+    text = json.dumps({**figures, "about": about}, indent=2, allow_nan=False, ensure_ascii=False)
+    with atomic_path(vectors.run / "classification.json") as path:
+        path.write_text(text + "\n", encoding="utf-8")
+    console.print(f"written: {vectors.run}/classification.json", highlight=False)
+
+
+class _Vectors:
+    """The vectors of a run's images, from its folder where they are there."""
+
+    def __init__(self, extractor: ImageFeatureExtractor, run: Path, gigabytes: float) -> None:
+        self.run = run
+        self._extractor, self._bytes = extractor, round(gigabytes * 1e9)
+
+    def fit_taps(self, paths: Sequence[Path]) -> None:
+        """Fits a network of several maps on some of the images."""
+        count = min(_TAP_IMAGES, len(paths))
+        chosen = np.sort(np.random.default_rng(0).choice(len(paths), count, replace=False))
+        self._extractor.fit_taps([paths[index] for index in chosen], self.run / "taps")
+
+    def read(self, paths: Sequence[Path], stage: str) -> HalfArray:
+        """The images' vectors, float16 (N, length)."""
+        files = FeatureFiles(self.run / "features", self._extractor, self._bytes)
+        with ProgressReport(console) as progress:
+            return files.read(paths, lambda done, total: progress(stage, done, total))
+
+
+def _classify_voc(train: Dataset, test: Dataset, vectors: _Vectors) -> dict[str, Any]:
+    vectors.fit_taps([example.path for example in train])
+    # Both first: a file that cannot be read is found before an hour of training, not after it.
+    train_vectors, test_vectors = (
+        vectors.read([example.path for example in split], f"vectors ({split.split})")
+        for split in (train, test)
+    )
+    fit = fit_voc(train_vectors.astype(np.float32), image_labels(train))
+    scores = fit.svms.score(test_vectors.astype(np.float32))
+    result = evaluate_voc_classification(image_labels(test), scores, test.classes)
+    title = f"{test.name} {test.split}, {len(test)} images; trained on {train.split}, {len(train)}"
+    console.print(classification_table(result, title))
+    tried = ", ".join(f"{cost:g}: {_percent(value)}" for cost, value in fit.tried.items())
+    console.print(f"C = {fit.cost:g}; mAP in cross-validation by C: {tried}", highlight=False)
+    console.print(
+        f"mAP, 11-point: {_percent(result.map_11point)}; area: {_percent(result.map_area)}", highlight=False
+    )
+    return {**classification_dict(result), "cost": fit.cost, "tried": _by_name(fit.tried)}
+
+
+def _classify_folder(
+    images: ImageFolder, per_class: int, test_per_class: int, splits: int, vectors: _Vectors
+) -> dict[str, Any]:
+    parts = [
+        split_images(images.labels, images.classes, per_class, test_per_class, seed) for seed in range(splits)
+    ]
+    console.print(f"{images.folder}: {len(images)} images, {len(images.classes)} classes", highlight=False)
+    used = np.unique(np.concatenate([indices for part in parts for indices in part]))
+    chosen = images.only(used)
+    vectors.fit_taps(chosen.paths)
+    halves = vectors.read(chosen.paths, "vectors")
+    found = []
+    with ProgressReport(console) as progress:
+        for done, part in enumerate(parts):
+            progress("splits", done, splits)
+            train, test = (np.searchsorted(used, indices) for indices in part)
+            fit = fit_folder(halves[train].astype(np.float32), chosen.labels[train], len(images.classes))
+            scores = fit.svms.score(halves[test].astype(np.float32))
+            found.append((fit, class_accuracy(chosen.labels[test], scores)))
+        progress("splits", splits, splits)
+    by_class = np.mean([accuracy for _, accuracy in found], axis=0)
+    accuracies = [float(accuracy.mean()) for _, accuracy in found]
+    mean, spread = float(np.mean(accuracies)), float(np.std(accuracies, ddof=min(1, splits - 1)))
+    title = f"{images.folder.name}: {per_class} training images a class, mean of {splits} random splits"
+    table = Table("class", title=title, show_footer=True)
+    table.columns[0].footer = f"mean of {len(images.classes)}"
+    table.add_column("accuracy", justify="right", footer=_percent(mean))
+    for name, value in zip(images.classes, by_class, strict=True):
+        table.add_row(name, _percent(float(value)))
+    console.print(table)
+    for seed, (fit, accuracy) in enumerate(found):
+        console.print(f"split {seed}: {_percent(accuracy.mean())}, C = {fit.cost:g}", highlight=False)
+    console.print(f"accuracy: {_percent(mean)}, standard deviation {_percent(spread)}", highlight=False)
+    return {
+        "accuracy": mean,
+        "standard_deviation": spread,
+        "classes": dict(zip(images.classes, by_class.tolist(), strict=True)),
+        "splits": [
+            {"seed": seed, "accuracy": accuracy, "cost": fit.cost, "tried": _by_name(fit.tried)}
+            for seed, (accuracy, (fit, _)) in enumerate(zip(accuracies, found, strict=True))
+        ],
+    }
+
+
+def _by_name(tried: Mapping[float, float]) -> dict[str, float]:
+    return {f"{cost:g}": value for cost, value in tried.items()}
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
