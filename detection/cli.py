@@ -27,10 +27,14 @@ from data import (
     read_image,
 )
 from detection.bench import bench_many, bench_pooling, bench_stages
+from detection.cli_classify import classify_command
+from detection.cli_distill import distill_command
+from detection.cli_linear import classify_svm_command
 from detection.cli_options import (
     SAMPLE,
     VOC_ROOT,
     Backbone,
+    BFloat16,
     Change,
     Config,
     DatasetName,
@@ -50,6 +54,7 @@ from detection.cli_options import (
     console,
     reported,
 )
+from detection.cli_pretrain import crops_command, pretrain_command
 from detection.combine import combine_runs
 from detection.compare import Sizes, compare
 from detection.compare_table import comparison_table, comparison_title, write_comparison
@@ -88,6 +93,11 @@ from proposals.source import ImageSource
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="SPP-net object detection on a CPU.")
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: download VOC2007, write the built-in sample.")
 app.add_typer(data_app, name="data")
+data_app.command("crops")(crops_command)
+app.command("pretrain")(pretrain_command)
+app.command("classify")(classify_command)
+app.command("classify-svm")(classify_svm_command)
+app.command("distill")(distill_command)
 
 
 class _Job:
@@ -109,6 +119,7 @@ class _Job:
         skip_errors: bool = False,
         head: str = "pool5",
         fc_rank: int = 0,
+        bfloat16: bool = False,
     ) -> None:
         network = {"name": backbone, "weights": weights}
         self.settings = make_settings(
@@ -122,8 +133,9 @@ class _Job:
         name = run or "-".join([Path(self.name).name.replace(":", "_"), self.settings.network.name, preset])
         self.cache = ProposalCache(Path("cache/proposals.sqlite"), self.settings.proposer)
         self.run = Run(
-            Path("runs") / name, self.settings, self.cache, Path("cache/maps"), map_gb, head, fc_rank
-        )
+            Path("runs") / name, self.settings, self.cache, Path("cache/maps"), map_gb, head, fc_rank,
+            bfloat16,
+        )  # fmt: skip
 
     def open(self, split: str) -> Dataset:
         """The first ``limit`` images of a split."""
@@ -335,7 +347,7 @@ def _train(job: _Job, jobs: int, group: Group = ALONE) -> Detector:
     # The pooled windows' detector brings fitted taps, the features' scale and box regression to the others.
     base: Detector | None = None
     for stage in ["pool5", *(["softmax"] if head != "pool5" else []), *([head] if head[:2] == "fc" else [])]:
-        run = replace(job.run, head=stage, fc_rank=0)
+        run = replace(job.run, head=stage, fc_rank=0, bfloat16=False)
         base, detector = detector, run.load()
         if detector is None:
             with ProgressReport(console) as progress:
@@ -384,6 +396,7 @@ def detect(
     skip_errors: SkipErrors = False,
     head: HeadName = "pool5",
     fc_rank: FcRank = 0,
+    bfloat16: BFloat16 = False,
 ) -> None:
     """The main job: proposals, training where there is no model yet, detection, mAP. Or any images."""
     images = [*(images or []), *(more_images or [])]
@@ -392,7 +405,7 @@ def detect(
         return
     job = _Job(
         dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
-        skip_errors, head, fc_rank,
+        skip_errors, head, fc_rank, bfloat16,
     )  # fmt: skip
     if images:
         _detect_images(_train(job, jobs), images, draw, min_score)
@@ -481,6 +494,7 @@ def evaluate(
     limit: Limit = 0,
     head: HeadName = "pool5",
     fc_rank: FcRank = 0,
+    bfloat16: BFloat16 = False,
 ) -> None:
     """Scores a run, or any folder of VOC detection files, against a split."""
     if not 0 < iou <= 1:
@@ -495,6 +509,7 @@ def evaluate(
         limit=limit,
         head=head,
         fc_rank=fc_rank,
+        bfloat16=bfloat16,
     )
     test = job.open(test_split)
     if detections is None:

@@ -49,6 +49,9 @@ HeadName = Annotated[
 FcRank = Annotated[
     int, typer.Option(min=0, help="Truncate fully connected layers to this rank (SVD) to detect; 0: do not.")
 ]
+BFloat16 = Annotated[
+    bool, typer.Option("--bfloat16", help="Convolve in bfloat16 to detect: for processors that have it.")
+]
 
 
 def reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:

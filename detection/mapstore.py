@@ -33,7 +33,7 @@ class MapStore:
             "network": extractor.network.config(),
             "scales": settings["scales"],
             "max_long_side": settings["max_long_side"],
-        }
+        } | ({"bfloat16": True} if settings["bfloat16"] else {})
         digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
         self.folder = folder / digest[:16]
         self._worthwhile = extractor.stores_maps

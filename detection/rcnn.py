@@ -55,7 +55,8 @@ class WarpExtractor(FeatureExtractor):
         for batch in self._batches(maps[0].values, distinct):
             with self.clock("convolution"), torch.inference_mode():
                 # oneDNN's convolutions are faster in this order, which normalising already gives.
-                output = self.network(torch.cat([self.network.normalise(one) for one in batch]))
+                images = torch.cat([self.network.normalise(one) for one in batch])
+                output = self.network(images, self.settings.bfloat16)
             with self.clock("pooling"):
                 features[done : done + len(batch)] = _pooled(output, self.settings.levels)
             done += len(batch)

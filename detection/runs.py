@@ -5,7 +5,7 @@ import shutil
 import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ class Run:
         head: what scores windows, one of `detection.training.HEADS`. That of ``pool5`` has the names above;
             the others' models, detections and figures have ``-<head>`` in theirs.
         fc_rank: fully connected layers are truncated to this rank when they detect; 0: they are not.
+        bfloat16: whether the convolutions are computed in bfloat16 when they detect, whatever they were
+            trained with.
     """
 
     folder: Path
@@ -74,6 +76,7 @@ class Run:
     map_gb: float = 20.0
     head: str = "pool5"
     fc_rank: int = 0
+    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
@@ -92,10 +95,13 @@ class Run:
         """A file or folder of detections or figures."""
         head = "" if self.head == "pool5" else f"-{self.head}"
         rank = f"-rank{self.fc_rank}" if self.fc_rank else ""
-        return self.folder / f"{name}{head}{rank}{suffix}"
+        precision = "-bf16" if self.bfloat16 else ""
+        return self.folder / f"{name}{head}{rank}{precision}{suffix}"
 
     def claim(self, images: str, digest: str) -> None:
         """Writes ``settings.toml``, or makes sure that it says the same already.
+
+        Until the run's layers are fine-tuned, the settings of that may change: nothing depends on them yet.
 
         Args:
             images: what the run is trained on, for people.
@@ -108,6 +114,9 @@ class Run:
         text = tomli_w.dumps(
             {"images": images, "images_digest": digest} | _without_none(asdict(self.settings))
         )
+        if not any(self.folder.glob("*-softmax")) and _alike_but_for_finetuning(file, text):
+            with atomic_path(file) as path:
+                path.write_text(text, encoding="utf-8")
         claim(file, text)
 
     def load(self) -> Detector | None:
@@ -119,6 +128,9 @@ class Run:
         detector = Detector.load(self.model)
         if self.fc_rank and detector.layers is not None:
             detector.layers = detector.layers.truncated(self.fc_rank)
+        if self.bfloat16:
+            extractor = detector.extractor
+            detector.extractor = make_extractor(extractor.network, replace(extractor.settings, bfloat16=True))
         return detector
 
     @property
@@ -306,6 +318,15 @@ def _arrays(prefix: str, found: Detections) -> dict[str, Any]:
 
 def _detections(prefix: str, arrays: Any) -> Detections:
     return Detections(*(arrays[f"{prefix}_{name}"] for name in ("boxes", "scores", "labels")))
+
+
+def _alike_but_for_finetuning(file: Path, text: str) -> bool:
+    try:
+        present, wanted = tomllib.loads(file.read_text(encoding="utf-8")), tomllib.loads(text)
+        old, new = present.pop("finetuning"), wanted.pop("finetuning")
+    except (OSError, ValueError, KeyError):
+        return False
+    return present == wanted and old != new and old.keys() == new.keys()
 
 
 def _without_none(value: Any) -> Any:

@@ -111,31 +111,37 @@ class Network(nn.Module, ABC):
         # oneDNN's convolutions are a tenth to a third faster in this order, and padding loses it.
         return padded.contiguous(memory_format=torch.channels_last)
 
-    def aligned(self, images: Tensor) -> list[Tensor]:
+    def aligned(self, images: Tensor, bfloat16: bool = False) -> list[Tensor]:
         """The taps of normalised images (N, 3, H, W) of any size: each (N, C_t, h, w), finest stride."""
         size = self.cells(*images.shape[2:])
-        output = self.body(self.pad(images))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            output = self.body(self.pad(images))
         maps = [output] if isinstance(output, Tensor) else list(output)
         return [
-            align(one, own, self.geometry, size) for one, own in zip(maps, self.tap_geometries, strict=True)
+            align(one.float(), own, self.geometry, size)
+            for one, own in zip(maps, self.tap_geometries, strict=True)
         ]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images, float (N, 3, H, W) of any size, to their maps (N, channels, h, w)."""
-        result: Tensor = self.taps(self.aligned(images))
+    def forward(self, images: Tensor, bfloat16: bool = False) -> Tensor:
+        """Normalised images, float (N, 3, H, W) of any size, to their maps, float32 (N, channels, h, w).
+
+        With ``bfloat16`` the convolutions are computed in that; the taps are joined in float32 either way.
+        """
+        result: Tensor = self.taps(self.aligned(images, bfloat16))
         return result
 
     @torch.inference_mode()
-    def feature_map(self, image: Image) -> Tensor:
+    def feature_map(self, image: Image, bfloat16: bool = False) -> Tensor:
         """The map of one image.
 
         Args:
             image: uint8 (H, W, 3), RGB, at the scale to compute at; any size from 1 × 1.
+            bfloat16: see `forward`.
 
         Returns:
             float32 (channels, h, w), contiguous, with (h, w) = ``cells(H, W)`` and ``geometry``.
         """
-        result: Tensor = self(self.normalise(image))
+        result: Tensor = self(self.normalise(image), bfloat16)
         return result[0].contiguous()
 
     @torch.inference_mode()

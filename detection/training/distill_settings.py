@@ -25,7 +25,8 @@ class DistillSettings:
         rate: AdamW's greatest learning rate, after ``warmup`` steps; it falls to 0 along a cosine.
         warmup: steps.
         weight_decay: AdamW's, of weights, not biases.
-        bfloat16: whether convolutions are computed in bfloat16; twice as fast on processors that have it.
+        bfloat16: whether convolutions are computed in bfloat16; faster on processors that have it (AVX-512
+            BF16, AMX), many times slower on others.
         statistics_images: a teacher's channels are brought to mean 0 and variance 1 over so many images.
         validation: part of the images that is held out to show what is explained of the teachers' maps.
         snapshot_every: steps between validations; the weights at each are kept.
@@ -43,7 +44,7 @@ class DistillSettings:
     rate: float = 1e-3
     warmup: int = 200
     weight_decay: float = 0.01
-    bfloat16: bool = True
+    bfloat16: bool = False
     statistics_images: int = 100
     validation: float = 0.02
     snapshot_every: int = 500

@@ -177,3 +177,13 @@ def test_resized_as_opencv_does_without_antialiasing(network):
 def test_bad_settings(values, named):
     with pytest.raises(InputError, match=named):
         replace(FeatureSettings(), **values)
+
+
+def test_bfloat16_differs_by_rounding_only(network):
+    image = noise(120, 160)
+    exact, rounded = (
+        FeatureExtractor(network, FeatureSettings(scales=(100,), bfloat16=one)).maps(image)[0].values
+        for one in (False, True)
+    )
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(rounded - exact).max() < 0.05 * exact.max()

@@ -106,6 +106,16 @@ def test_truncated_layers_detect_beside_the_whole_ones(tiny_voc, work):
     assert not (work / "model-fc7-rank8").exists()
 
 
+def test_bfloat16_detects_beside_float32(tiny_voc, work):
+    arguments = "--dataset", tiny_voc, "--run", "mine", "--preset", "paper-1scale", "--bfloat16"
+    result = call("detect", "--jobs", 1, *arguments, *TUNED)
+    assert result.exit_code == 0, result.output
+    exact, rounded = ((work / f"detections{one}" / "coco.json").read_text() for one in ("", "-bf16"))
+    assert exact != rounded
+    again = call("eval", *arguments)
+    assert figure(again.output) == figure(result.output)
+
+
 def test_heads_share_everything_but_the_head(work):
     loaded = {head: Detector.load(work / ("model" if head == "pool5" else f"model-{head}")) for head in HEADS}
     pool5, softmax = loaded["pool5"], loaded["softmax"]

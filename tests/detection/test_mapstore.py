@@ -81,9 +81,14 @@ def test_another_process_finds_them(extractor, maps, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [FeatureSettings(scales=(64,)), FeatureSettings(scales=(64, 96), max_long_side=99)]
+    "settings",
+    [
+        FeatureSettings(scales=(64,)),
+        FeatureSettings(scales=(64, 96), max_long_side=99),
+        FeatureSettings(scales=(64, 96), bfloat16=True),
+    ],
 )
-def test_other_scales_are_a_miss(network, extractor, maps, tmp_path, settings):
+def test_maps_of_other_scales_or_precision_are_a_miss(network, extractor, maps, tmp_path, settings):
     save(MapStore(tmp_path, extractor, GB), "digest", maps)
     assert find(MapStore(tmp_path, FeatureExtractor(network, settings), GB), "digest") is None
 

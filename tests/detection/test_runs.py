@@ -68,6 +68,22 @@ def test_claim_with_other_settings_names_the_difference(run, tiny_settings):
     assert "-1.5" in (run.folder / "settings.toml").read_text()
 
 
+@pytest.mark.parametrize("begun", ["training-softmax", "model-softmax"])
+def test_finetuning_settings_may_change_until_it_begins(run, tiny_settings, begun):
+    def wider(width):
+        return replace(
+            run, settings=replace(tiny_settings, finetuning=replace(tiny_settings.finetuning, width=width))
+        )
+
+    wider(77).claim("tiny train", "digest")
+    content = tomllib.loads((run.folder / "settings.toml").read_text())
+    assert content["finetuning"]["width"] == 77
+    (run.folder / begun).mkdir()
+    wider(77).claim("tiny train", "digest")
+    with pytest.raises(InputError, match=r"width = 77.*width = 78"):
+        wider(78).claim("tiny train", "digest")
+
+
 def test_claim_with_other_images(run):
     with pytest.raises(InputError, match=r"tiny train.*tiny val"):
         run.claim("tiny val", "other")
