@@ -16,6 +16,8 @@ LIMIT ?= 0
 # Folders of classifiers and a labelled set for `make classify`; images instead: ARGS="--images photos/".
 MODELS ?=
 LABELLED ?=
+# Images by class, FOLDER/<class>/<image>, for `make pretrain` and, in place of VOC's labels, `make classify-svm`.
+DATA ?=
 # Runs for `make combine`, for example RUNS="one two".
 RUNS ?=
 # More flags for the command, for example ARGS="--set features.scales=[688]".
@@ -27,12 +29,12 @@ run := $(data) --backbone "$(BACKBONE)" --run "$(RUN)"
 # What scores windows: pool5, fc6, fc7 or softmax.
 HEAD ?= pool5
 
-.PHONY: setup detect eval classify combine compare proposals eval-proposals train finetune test lint bench bench-proposals bench-cache clean
+.PHONY: setup detect eval classify classify-svm combine compare proposals eval-proposals train finetune pretrain distill test lint bench bench-proposals bench-cache clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@echo "make detect | eval | classify | combine | compare | proposals | eval-proposals | train | finetune | test | lint | bench | bench-proposals | bench-cache | setup    (see README.md)"
+	@echo "make detect | eval | classify | classify-svm | combine | compare | proposals | eval-proposals | train | finetune | pretrain | distill | test | lint | bench | bench-proposals | bench-cache | setup    (see README.md)"
 
 setup: $(VENV)/.installed
 
@@ -52,6 +54,9 @@ eval: setup
 classify: setup
 	$(bin)/sppnet classify $(MODELS) $(if $(LABELLED),--labelled "$(LABELLED)") --limit $(LIMIT) $(ARGS)
 
+classify-svm: setup
+	$(bin)/sppnet classify-svm $(if $(DATA),--data "$(DATA)") --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --backbone "$(BACKBONE)" --weights "$(WEIGHTS)" --run "$(RUN)" --limit $(LIMIT) $(ARGS)
+
 combine: setup
 	$(bin)/sppnet combine $(RUNS) --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --run "$(RUN)" $(ARGS)
 
@@ -70,6 +75,13 @@ train: setup
 
 finetune: setup
 	$(bin)/sppnet finetune $(run) --weights "$(WEIGHTS)" --jobs $(JOBS) $(ARGS)
+
+pretrain: setup
+	$(bin)/sppnet pretrain --data "$(DATA)" --run "$(RUN)" $(if $(BACKBONE),--network "$(BACKBONE)") --weights "$(WEIGHTS)" $(ARGS)
+
+# Teaches zf5 to see: TEACHER="efficientnet_lite0 576 400", the network and its short sides.
+distill: setup
+	$(bin)/sppnet distill --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --run "$(or $(RUN),distilled)" $(if $(TEACHER),--teacher "$(TEACHER)") $(ARGS)
 
 test: setup
 	$(bin)/python -m pytest

@@ -12,8 +12,9 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data import InputError, default_train_split, open_dataset
+from data import default_train_split, open_dataset
 from data.files import atomic_path
+from detection.claim import claim
 from detection.cli_options import (
     SAMPLE,
     VOC_ROOT,
@@ -62,7 +63,7 @@ def distill_command(
     examples = open_dataset(name, split, root, SAMPLE).head(limit or None)
     console.print(f"{split}: {len(examples)} images", highlight=False)
     folder = Path("runs") / run
-    claim(folder, settings, examples.digest())
+    claim(folder / "settings.toml", tomli_w.dumps({"images_digest": examples.digest()} | asdict(settings)))
 
     def keep(step: int, weights: dict[str, Tensor]) -> None:
         _write(folder / "snapshots" / f"{step:06d}.safetensors", weights)
@@ -84,19 +85,6 @@ def distill_command(
         table.add_row(str(point.step), f"{point.seconds / 60:.1f}", *explained)
     console.print(table)
     console.print(f"weights: {result}", highlight=False)
-
-
-def claim(folder: Path, settings: DistillSettings, digest: str) -> None:
-    """Writes the settings into a new run's folder, or makes sure that they are those of the one there."""
-    file = folder / "settings.toml"
-    text = tomli_w.dumps({"images_digest": digest} | asdict(settings))
-    if not file.exists():
-        with atomic_path(file) as path:
-            path.write_text(text, encoding="utf-8")
-    elif file.read_text(encoding="utf-8") != text:
-        raise InputError(
-            f"{file}: a run with other settings or images; give another --run, or delete the folder"
-        )
 
 
 def _write(file: Path, weights: dict[str, Tensor]) -> None:
