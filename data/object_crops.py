@@ -9,7 +9,7 @@ import numpy as np
 from data.examples import inside
 from data.files import partial_folder
 from data.images import read_image
-from data.types import Dataset, FloatArray, InputError
+from data.types import Dataset, Example, FloatArray, Image, InputError
 
 # Smaller objects show little: at 32 pixels a side, the view of a network is enlarged seven times.
 MIN_SIDE = 32
@@ -37,7 +37,8 @@ def write_object_crops(
         how many objects each split gave.
 
     Raises:
-        InputError: the folder has something in it, an image cannot be read, a split has no such object.
+        InputError: the folder has something in it, an image cannot be read or is of another size than its
+            annotation says, a split has no such object.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: there is something already; give another folder, or remove it")
@@ -48,16 +49,18 @@ def write_object_crops(
             for done, example in enumerate(dataset, start=1):
                 sides = example.boxes[:, 2:] - example.boxes[:, :2]
                 wanted = np.flatnonzero(~example.difficult & (sides >= MIN_SIDE).all(axis=1))
-                image = read_image(example.path) if len(wanted) else None
+                image = _read(example) if len(wanted) else None
                 for number in wanted.tolist():
                     assert image is not None
                     left, top, right, bottom = _with_context(example.boxes[number], image.shape[:2])
-                    place = inside(made / name, dataset.classes[example.labels[number]], example.path)
-                    place.mkdir(parents=True, exist_ok=True)
-                    file = place / f"{example.image_id.replace('/', '_')}-{number}.jpg"
-                    crop = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2BGR)
-                    if not cv2.imwrite(str(file), crop, (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY)):
-                        raise InputError(f"{file}: cannot be written; check the folder and the space left")
+                    # A class is one folder, whatever its name: COCO-style data sets have "cup/mug".
+                    label = dataset.classes[example.labels[number]].replace("/", "_")
+                    place = inside(made / name, f"{label}/{example.image_id}-{number}.jpg", example.path)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    crop = image[top:bottom, left:right, ::-1]
+                    quality = (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY)
+                    # Python writes the file: OpenCV does not tell of a full disk.
+                    place.write_bytes(cv2.imencode(".jpg", crop, quality)[1].tobytes())
                     counts[name] += 1
                 progress(f"objects ({name})", done, len(dataset))
             if counts[name] == 0:
@@ -66,6 +69,17 @@ def write_object_crops(
                     "is not difficult"
                 )
     return counts
+
+
+def _read(example: Example) -> Image:
+    image = read_image(example.path)
+    height, width = image.shape[:2]
+    if (width, height) != (example.width, example.height):
+        raise InputError(
+            f"{example.path}: {width}x{height} pixels, but annotated as {example.width}x{example.height}; "
+            "restore the image, or correct its annotation"
+        )
+    return image
 
 
 def _with_context(box: FloatArray, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -62,12 +62,14 @@ def pretrain_command(
         console.quiet = group.rank > 0
         settings = changed(pretraining_preset(preset, network), config, change or ())
         train, tested = _open(data, val)
-        folder = Path("runs") / (run or f"{data.name}-{settings.classifier.network}-{preset}")
+        start = "" if weights == RANDOM else weights
+        folder = Path("runs") / (run or f"{data.resolve().name}-{settings.classifier.network}-{preset}")
         about = {
             "train": f"{len(train)} images of {len(train.classes)} classes in {train.folder}",
             "train_digest": train.digest(),
             "val_digest": tested.digest() if tested else "",
-            "weights": file_digest(Path(weights)) if weights and Path(weights).is_file() else weights,
+            # Read before the run is claimed: with a wrong name, none is.
+            "weights": file_digest(Path(start)) if start else "",
         }
         claim(folder / "settings.toml", tomli_w.dumps(about | asdict(settings)))
         console.print(f"train: {about['train']}", highlight=False)
@@ -80,7 +82,7 @@ def pretrain_command(
         with ProgressReport(console) as progress:
             pretrain(
                 train, tested, settings, folder, progress, lambda epoch: _print(epoch, settings.total_epochs),
-                weights=weights or RANDOM, workers=workers, skip_errors=skip_errors, group=group,
+                weights=start or RANDOM, workers=workers, skip_errors=skip_errors, group=group,
             )  # fmt: skip
         if group.rank == 0:
             shutil.rmtree(folder / "training", ignore_errors=True)
@@ -89,7 +91,8 @@ def pretrain_command(
 
 def _open(data: Path, val: Path | None) -> tuple[ImageFolder, ImageFolder | None]:
     """The images to learn from and to test on; ``data`` itself, or its ``train`` and ``val``."""
-    inside = {one.name for one in data.iterdir() if one.is_dir()} if data.is_dir() else set()
+    folders = data.iterdir() if data.is_dir() else ()
+    inside = {one.name for one in folders if one.is_dir() and not one.name.startswith(".")}
     splits = "train" in inside and inside <= {"train", "val", "test"}
     train = open_image_folder(data / "train" if splits else data)
     if val is None and splits and "val" in inside:

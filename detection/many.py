@@ -23,7 +23,7 @@ def one_a_core(
     """Decodes each file and does some work on the image, each core on an image of its own with one thread.
 
     Args:
-        work: safe to call at the same time; where it raises an `InputError`, the file's name is put before it.
+        work: safe to call at the same time; where it raises an `InputError`, the file's name goes before it.
         files: image files.
         workers: images at a time; 0: one a core. With one worker, all of torch's threads are its.
 

@@ -29,7 +29,8 @@ _COLOUR_AXES = (
 _AHEAD = 2
 # What a random choice is for.
 _ORDER, _CROP, _SIZE = range(3)
-_CORNERS = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
+# Where a crop begins: halves of the room above it, and to its left. The centre, the corners.
+_PLACES = ((1, 1), (0, 0), (0, 2), (2, 0), (2, 2))
 
 
 @dataclass(frozen=True)
@@ -86,23 +87,20 @@ class _Images(TorchDataset[tuple[Image, int] | str]):
         """The square asked for, uint8 (side, side, 3), of an image already resized."""
         settings, size = self.settings, self.settings.classifier.size
         room = np.array(image.shape[:2]) - size
+
+        def cut(top: int, left: int) -> Image:
+            return resize(image[top : top + size, left : left + size], request.side, request.side)
+
         if request.epoch is None:
-            rng, place = None, _CORNERS[0]
-        else:
-            rng = np.random.default_rng((settings.seed, _CROP, request.epoch, request.index))
-            corners = settings.crop == "corners"
-            place = _CORNERS[rng.integers(len(_CORNERS))] if corners else tuple(rng.random(2))
-        top, left = np.floor(room * place).astype(int).tolist()
-        crop = image[top : top + size, left : left + size]
-        if request.side != size:
-            crop = resize(crop, request.side, request.side)
-        if rng is None:
-            return crop
+            return cut(*(room // 2).tolist())
+        rng = np.random.default_rng((settings.seed, _CROP, request.epoch, request.index))
+        corners = settings.crop == "corners"
+        place = room * rng.choice(_PLACES) // 2 if corners else rng.integers(0, room, endpoint=True)
+        crop = cut(*place.tolist())
         if settings.flip and rng.random() < 0.5:
             crop = crop[:, ::-1]
         if settings.colour:
-            shift = _COLOUR_AXES @ rng.normal(0, settings.colour, 3)
-            crop = shifted(crop, shift)
+            crop = shifted(crop, _COLOUR_AXES @ rng.normal(0, settings.colour, 3))
         return crop
 
 

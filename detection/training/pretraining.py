@@ -53,7 +53,7 @@ class Epoch:
         number: from 1.
         size: side of its images, pixels.
         rate: learning rate of its last step.
-        loss: mean over its steps, while training.
+        loss: mean over its images, while training.
         val_loss, top1, top5: of the validation images' centre crops, the accuracies in 0 to 1; None without
             such images. Of fewer than 5 classes, ``top5`` is 1.
         skipped: images that could not be read, of those for training and for validation.
@@ -152,8 +152,9 @@ class _Pretraining:
             },
         )  # fmt: skip
         self.steps = epoch_steps(settings, len(train))
-        self.step = self.skipped = 0
-        self.loss = 0.0
+        self.step = 0
+        # Of the present epoch, in all processes: the losses, the images that they are of, those left out.
+        self.sums = torch.zeros(3, dtype=torch.float64)
         self.history: list[Epoch] = []
         self._restore()
 
@@ -161,7 +162,7 @@ class _Pretraining:
         total = self.settings.total_epochs * self.steps
         trained: nn.Module = self.net
         if self.group.size > 1:
-            trained = nn.parallel.DistributedDataParallel(self.net, broadcast_buffers=False)
+            trained = nn.parallel.DistributedDataParallel(self.net)
         batches = self._read(self.train, self._requests())
         saved = begun = time.monotonic()
         seen, waited = 0, 0.0
@@ -173,9 +174,8 @@ class _Pretraining:
             seen += len(batch.labels)
             self.step += 1
             if self.step % self.steps == 0:
-                epoch = self._end_epoch(
-                    seen / (time.monotonic() - begun), waited / (time.monotonic() - begun)
-                )
+                seconds = time.monotonic() - begun
+                epoch = self._end_epoch(seen / seconds, waited / seconds)
                 report(epoch)
                 self._write_history(folder / "history.json")
                 begun, seen, waited = time.monotonic(), 0, 0.0
@@ -197,12 +197,12 @@ class _Pretraining:
         for batch in read_batches(images, requests, self.settings, self.workers):
             if batch.errors and not self.skip_errors:
                 raise InputError(f"{batch.errors[0]} (or leave out such images: --skip-errors)")
-            if len(batch.labels) == 0:
-                raise InputError(f"{batch.errors[0]}; nor can any other image of its batch be read")
             yield batch
 
     def _learn(self, trained: nn.Module, batch: ImageBatch) -> None:
         settings, group = self.settings, self.group
+        if len(batch.labels) == 0:
+            raise InputError(f"{batch.errors[0]}; nor can any other image of its batch be read")
         torch.manual_seed(_seed(settings.seed, self.step, group.rank))
         rate = settings.rate(self.step, self.steps)
         for parameters in self.optimiser.param_groups:
@@ -218,45 +218,51 @@ class _Pretraining:
         self.optimiser.step()
         if self.average is not None:
             self.average.update_parameters(self.net)
-        sums = torch.tensor([float(losses) / self.batch, len(batch.errors)], dtype=torch.float64)
+        sums = torch.tensor([losses.item(), len(batch.labels), len(batch.errors)], dtype=torch.float64)
         group.add(sums)
-        self.loss += float(sums[0])
-        self.skipped += int(sums[1])
-        if not np.isfinite(self.loss):
+        self.sums += sums
+        if not sums.isfinite().all():
             raise InputError(
-                f"step {self.step}: the loss is no longer finite; give lower rates, or a longer warmup_steps"
+                f"step {self.step + 1}: the loss is not finite; give lower rates, or a longer warmup_steps"
             )
 
     def _end_epoch(self, images_per_second: float, waiting: float) -> Epoch:
         settings = self.settings
-        val_loss, top1, top5 = (None, None, None) if self.val is None else self._validate(self.val)
+        loss, images, skipped = self.sums.tolist()
+        val_loss = top1 = top5 = None
+        if self.val is not None:
+            val_loss, top1, top5, left_out = self._validate(self.val)
+            skipped += left_out
         speed = torch.tensor(images_per_second)
         self.group.add(speed)
         number = self.step // self.steps
         epoch = Epoch(
             number, epoch_side(settings, number - 1), settings.rate(self.step - 1, self.steps),
-            self.loss / self.steps, val_loss, top1, top5, self.skipped, float(speed), waiting,
+            loss / images, val_loss, top1, top5, int(skipped), float(speed), waiting,
         )  # fmt: skip
         self.history.append(epoch)
-        self.loss, self.skipped = 0.0, 0
+        self.sums.zero_()
         return epoch
 
     @torch.inference_mode()
-    def _validate(self, images: ImageFolder) -> tuple[float, float, float]:
-        """Loss, top-1 and top-5 accuracy on centre crops."""
+    def _validate(self, images: ImageFolder) -> tuple[float, float, float, int]:
+        """Loss, top-1 and top-5 accuracy on centre crops, and how many images could not be read."""
         net = self._tested()
         sums = torch.zeros(5, dtype=torch.float64)
         requests = centre_requests(self.settings, len(images), self.group.rank, self.group.size)
         for batch in self._read(images, iter(requests)):
+            sums[4] += len(batch.errors)
+            if len(batch.labels) == 0:  # a last batch can be a single image
+                continue
             logits = net(batch.inputs(net.network.normalise))
             best = logits.topk(min(5, logits.shape[1])).indices == batch.labels[:, None]
             loss = cross_entropy(logits, batch.labels, reduction="sum")
-            counts = torch.tensor([len(logits), len(batch.errors)])
-            sums += torch.cat([torch.stack([loss, best[:, 0].sum(), best.sum()]), counts])
+            sums[:4] += torch.tensor([float(loss), int(best[:, 0].sum()), int(best.sum()), len(logits)])
         self.group.add(sums)
-        self.skipped += int(sums[4])
+        if sums[3] == 0:
+            raise InputError(f"{images.folder}: none of its images can be read; fetch them again")
         loss, top1, top5 = (sums[:3] / sums[3]).tolist()
-        return loss, top1, top5
+        return loss, top1, top5, int(sums[4])
 
     def _tested(self) -> Classifier:
         """What is to be tested and saved, in evaluation mode."""
@@ -285,7 +291,7 @@ class _Pretraining:
         if self.average is not None:
             tensors |= {f"average.{name}": one for name, one in self.average.state_dict().items()}
         position = {
-            "step": self.step, "loss": self.loss, "skipped": self.skipped,
+            "step": self.step, "sums": self.sums.tolist(),
             "history": [asdict(one) for one in self.history],
         }  # fmt: skip
         text = np.frombuffer(json.dumps(position).encode(), np.uint8)
@@ -309,7 +315,7 @@ class _Pretraining:
             self.average.load_state_dict(part(tensors, "average."))
         self.step = position["step"]
         self.history = [Epoch(**one) for one in position["history"]]
-        self.loss, self.skipped = position["loss"], position["skipped"]
+        self.sums += torch.tensor(position["sums"], dtype=torch.float64)
 
 
 def _parameter_groups(net: Classifier, settings: PretrainingSettings, random: bool) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ class PretrainingSettings:
             )
         if not self.rates or len(self.rates) != len(self.epochs) or min(self.epochs) < 1:
             raise InputError(
-                f"rates {self.rates} and epochs {self.epochs}: give as many of the one as the other"
+                f"rates {self.rates}, epochs {self.epochs}: give as many of both, none below 1 epoch"
             )
         if self.decay == "cosine" and len(self.rates) > 1:
             raise InputError(f"rates {self.rates}: with decay = 'cosine' give one")

@@ -1,0 +1,76 @@
+"""Folders of images by class: what is listed, in which order, and what is refused."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from data.image_folder import open_image_folder
+from data.types import InputError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes, and files that are none of the images. Nothing is opened, so nothing need be an image."""
+    root = tmp_path / "photos"
+    for name in (
+        "dog/b.jpg", "dog/A.JPEG", "dog/deep/down/c.png", "cat/1.tiff", "cat/2.webp",
+        "dog/list.txt", "dog/.hidden.png", "cat/.thumbnails/1.png", ".git/x.png", "README.png",
+    ):  # fmt: skip
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return root
+
+
+def test_listed_by_class_and_path(folder):
+    found = open_image_folder(folder)
+    assert found.classes == ("cat", "dog")
+    names = [str(path.relative_to(folder)) for path in found.paths]
+    assert names == ["cat/1.tiff", "cat/2.webp", "dog/A.JPEG", "dog/b.jpg", "dog/deep/down/c.png"]
+    np.testing.assert_array_equal(found.labels, [0, 0, 1, 1, 1])
+    assert found.labels.dtype == np.int64
+    assert len(found) == 5
+
+
+def test_labels_by_the_classes_given(folder):
+    found = open_image_folder(folder, ("dog", "emu", "cat"))
+    assert found.classes == ("dog", "emu", "cat")
+    np.testing.assert_array_equal(found.labels, [2, 2, 0, 0, 0])
+    with pytest.raises(InputError, match=r"photos.cat: no class of this name among 2"):
+        open_image_folder(folder, ("dog", "emu"))
+
+
+def test_some_of_the_images(folder):
+    found = open_image_folder(folder)
+    some = found.only(np.array([4, 0]))
+    assert some.paths == (found.paths[4], found.paths[0])
+    np.testing.assert_array_equal(some.labels, [1, 0])
+    assert some.classes == found.classes
+
+
+def test_the_digest_is_of_names_and_sizes(folder, tmp_path):
+    digest = open_image_folder(folder).digest()
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "dog" / "list.txt").write_text("something else")
+    assert open_image_folder(tmp_path / "copy").digest() == digest
+    assert open_image_folder(folder, ("cat", "dog", "emu")).digest() != digest
+    (folder / "dog" / "b.jpg").write_text("longer than it was")
+    longer = open_image_folder(folder).digest()
+    (folder / "dog" / "b.jpg").rename(folder / "dog" / "d.jpg")
+    renamed = open_image_folder(folder).digest()
+    assert len({digest, longer, renamed}) == 3
+
+
+def test_what_is_no_such_folder(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (folder / "fish").mkdir()
+    (folder / "fish" / "notes.txt").touch()
+    for place, message in (
+        (tmp_path / "absent", "absent: no such folder"),
+        (folder / "README.png", "README.png: no such folder"),
+        (tmp_path / "empty", "empty: has no folders of classes"),
+        (folder, r"fish: a class without images \(\.bmp, \.jpeg"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_image_folder(place)
