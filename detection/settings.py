@@ -18,25 +18,39 @@ def changed(settings: Settings, config: Path | None = None, changes: Sequence[st
     Args:
         settings: a dataclass instance.
         config: TOML with its tables and keys; any subset.
-        changes: TOML lines such as ``features.scales = [480, 576]``.
+        changes: TOML lines such as ``features.scales = [480, 576]``; all are made at once, so that values
+            that must suit each other can be given one by one. Of two for one key the later counts.
 
     Raises:
         InputError: a file or TOML that cannot be read, an unknown key (the nearest is named), a wrong value.
     """
-    sources = []
     if config is not None:
         try:
-            sources.append((str(config), config.read_text(encoding="utf-8")))
+            text = config.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{config}: cannot be read ({error}); check the path") from error
-    sources += [(f"--set {change}", change) for change in changes]
-    for source, text in sources:
-        try:
-            values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{source}: not TOML ({error}); write key = value, strings in quotes") from error
-        settings = override(settings, values, source)
-    return settings
+        settings = override(settings, _parsed(text, str(config)), str(config))
+    merged: dict[str, Any] = {}
+    for change in changes:
+        merged = _merged(merged, _parsed(change, f"--set {change}"))
+    return override(settings, merged, ", ".join(f"--set {change}" for change in changes))
+
+
+def _parsed(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source}: not TOML ({error}); write key = value, strings in quotes") from error
+
+
+def _merged(values: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Nested tables as one; where both have a value, that of ``more``."""
+    both = {
+        name: _merged(values[name], more[name])
+        for name in values.keys() & more.keys()
+        if isinstance(values[name], dict) and isinstance(more[name], dict)
+    }
+    return values | more | both
 
 
 def override(settings: Settings, values: Mapping[str, Any], source: str) -> Settings:

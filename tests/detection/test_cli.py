@@ -10,6 +10,7 @@ from command import call
 
 from data import load_voc
 from detection import cli as cli_module
+from detection import cli_job
 from detection.detector import Detector
 
 QUICK = ["--backbone", "alexnet", "--weights", "random", "--preset", "paper-1scale",
@@ -263,7 +264,7 @@ def test_ctrl_c_says_how_to_go_on(work, tiny_voc, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_module, "fill_cache", stop)
+    monkeypatch.setattr(cli_job, "fill_cache", stop)
     result = call("proposals", "--dataset", tiny_voc)
     assert result.exit_code == 130
     assert "goes on from here" in result.output

@@ -14,6 +14,7 @@ from data import load_voc
 from data.images import read_image
 from data.types import InputError
 from detection import cli as cli_module
+from detection import cli_run
 from detection.detector import Detector
 from detection.fc import SoftmaxHead
 from detection.training import HEADS, Group
@@ -206,7 +207,7 @@ def test_several_processes_need_a_trained_run(tiny_voc, tmp_path, monkeypatch):
     """Below torchrun nothing but fine-tuning is shared out."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VOC_ROOT", raising=False)
-    monkeypatch.setattr(cli_module, "join_group", lambda: nullcontext(Group(0, 2)))
+    monkeypatch.setattr(cli_run, "join_group", lambda: nullcontext(Group(0, 2)))
     result = call("finetune", "--dataset", tiny_voc, "--run", "mine", "--jobs", 1, *TUNED)
     assert result.exit_code == 2
     assert "run 'sppnet train' first" in result.stderr.replace("\n", " ")

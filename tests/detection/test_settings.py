@@ -132,6 +132,19 @@ def test_config_and_changes_in_their_order(tmp_path):
     assert settings.mining == PRESETS["paper-1scale"].mining
 
 
+def test_changes_are_made_at_once():
+    """Each alone would leave as many rates as steps wrong."""
+    changes = [
+        "finetuning.rates = [0.1, 0.01]",
+        "finetuning.steps = [7, 8]",
+        "finetuning.decay = 'steps'",
+        "finetuning = {width = 5, batch = 4}",
+        "finetuning.width = 6",
+    ]
+    tuned = make_settings("default", None, changes).finetuning
+    assert (tuned.rates, tuned.steps, tuned.width, tuned.batch) == ((0.1, 0.01), (7, 8), 6, 4)
+
+
 def test_every_setting_can_be_given_as_toml():
     """What a run writes down as its settings is a config file of the same settings."""
     for settings in PRESETS.values():

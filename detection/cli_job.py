@@ -1,0 +1,86 @@
+"""What the commands on a run share: settings, data sets, proposals, the run's folder."""
+
+import time
+from pathlib import Path
+
+from data import Dataset, InputError, OnError, default_train_split, open_dataset
+from detection.cli_options import SAMPLE, choose_dataset, console
+from detection.console import ProgressReport
+from detection.presets import make_settings
+from detection.runs import Run
+from proposals import ProposalCache, fill_cache
+from proposals.source import ImageSource
+
+
+class Job:
+    """What the commands on a run share: settings, data sets, proposals cache, run folder."""
+
+    def __init__(
+        self,
+        dataset: str,
+        voc_root: Path,
+        train_split: str = "",
+        backbone: str = "",
+        weights: str = "",
+        preset: str = "default",
+        config: Path | None = None,
+        changes: list[str] | None = None,
+        run: str = "",
+        limit: int = 0,
+        map_gb: float = 0,
+        skip_errors: bool = False,
+        head: str = "pool5",
+        fc_rank: int = 0,
+        bfloat16: bool = False,
+    ) -> None:
+        network = {"name": backbone, "weights": weights}
+        self.settings = make_settings(
+            preset, config, changes or (), {key: value for key, value in network.items() if value}
+        )
+        self.voc_root = voc_root if voc_root.is_dir() else None
+        self.name, why = choose_dataset(dataset, voc_root)
+        self.limit, self.skip_errors = limit or None, skip_errors
+        self.train_split = train_split or default_train_split(self.name, self.voc_root)
+        console.print(f"data set: {self.name} ({why})", highlight=False)
+        name = run or "-".join([Path(self.name).name.replace(":", "_"), self.settings.network.name, preset])
+        self.cache = ProposalCache(Path("cache/proposals.sqlite"), self.settings.proposer)
+        self.run = Run(
+            Path("runs") / name, self.settings, self.cache, Path("cache/maps"), map_gb, head, fc_rank,
+            bfloat16,
+        )  # fmt: skip
+
+    def open(self, split: str) -> Dataset:
+        """The first ``limit`` images of a split."""
+        on_error: OnError = "skip" if self.skip_errors else "raise"
+        dataset = open_dataset(self.name, split, self.voc_root, SAMPLE, on_error).head(self.limit)
+        console.print(f"{split}: {len(dataset)} images", highlight=False)
+        return dataset
+
+    def image_source(self, split: str, url: str) -> ImageSource | None:
+        """The URL that stands for the data set's folder (VOC's devkit, COCO's images) at the workers."""
+        if not url:
+            return None
+        _, *folders = self.name.replace("{split}", split).split(":")
+        named = {"sample": SAMPLE, "voc2007": self.voc_root, "voc2012": self.voc_root}.get(self.name)
+        return ImageSource(named or Path(folders[-1] if folders else self.name), url)
+
+    def fill(self, dataset: Dataset, jobs: int, source: ImageSource | None = None) -> Dataset:
+        """Fills the cache with the proposals of a split; returns the images that have some."""
+        start = time.monotonic()
+        with ProgressReport(console) as progress:
+            report = fill_cache(
+                dataset, self.settings.proposer, self.cache, jobs,
+                lambda done, total: progress(f"proposals ({dataset.split})", done, total), source,
+            )  # fmt: skip
+        console.print(
+            f"proposals ({dataset.split}): {report.computed} images computed in "
+            f"{time.monotonic() - start:.0f} s, {report.cached} in the cache",
+            highlight=False,
+        )
+        if not report.errors:
+            return dataset
+        if not self.skip_errors:
+            raise InputError(report.complaint())
+        first = next(iter(report.errors.values()))
+        console.print(f"{len(report.errors)} images left out, the first: {first}", highlight=False)
+        return dataset.without(report.errors)

@@ -1,0 +1,302 @@
+"""The commands ``sppnet train``, ``finetune``, ``detect`` and ``eval``."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import typer
+from rich.table import Table
+
+from data import Dataset, Image, InputError, read_image
+from detection.cli_job import Job
+from detection.cli_options import (
+    VOC_ROOT,
+    Backbone,
+    BFloat16,
+    Change,
+    Config,
+    DatasetName,
+    FcRank,
+    HeadName,
+    Jobs,
+    Limit,
+    MapGb,
+    Preset,
+    RunName,
+    SkipErrors,
+    TestSplit,
+    TrainSplit,
+    VocRoot,
+    Weights,
+    console,
+    reported,
+)
+from detection.console import ProgressReport
+from detection.detector import Detector
+from detection.many import detect_many
+from detection.training import ALONE, Group, join_group
+from eval import (
+    VOCResult,
+    class_table,
+    coco_metrics,
+    draw_detections,
+    evaluate_voc,
+    plot_precision_recall,
+    read_voc_detections,
+    write_metrics,
+)
+
+
+@reported
+def train(
+    dataset: DatasetName = "",
+    voc_root: VocRoot = VOC_ROOT,
+    train_split: TrainSplit = "",
+    backbone: Backbone = "",
+    weights: Weights = "",
+    preset: Preset = "default",
+    config: Config = None,
+    change: Change = None,
+    run: RunName = "",
+    jobs: Jobs = -1,
+    limit: Limit = 0,
+    map_gb: MapGb = 20,
+    skip_errors: SkipErrors = False,
+    head: HeadName = "pool5",
+) -> None:
+    """Trains a detector; stopped at any moment, it goes on from there."""
+    job = Job(
+        dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
+        skip_errors, head,
+    )  # fmt: skip
+    _train(job, jobs)
+
+
+@reported
+def finetune_layers(
+    dataset: DatasetName = "",
+    voc_root: VocRoot = VOC_ROOT,
+    train_split: TrainSplit = "",
+    backbone: Backbone = "",
+    weights: Weights = "",
+    preset: Preset = "default",
+    config: Config = None,
+    change: Change = None,
+    run: RunName = "",
+    jobs: Jobs = -1,
+    limit: Limit = 0,
+    map_gb: MapGb = 20,
+    skip_errors: SkipErrors = False,
+) -> None:
+    """Fine-tunes fully connected layers on a run's network; below torchrun, in several processes."""
+    with join_group() as group:
+        console.quiet = group.rank > 0
+        job = Job(
+            dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
+            skip_errors, "softmax",
+        )  # fmt: skip
+        if group.size > 1 and replace(job.run, head="pool5").load() is None:
+            raise InputError(f"{job.run.folder}: no model yet; run 'sppnet train' first, without torchrun")
+        detector = _train(job, jobs, group)
+    table = Table("step", "loss", "accuracy", "precision", title="held-out windows, % but for the loss")
+    tuning = detector.origin["finetuning"]
+    for one in tuning["history"]:
+        mark = " (chosen)" if one["step"] == tuning["chosen_step"] else ""
+        figures = f"{one['loss']:.3f}", _percent(one["accuracy"]), _percent(one["precision"])
+        table.add_row(f"{one['step']}{mark}", *figures)
+    console.print(table)
+
+
+def _train(job: Job, jobs: int, group: Group = ALONE) -> Detector:
+    """The job's detector, trained where there is none, after those that it builds on."""
+    dataset = job.open(job.train_split)
+    job.run.claim(f"{job.name} {job.train_split}, {len(dataset)} images", dataset.digest())
+    detector = job.run.load()
+    if detector is not None:
+        console.print(f"model: {job.run.model} (trained before)", highlight=False)
+        return detector
+    # Before the hours of proposals: what is wrong with the network shows here.
+    extractor = job.run.build()
+    dataset = job.fill(dataset, jobs)
+    head = job.run.head
+    # The pooled windows' detector brings fitted taps, the features' scale and box regression to the others.
+    base: Detector | None = None
+    for stage in ["pool5", *(["softmax"] if head != "pool5" else []), *([head] if head[:2] == "fc" else [])]:
+        run = replace(job.run, head=stage, fc_rank=0, bfloat16=False)
+        base, detector = detector, run.load()
+        if detector is None:
+            with ProgressReport(console) as progress:
+                if base is None:
+                    detector = run.train(dataset, extractor, progress)
+                elif stage == "softmax":
+                    detector = run.finetune(dataset, base, progress, group)
+                else:
+                    detector = run.train_head(dataset, base, progress)
+            console.print(f"model: {run.model}", highlight=False)
+    loaded = job.run.load()
+    assert loaded is not None, "the last stage saved it"
+    return loaded
+
+
+@reported
+def detect(
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Image files or folders; without any, the main job: a run.")
+    ] = None,
+    more_images: Annotated[
+        list[Path] | None, typer.Option("--images", help="The same, as an option.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder for images; empty: the run's.")] = None,
+    draw: Annotated[Path | None, typer.Option(help="Folder for pictures with the boxes drawn.")] = None,
+    min_score: Annotated[
+        float,
+        typer.Option(
+            help="Draw and print detections of at least this score: margin, or log-odds of softmax."
+        ),
+    ] = -0.5,
+    dataset: DatasetName = "",
+    voc_root: VocRoot = VOC_ROOT,
+    train_split: TrainSplit = "",
+    test_split: TestSplit = "test",
+    backbone: Backbone = "",
+    weights: Weights = "",
+    preset: Preset = "default",
+    config: Config = None,
+    change: Change = None,
+    run: RunName = "",
+    jobs: Jobs = -1,
+    limit: Limit = 0,
+    map_gb: MapGb = 20,
+    skip_errors: SkipErrors = False,
+    head: HeadName = "pool5",
+    fc_rank: FcRank = 0,
+    bfloat16: BFloat16 = False,
+) -> None:
+    """The main job: proposals, training where there is no model yet, detection, mAP. Or any images."""
+    images = [*(images or []), *(more_images or [])]
+    if images and model is not None:
+        _detect_images(Detector.load(model), images, draw, min_score)
+        return
+    job = Job(
+        dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
+        skip_errors, head, fc_rank, bfloat16,
+    )  # fmt: skip
+    if images:
+        _detect_images(_train(job, jobs), images, draw, min_score)
+        return
+    start = time.monotonic()
+    test = job.open(test_split)
+    detector = _train(job, jobs)
+    test = job.fill(test, jobs)
+    with ProgressReport(console) as progress:
+        refined, found = job.run.detect(detector, test, progress)
+    result, windows = job.run.score(test, refined, found)
+    job.run.record(main_job_seconds_this_time=time.monotonic() - start)
+    _print_result(test, result, windows, coco_metrics(test, refined))
+    console.print(f"run: {job.run.folder}", highlight=False)
+    if draw is not None:
+        for example in test:
+            picture = draw_detections(
+                read_image(example.path), refined[example.image_id], test.classes, min_score, example
+            )
+            _write_picture(draw / f"{example.image_id}.png", picture)
+
+
+def _print_result(
+    dataset: Dataset, result: VOCResult, windows: VOCResult | None, coco: Mapping[str, float]
+) -> None:
+    title = f"{dataset.name} {dataset.split}, {len(dataset)} images, IoU {result.iou_threshold}, AP in %"
+    console.print(class_table(result, title))
+    console.print(f"mAP, 11-point: {_percent(result.map_11point)}; area: {_percent(result.map_area)}")
+    if windows is not None:
+        console.print(
+            f"the same without box regression: {_percent(windows.map_11point)}; {_percent(windows.map_area)}"
+        )
+    figures = ", ".join(f"{name} {_percent(coco[name])}" for name in ("AP", "AP50", "AP75", "AR_100"))
+    console.print(f"COCO's figures of the same (difficult as crowd): {figures}", highlight=False)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _detect_images(detector: Detector, images: list[Path], draw: Path | None, min_score: float) -> None:
+    files = []
+    for path in images:
+        inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"{path}: the folder has no files")
+        # A picture is called after the path below the folder that was given.
+        files += [(file, file.relative_to(path) if path.is_dir() else Path(file.name)) for file in inside]
+    errors = []
+    results = detect_many(detector, [file for file, _ in files])
+    for (file, result), (_, name) in zip(results, files, strict=True):
+        if isinstance(result, InputError):
+            errors.append(result)
+            continue
+        image, found = result
+        table = Table("class", "score", "left", "top", "right", "bottom", title=str(file))
+        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+            if score >= min_score:
+                table.add_row(detector.classes[label], f"{score:.2f}", *(f"{edge:.0f}" for edge in box))
+        console.print(table if table.row_count else f"{file}: nothing found", highlight=False)
+        if draw is not None:
+            _write_picture(draw / f"{name}.png", draw_detections(image, found, detector.classes, min_score))
+    if errors:
+        raise InputError(f"{len(errors)} of {len(files)} files skipped, the first: {errors[0]}")
+
+
+def _write_picture(path: Path, picture: Image) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise InputError(f"{path}: cannot be written; check the folder and the space left")
+
+
+@reported
+def evaluate(
+    detections: Annotated[
+        Path | None, typer.Option(help="Any folder of comp?_det_<split>_<class>.txt; without it, a run's.")
+    ] = None,
+    run: RunName = "",
+    dataset: DatasetName = "",
+    voc_root: VocRoot = VOC_ROOT,
+    test_split: TestSplit = "test",
+    iou: Annotated[float, typer.Option(help="Least overlap of a match.")] = 0.5,
+    backbone: Backbone = "",
+    preset: Preset = "default",
+    limit: Limit = 0,
+    head: HeadName = "pool5",
+    fc_rank: FcRank = 0,
+    bfloat16: BFloat16 = False,
+) -> None:
+    """Scores a run, or any folder of VOC detection files, against a split."""
+    if not 0 < iou <= 1:
+        raise InputError(f"--iou {iou}: give an overlap above 0, at most 1")
+    job = Job(
+        dataset,
+        voc_root,
+        test_split,
+        backbone,
+        preset=preset,
+        run=run,
+        limit=limit,
+        head=head,
+        fc_rank=fc_rank,
+        bfloat16=bfloat16,
+    )
+    test = job.open(test_split)
+    if detections is None:
+        refined, found = job.run.read_detections(test)
+        result, windows = job.run.score(test, refined, found, iou)
+        _print_result(test, result, windows, coco_metrics(test, refined))
+        return
+    refined = read_voc_detections(detections, test.classes, test.split)
+    result, coco = evaluate_voc(test, refined, iou), coco_metrics(test, refined)
+    _print_result(test, result, None, coco)
+    about = {"dataset": test.name, "split": test.split, "images": len(test), "detections": str(detections)}
+    write_metrics(detections / "metrics.json", result, coco, about)
+    plot_precision_recall(detections / "precision_recall.png", result)
+    console.print(f"written: {detections}/metrics.json and precision_recall.png", highlight=False)
