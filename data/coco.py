@@ -26,9 +26,10 @@ def load_coco(annotations: Path, images: Path, split: str = "all", on_error: OnE
 
     Returns:
         The data set, in the order of the file's ``images``. Image ids are COCO's, as text. Labels are indices
-        into the categories sorted by id. ``bbox`` (x, y, width, height; 0-based, continuous) becomes
-        (x, y, x + width, y + height); ``iscrowd`` becomes ``difficult``. Boxes without area, which COCO 2017
-        has, are left out; boxes that reach over the border are clipped; both are counted and logged.
+        into the categories sorted by id. ``category_ids`` and ``image_ids`` hold the file's own ids. ``bbox``
+        (x, y, width, height; 0-based, continuous) becomes (x, y, x + width, y + height); ``iscrowd`` becomes
+        ``difficult``. Boxes without area, which COCO 2017 has, are left out; boxes that reach over the border
+        are clipped; both are counted and logged.
 
     Raises:
         InputError: the file is no such JSON; an annotation names an unknown image or category, or has a box
@@ -91,7 +92,9 @@ def load_coco(annotations: Path, images: Path, split: str = "all", on_error: OnE
         )
         return example, over_border
 
-    return Dataset(annotations.stem, split, classes, gather(entries, read, on_error, str(annotations)))
+    examples = gather(entries, read, on_error, str(annotations))
+    image_ids = {image_id: entry["id"] for image_id, entry in entries.items()}
+    return Dataset(annotations.stem, split, classes, examples, tuple(labels), image_ids)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from data.files import read_text
 from data.types import Example, FloatArray, InputError
 
 logger = logging.getLogger(__name__)
@@ -31,12 +32,9 @@ def read_ids(path: Path) -> list[str]:
     """The image ids of a list file: the first word of each line that has one.
 
     Raises:
-        InputError: the file cannot be read, lists nothing, or lists an id twice.
+        InputError: the file cannot be read, is not UTF-8, lists nothing, or lists an id twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the list of images cannot be read ({error}); check the path") from error
+    lines = read_text(path, "the list of images").splitlines()
     ids = [line.split()[0] for line in lines if line.strip()]
     if not ids:
         raise InputError(f"{path}: lists no images; put one image id on each line")

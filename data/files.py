@@ -1,4 +1,4 @@
-"""Digests, and writing files and folders so that a reader never sees half of one."""
+"""Digests, text files of users, and writing so that a reader never sees half of a file or folder."""
 
 import hashlib
 import os
@@ -8,11 +8,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data.types import InputError
+
 
 def file_digest(path: Path) -> str:
     """SHA-256 of the file's bytes, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a file that a user wrote: UTF-8, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        what: it holds, for error messages.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8; the first line that is not is named.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: {what} cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}, line {line}: {what} cannot be read, for it is not UTF-8 ({error.reason}); "
+            "save the file as UTF-8"
+        ) from error
 
 
 @contextmanager

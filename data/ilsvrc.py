@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data.examples import OnError, gather, inside, read_ids
+from data.files import read_text
 from data.images import image_size
 from data.types import Dataset, Example, InputError
 from data.xml import Annotation, make_example, read_annotation
@@ -84,11 +85,11 @@ def _find_name_map(folder: Path) -> Path:
 
 def _read_name_map(path: Path) -> dict[str, str]:
     """Synset to class name, in the order of the table's indices."""
+    lines = read_text(path, "the table of synsets").splitlines()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
         rows = [line.split(maxsplit=2) for line in lines if line.strip()]
         table = {synset: (int(index), name.strip()) for synset, index, name in rows}
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: not a table of '<synset> <index> <name>' lines ({error})") from error
     if not rows or len(table) < len(rows) or len({name for _, name in table.values()}) < len(rows):
         raise InputError(f"{path}: must hold each synset and each name once")

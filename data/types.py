@@ -1,8 +1,8 @@
 """The types that pass between the rooms: examples, data sets, detections."""
 
 import hashlib
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +51,16 @@ class Dataset(Sequence[Example]):
         split: for example ``"train"``.
         classes: class names; a label is an index into them.
         examples: in the order of the split's list.
+        category_ids: each class' id in the COCO file that the set was read from; None: it was not from one.
+        image_ids: likewise, ``image_id`` → the image's id as that file has it, usually a number.
     """
 
     name: str
     split: str
     classes: tuple[str, ...]
     examples: tuple[Example, ...]
+    category_ids: tuple[int, ...] | None = None
+    image_ids: Mapping[str, int | str] | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -70,7 +74,7 @@ class Dataset(Sequence[Example]):
     def without(self, image_ids: Container[str]) -> "Dataset":
         """The examples of other images."""
         kept = tuple(one for one in self.examples if one.image_id not in image_ids)
-        return Dataset(self.name, self.split, self.classes, kept)
+        return replace(self, examples=kept)
 
     def digest(self) -> str:
         """SHA-256 over the classes, ids and annotations, for telling whether they changed."""
@@ -83,7 +87,7 @@ class Dataset(Sequence[Example]):
 
     def head(self, limit: int | None) -> "Dataset":
         """The first ``limit`` examples (all of them for ``None``)."""
-        return Dataset(self.name, self.split, self.classes, self.examples[:limit])
+        return replace(self, examples=self.examples[:limit])
 
 
 @dataclass(frozen=True, eq=False)

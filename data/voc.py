@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from data.examples import OnError, gather, inside, read_ids
-from data.files import atomic_path
+from data.files import atomic_path, read_text
 from data.types import Dataset, Example, InputError
 from data.xml import Annotation, make_example, read_annotation
 
@@ -48,7 +48,7 @@ def load_voc(
         The data set, its boxes converted to 0-based pixel edges: (xmin-1, ymin-1, xmax, ymax).
 
     Raises:
-        InputError: the list is missing or empty; an annotation or image is missing; an annotation is
+        InputError: a list is missing, empty or not UTF-8; an annotation or image is missing; an annotation is
             malformed, names an unknown class, or has a box that is inverted, no number, or outside of the
             image.
     """
@@ -123,7 +123,8 @@ def _classes_from_file(folder: Path) -> tuple[str, ...] | None:
     path = next((folder / name for name in _CLASS_FILES if (folder / name).is_file()), None)
     if path is None:
         return None
-    names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    lines = read_text(path, "the list of classes").splitlines()
+    names = tuple(line.strip() for line in lines if line.strip())
     if not names or len(set(names)) < len(names):
         raise InputError(f"{path}: must hold different class names, one a line")
     return names

@@ -3,7 +3,7 @@
 from itertools import zip_longest
 from pathlib import Path
 
-from data.files import atomic_path
+from data.files import atomic_path, read_text
 from data.types import InputError
 
 
@@ -17,7 +17,7 @@ def claim(file: Path, text: str) -> None:
         if not file.exists():
             with atomic_path(file) as path:
                 path.write_text(text, encoding="utf-8")
-        present = file.read_text(encoding="utf-8")
+        present = read_text(file, "the run's settings")
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; check the folder") from error
     if present != text:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data.files import read_text
 from data.types import InputError
 
 Settings = TypeVar("Settings")
@@ -25,10 +26,7 @@ def changed(settings: Settings, config: Path | None = None, changes: Sequence[st
         InputError: a file or TOML that cannot be read, an unknown key (the nearest is named), a wrong value.
     """
     if config is not None:
-        try:
-            text = config.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{config}: cannot be read ({error}); check the path") from error
+        text = read_text(config, "the settings")
         settings = override(settings, _parsed(text, str(config)), str(config))
     merged: dict[str, Any] = {}
     for change in changes:

@@ -98,21 +98,29 @@ def read_voc_detections(folder: Path, classes: Sequence[str], split: str = "test
     }
 
 
-def write_coco_results(path: Path, detections: Mapping[str, Detections]) -> None:
+def write_coco_results(
+    path: Path,
+    detections: Mapping[str, Detections],
+    category_ids: Sequence[int] | None = None,
+    image_ids: Mapping[str, int | str] | None = None,
+) -> None:
     """Writes COCO's results JSON: one object a detection, ``bbox`` as left, top, width, height from 0.
-
-    ``category_id`` is the label plus 1. ``image_id`` is a number where all ids are plain decimal numbers and
-    stay distinct as such (``"000017"`` becomes 17, as in the usual COCO versions of VOC), else the id itself.
 
     Args:
         path: the file, replaced as a whole.
         detections: image id → detections.
+        category_ids: what to write for each label, see `Dataset`; None: the label plus 1.
+        image_ids: what to write for each image id, see `Dataset`; None: a number where all ids are plain
+            decimal numbers and stay distinct as such (``"000017"`` becomes 17, as in the usual COCO versions
+            of VOC), else the id itself.
 
     Raises:
         ValueError: a score or box is not finite, which JSON cannot hold.
     """
-    numeric = all(image_id.isascii() and image_id.isdigit() for image_id in detections)
-    numeric = numeric and len({int(image_id) for image_id in detections}) == len(detections)
+    if image_ids is None:
+        numeric = all(image_id.isascii() and image_id.isdigit() for image_id in detections)
+        numeric = numeric and len({int(image_id) for image_id in detections}) == len(detections)
+        image_ids = {image_id: int(image_id) if numeric else image_id for image_id in detections}
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         separator = "["
         for image_id, found in detections.items():
@@ -120,10 +128,11 @@ def write_coco_results(path: Path, detections: Mapping[str, Detections]) -> None
             numbers = np.column_stack([corners[:, :2], corners[:, 2:] - corners[:, :2], found.scores])
             if not np.isfinite(numbers).all():
                 raise ValueError(f"detections of image {image_id!r}: a score or box is not finite")
-            image = int(image_id) if numeric else json.dumps(image_id)
+            image = json.dumps(image_ids[image_id])
             for label, row in zip(found.labels.tolist(), numbers.tolist(), strict=True):
+                category = label + 1 if category_ids is None else category_ids[label]
                 file.write(
-                    f'{separator}\n{{"image_id":{image},"category_id":{label + 1},'
+                    f'{separator}\n{{"image_id":{image},"category_id":{category},'
                     '"bbox":[%.9g,%.9g,%.9g,%.9g],"score":%.9g}' % tuple(row)
                 )
                 separator = ","
@@ -212,4 +221,6 @@ def _fault(words: list[str]) -> str | None:
         return "the box is not finite"
     if min(right - left, bottom - top) + 1 < -_ROUNDING:
         return "the box is inverted; the columns are xmin, ymin, xmax, ymax"
+    if "\ufffd" in words[0]:
+        return "the image id is not UTF-8; save the file as UTF-8"
     return None

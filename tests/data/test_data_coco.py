@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -54,6 +55,21 @@ def test_reads(tmp_path, caplog):
     assert not first.truncated.any()
     assert second.boxes.shape == (0, 4)
     assert "clipped 1 boxes" in caplog.text
+
+
+def test_the_files_own_ids_are_kept(tmp_path):
+    content = document()
+    content["images"][1]["id"] = "003"
+    dataset = load_coco(*make(tmp_path, content))
+    assert dataset.category_ids == (1, 18, 90)
+    assert dataset.image_ids == {"7": 7, "003": "003"}
+    for part in (dataset.head(1), dataset.without(["003"])):
+        assert [one.image_id for one in part] == ["7"]
+        assert (part.classes, part.category_ids, part.image_ids) == (
+            dataset.classes, dataset.category_ids, dataset.image_ids
+        )  # fmt: skip
+    # Detections are of labels: what the file numbers them by has no part in whether a data set changed.
+    assert replace(dataset, category_ids=None, image_ids=None).digest() == dataset.digest()
 
 
 def test_boxes_without_area_are_left_out_and_counted(tmp_path, caplog):

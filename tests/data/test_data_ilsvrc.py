@@ -119,6 +119,15 @@ def test_bad_name_map(root, text, message):
         load_ilsvrc_det(root, "train")
 
 
+def test_name_map_of_another_encoding(root):
+    file = root / "ILSVRC/devkit/data/map_det.txt"
+    file.write_bytes(NAME_MAP.encode() + b"n9 9 caf\xe9\n")
+    with pytest.raises(
+        InputError, match=r"map_det\.txt, line \d+: the table of synsets .*save the file as UTF-8"
+    ):
+        load_ilsvrc_det(root, "train")
+
+
 def test_bad_lists(root):
     lists = root / "ILSVRC" / "ImageSets" / "DET"
     with pytest.raises(InputError, match=r"none\.txt: the list of images cannot be read"):

@@ -121,6 +121,18 @@ class TestClasses:
         with pytest.raises(InputError, match=name):
             load_voc(tmp_path, "train")
 
+    @pytest.mark.parametrize("name", ["classes.txt", "labels.txt", "ImageSets/Main/train.txt"])
+    def test_other_encodings_are_named(self, tmp_path, name):
+        make_tree(tmp_path, {"a": annotation(thing("wolf"))})
+        (tmp_path / name).write_bytes("wolf\nb\u00e4r\n".encode("latin-1"))
+        with pytest.raises(InputError, match=rf"{name}, line 2: .*not UTF-8.*save the file as UTF-8"):
+            load_voc(tmp_path, "train")
+        (tmp_path / name).write_bytes("a\nb\u00e4r\n".encode("utf-8-sig"))
+        with pytest.raises(
+            InputError, match="b\u00e4r" if "train" in name else "unknown class 'wolf'; known are: a,"
+        ):
+            load_voc(tmp_path, "train")
+
     def test_are_given(self, tmp_path):
         make_tree(tmp_path, {"a": annotation(thing("wolf"), thing("dgo"))})
         assert load_voc(tmp_path, "train", classes=["wolf", "dgo"])[0].labels.tolist() == [0, 1]

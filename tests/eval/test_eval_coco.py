@@ -1,12 +1,18 @@
 """COCO figures: known answers, and what difficult objects do."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
+from data.coco import load_coco
 from data.types import Dataset, Detections, Example
 from eval.coco import STATS, coco_metrics
+from eval.detections import write_coco_results
 
 
 def example(image_id, boxes, labels, difficult=None):
@@ -76,3 +82,43 @@ def test_first_match_counts():
     """pycocotools takes id 0 for no match: the very first object and detection must still count."""
     truth = Dataset("made", "test", ("a",), (example("x", [BOX], [0]),))
     assert coco_metrics(truth, {"x": detections([BOX], [1], [0])})["AP"] == pytest.approx(1)
+
+
+def test_results_are_of_the_files_ids(tmp_path):
+    """pycocotools, on annotations whose ids have gaps and on the results, says what `coco_metrics` says."""
+    rng = np.random.default_rng(0)
+    annotations, found = [], {}
+    for image in (900, 7, 42):
+        (tmp_path / f"{image}.png").write_bytes(b"")
+        boxes, labels = [], []
+        for category in (3, 90, 18, 3):
+            left, top, width, height = rng.integers(1, 120, 4).tolist()
+            box = [left, top, width, height]
+            annotations.append({"id": len(annotations) + 1, "image_id": image, "category_id": category,
+                                "bbox": box, "area": width * height, "iscrowd": 0})  # fmt: skip
+            shift = rng.uniform(-8, 8, 4)
+            boxes.append(np.array([left, top, left + width, top + height]) + shift * [1, 1, 0, 0])
+            labels.append((3, 18, 90).index(category) if rng.random() < 0.8 else 0)
+        found[str(image)] = detections(boxes, rng.random(4), labels)
+    content = {
+        "images": [
+            {"id": one, "file_name": f"{one}.png", "width": 300, "height": 300} for one in (900, 7, 42)
+        ],
+        "categories": [{"id": one, "name": f"c{one}"} for one in (90, 3, 18)],
+        "annotations": annotations,
+    }
+    (tmp_path / "made.json").write_text(json.dumps(content))
+    dataset = load_coco(tmp_path / "made.json", tmp_path)
+    figures = coco_metrics(dataset, found)
+    assert 0.1 < figures["AP50"] < 0.95
+    assert coco_metrics(replace(dataset, category_ids=None, image_ids=None), found) == pytest.approx(
+        figures, nan_ok=True
+    )
+    write_coco_results(tmp_path / "coco.json", found, dataset.category_ids, dataset.image_ids)
+    truth = COCO(str(tmp_path / "made.json"))
+    evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "coco.json")), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    expected = np.where(evaluation.stats < 0, np.nan, evaluation.stats)
+    np.testing.assert_allclose(list(figures.values()), expected, atol=1e-6)

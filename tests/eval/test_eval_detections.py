@@ -104,6 +104,7 @@ def test_all_empty(tmp_path):
         pytest.param("a .5 one 1 2 2", "line 1: .*'one'", id="word"),
         pytest.param("# a comment", "line 1: 3 columns", id="comment"),
         pytest.param("a 1_0 1 1 2 2", "1_0", id="underscore"),
+        pytest.param(b"b\xe4r .5 1 1 2 2", "line 1: the image id is not UTF-8; save", id="latin-1"),
         pytest.param(b"\xff\xfe\x00\x01", "line 1: 1 columns", id="binary"),
     ],
 )
@@ -175,6 +176,17 @@ def test_coco_results(tmp_path, ids, written):
     assert [row["category_id"] for row in rows] == [2, 1, 2]
     assert [row["bbox"] for row in rows] == [[1, 2, 3, 6.5], [0, 0, 1, 1], [2, 2, 1, 3]]
     assert np.array_equal(np.array([row["score"] for row in rows], np.float32), np.float32([0.1, 3, 2]))
+
+
+def test_coco_results_with_the_files_own_ids(tmp_path):
+    found = {
+        "000017": detections([[1, 2, 4, 8.5]], [0.1], [1]),
+        "12": detections([[0, 0, 1, 1], [2, 2, 3, 5]], [3, 2], [0, 1]),
+    }
+    write_coco_results(tmp_path / "a.json", found, (7, 90), {"000017": "000017", "12": 12, "13": 13})
+    rows = json.loads((tmp_path / "a.json").read_text())
+    assert [row["image_id"] for row in rows] == ["000017", 12, 12]
+    assert [row["category_id"] for row in rows] == [90, 7, 90]
 
 
 def test_coco_results_of_nothing(tmp_path):
