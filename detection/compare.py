@@ -1,11 +1,15 @@
 """R-CNN and SPP-net side by side: same backbone, same windows, same training; accuracy and time an image."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import torch
 
 from data.images import read_image
 from data.types import Dataset, Example, FloatArray, InputError
 from detection.detector import Detector
+from detection.fc import FullyConnected
 from detection.presets import PRESETS, RunSettings
 from detection.runs import Run
 from detection.stopwatch import Stopwatch
@@ -14,6 +18,9 @@ from proposals import ProposalCache, image_key, propose_example
 Progress = Callable[[str, int, int], None]
 
 RCNN, ONE_SCALE, FIVE_SCALES = "R-CNN", "SPP-net, 1 scale", "SPP-net, 5 scales"
+# The width is the paper's (SPP-net §3.1.1); these layers are random and no part of what finds the objects.
+FC = "fc6, fc7 of width 4,096 (time only)"
+_FC_WIDTH = 4096
 _FOLDERS = {RCNN: "rcnn", ONE_SCALE: "spp-1scale", FIVE_SCALES: "spp-5scale"}
 # R-CNN computes all windows of these images twice in training, so fewer than the released 200; alike for all.
 _NORM_IMAGES = 4
@@ -53,7 +60,7 @@ class Compared:
         map_windows, map_refined: 11-point mean average precision of the proposed windows, and after box
             regression; nan without ground truth.
         seconds: mean wall time an image of each stage; ``all`` is that of the whole, without decoding and
-            proposals.
+            proposals. `FC`, the paper's fully connected layers on the same vectors, is no part of it.
         cpu_seconds: likewise, processor time of all threads: on a busy machine the fairer figure.
     """
 
@@ -137,12 +144,17 @@ def time_stages(
     All in one process and with the same threads; the detectors take turns at every image, so that what else
     the machine does falls on all of them.
 
+    The detectors score pooled vectors, the paper's networks pass them through fc6 and fc7 first. What that
+    would take is measured beside them (`FC`): random layers, on the vectors that the detector has just
+    pooled, windows that share one counting once. The time does not depend on the weights.
+
     Args:
-        detectors: by name.
+        detectors: by name; without fully connected layers.
         examples: images.
         boxes: windows of each image, float32 (N, 4).
         progress: see `compare`.
     """
+    pooled: list[FloatArray] = []
     for detector in detectors.values():
         # Compiles the kernels, or loads them from numba's cache.
         detector.detect(examples[0].path, boxes[0][:_WARM_UP_WINDOWS])
@@ -152,24 +164,61 @@ def time_stages(
         image = read_image(example.path)
         for name, detector in detectors.items():
             detector.clock, detector.extractor.clock = Stopwatch(), Stopwatch()
-            whole = Stopwatch()
+            detector.layers = _Tap((), (), pooled)
+            whole, connected = Stopwatch(), Stopwatch()
             with whole("all"):
                 detector.detect(image, windows)
+            detector.layers = None
+            _time_layers(connected, pooled.pop())
             for place, kind in enumerate(("seconds", "cpu_seconds")):
                 inner, outer = getattr(detector.extractor.clock, kind), getattr(detector.clock, kind)
                 stages = {
                     "resize or warp": inner["resize"],
                     "convolution": inner["convolution"],
                     "pooling": inner["pooling"],
-                    "fc": outer.get("fc", 0.0),
                     "SVM + NMS": outer["svm"] + outer["nms"],
                     "box regression": outer.get("regression", 0.0),
                     "all": getattr(whole, kind)["all"],
+                    FC: getattr(connected, kind)["fc"],
                 }
                 for stage, value in stages.items():
                     sums[name][place][stage] = sums[name][place].get(stage, 0.0) + value / len(examples)
     progress("times", len(examples), len(examples))
     return sums
+
+
+@dataclass(frozen=True, eq=False)
+class _Tap(FullyConnected):
+    """In the place of layers: hands vectors on as they come, and keeps them in ``kept``.
+
+    So R-CNN's need not be computed twice.
+    """
+
+    kept: list[FloatArray]
+
+    def __call__(self, features: FloatArray) -> FloatArray:
+        self.kept.append(features)
+        return features
+
+
+def _time_layers(clock: Stopwatch, features: FloatArray) -> None:
+    """Adds the time of random fc6 and fc7 on vectors (N, d), which they then let go, to the stage ``fc``."""
+    layers = _random_layers(features.shape[1])
+    # Not timed: loading the library.
+    layers(features[:1])
+    with clock("fc"):
+        layers(features)
+
+
+def _random_layers(inputs: int) -> FullyConnected:
+    """fc6 and fc7 of the paper's width, on vectors of this length: 0.3 GB on AlexNet's 12,800 numbers."""
+    generator = torch.Generator().manual_seed(0)
+    weights = [
+        # By He et al.: numbers of a size that a real layer's have.
+        torch.randn(_FC_WIDTH, length, generator=generator).mul_(math.sqrt(2 / length))
+        for length in (inputs, _FC_WIDTH)
+    ]
+    return FullyConnected(tuple((one,) for one in weights), (torch.zeros(_FC_WIDTH),) * 2)
 
 
 def _first_windows(dataset: Dataset, base: Run, count: int) -> Run:
