@@ -1,5 +1,6 @@
 """Fully connected layers on pooled windows, as the detector uses them: arrays in, arrays out."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import Tensor
 from data.types import FloatArray, InputError
 from detection.networks.weights import read_weights
 from svm import LinearSVMs
+
+logger = logging.getLogger(__name__)
 
 # Windows that pass at a time, so that what a layer gives stays small beside the pooled vectors.
 _CHUNK = 1024
@@ -182,21 +185,28 @@ def from_caffe_order(weights: Tensor, levels: Sequence[int], channels: int) -> T
 
 
 def read_layers(path: Path, levels: Sequence[int], channels: int, width: int) -> FullyConnected:
-    """fc6 and fc7 from a file of weights; a ``.caffemodel``'s are put into our order.
+    """fc6 and fc7, or fc6 alone, from a file of weights; a ``.caffemodel``'s are put into our order.
 
     Args:
-        path: see `read_weights`; tensors ``fc6.weight``, ``fc6.bias``, ``fc7.weight``, ``fc7.bias``.
+        path: see `read_weights`; tensors ``fc6.weight``, ``fc6.bias``, ``fc7.weight``, ``fc7.bias``, of which
+            both of fc7 may be missing.
         levels: of the pyramid.
         channels: of the map.
         width: outputs of both layers.
 
+    Returns:
+        The two layers; fc6 alone, which is logged, where the file has no fc7.
+
     Raises:
-        InputError: the file cannot be read, or its layers have other shapes.
+        InputError: the file cannot be read, half of a layer is missing, or its layers have other shapes.
     """
     state = read_weights(path)
     inputs = sum(level * level for level in levels) * channels
-    layers = []
+    factors, biases = [], []
     for name, length in (("fc6", inputs), ("fc7", width)):
+        if name == "fc7" and not state.keys() & {"fc7.weight", "fc7.bias"}:
+            logger.warning("%s: has no fc7, only fc6; fc7 starts with random weights", path)
+            continue
         try:
             weights, bias = state[f"{name}.weight"].float(), state[f"{name}.bias"].float().flatten()
         except KeyError as error:
@@ -210,11 +220,11 @@ def read_layers(path: Path, levels: Sequence[int], channels: int, width: int) ->
             )
         if not (weights.isfinite().all() and bias.isfinite().all()):
             raise InputError(f"{path}: {name} has values that are not finite; fetch the file again")
-        layers.append((weights, bias))
-    (fc6, bias6), (fc7, bias7) = layers
-    if path.suffix.lower() == ".caffemodel":
-        fc6 = from_caffe_order(fc6, levels, channels)
-    return FullyConnected(((fc6.contiguous(),), (fc7.contiguous(),)), (bias6, bias7))
+        if name == "fc6" and path.suffix.lower() == ".caffemodel":
+            weights = from_caffe_order(weights, levels, channels)
+        factors.append((weights.contiguous(),))
+        biases.append(bias)
+    return FullyConnected(tuple(factors), tuple(biases))
 
 
 def as_array(tensor: Tensor) -> NDArray[np.float32]:

@@ -16,8 +16,8 @@ class FineTuningSettings:
 
     Attributes:
         width: numbers that fc6 and fc7 give (paper: 4,096).
-        weights: a file that fc6 and fc7 start from; its scale of features is then taken over, too. Empty:
-            random.
+        weights: a file that fc6 and fc7, or fc6 alone, start from; its scale of features is then taken over,
+            too. Empty: random.
         inputs: what becomes of pooled vectors: ``scaled`` by one number; ``centred``: the training windows'
             mean taken off, too; ``standardised``: divided by their standard deviation, too, place by place.
             Our own: it becomes part of fc6 in the end. Layers from a file take vectors as they are.

@@ -55,9 +55,10 @@ class FCNetwork(nn.Module):
         return logits
 
     def start_from(self, layers: FullyConnected) -> None:
-        """Takes over fc6 and fc7."""
+        """Takes over fc6, and fc7 where ``layers`` has it."""
+        own = (self.fc6, self.fc7)[: len(layers.biases)]
         with torch.no_grad():
-            for mine, factors, bias in zip((self.fc6, self.fc7), layers.factors, layers.biases, strict=True):
+            for mine, factors, bias in zip(own, layers.factors, layers.biases, strict=True):
                 mine.weight.copy_(factors[0])
                 mine.bias.copy_(bias)
 

@@ -1,10 +1,12 @@
 """Fully connected layers as the detector uses them; the softmax head; Caffe's order."""
 
+import logging
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from caffe_files import caffemodel
 from safetensors.torch import save_file
 
 from data.types import InputError
@@ -165,14 +167,50 @@ def test_layers_of_a_caffemodel(tmp_path, monkeypatch):
     assert torch.equal(layers.factors[1][0], state["fc7.weight"])
 
 
+@pytest.mark.parametrize("generation", [0, 1, 2])
+@pytest.mark.parametrize("last", ["fc6", "fc7"])
+def test_layers_of_a_caffemodels_bytes(tmp_path, generation, last):
+    _, state = stored(tmp_path)
+    names = {"fc6": ("fc6",), "fc7": ("fc6", "fc7")}[last]
+    layers = {"conv1": [torch.ones(2, 1, 2, 2), torch.ones(2)], "relu1": []}
+    layers |= {name: [state[f"{name}.weight"], state[f"{name}.bias"]] for name in names}
+    path = tmp_path / "ZF5.caffemodel"
+    path.write_bytes(caffemodel(layers, generation))
+    found = read_layers(path, (2, 1), 3, 8)
+    assert len(found.factors) == len(found.biases) == len(names)
+    assert torch.equal(found.factors[0][0], from_caffe_order(state["fc6.weight"], (2, 1), 3))
+    for layer, name in enumerate(names):
+        assert torch.equal(found.biases[layer], state[f"{name}.bias"])
+    if last == "fc7":
+        assert torch.equal(found.factors[1][0], state["fc7.weight"])
+
+
+def test_fc6_alone(tmp_path, caplog):
+    """fc7 stays as the network had it, random; that is said."""
+    path, state = stored(tmp_path, **{"fc7.weight": None, "fc7.bias": None})
+    with caplog.at_level(logging.WARNING):
+        layers = read_layers(path, (2, 1), 3, 8)
+    assert "layers.safetensors: has no fc7" in caplog.text
+    assert (layers.inputs, layers.length, len(layers.factors)) == (15, 8, 1)
+    net = FCNetwork(15, 3, FineTuningSettings(width=8))
+    before = net.fc7.weight.clone()
+    net.start_from(layers)
+    assert torch.equal(net.fc6.weight, state["fc6.weight"])
+    assert torch.equal(net.fc6.bias, state["fc6.bias"])
+    assert torch.equal(net.fc7.weight, before)
+    assert before.std() > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"fc7.weight": None}, "no tensor 'fc7.weight'"),
+        ({"fc7.bias": None}, "no tensor 'fc7.bias'"),
+        ({"fc6.weight": None, "fc6.bias": None}, "no tensor 'fc6.weight'"),
         ({"fc6.weight": torch.zeros(8, 16)}, r"fc6 is \(8, 16\), not \(8, 15\); set finetuning.width"),
         ({"fc7.bias": torch.full((8,), torch.nan)}, "fc7 has values that are not finite"),
     ],
-    ids=["missing", "shape", "nan"],
+    ids=["fc7-without-weight", "fc7-without-bias", "no-fc6", "shape", "nan"],
 )
 def test_layers_of_a_wrong_file(tmp_path, changes, message):
     path, _ = stored(tmp_path, **changes)

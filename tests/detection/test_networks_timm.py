@@ -189,6 +189,28 @@ def test_made_again_from_json_and_tensors(lite0, image, components):
     assert all(value.is_contiguous() for value in state.values())  # as safetensors wants them
 
 
+@pytest.mark.parametrize(
+    ("name", "channels", "minimum"),
+    [("resnet18", 256 + 512, 32), ("efficientnet_lite2", 120 + 352, 32)],
+)
+@pytest.mark.parametrize("size", [(45, 70), (96, 33)], ids=str)
+def test_others_of_timm_are_networks(name, channels, minimum, size):
+    network = build_network(name, "random")
+    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    made = network.feature_map(pixels)
+    assert made.shape == (channels, *network.cells(*size)) == (channels, -(-size[0] // 16), -(-size[1] // 16))
+    assert made.isfinite().all()
+    assert made.std() > 0
+    assert network.multiple == minimum
+    config = json.loads(json.dumps(network.config()))
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    again = network_from_config(config, state)
+    assert torch.equal(again.feature_map(pixels), made)
+    assert (again.geometry, again.cells(*size)) == (network.geometry, network.cells(*size))
+    # Other random weights, another map: it is the weights that were kept.
+    assert not torch.equal(build_network(name, "random", seed=1).feature_map(pixels), made)
+
+
 def test_damaged_settings_are_named(lite0):
     config, state = lite0.config(), dict(lite0.state_dict())
     with pytest.raises(InputError, match="damaged"):

@@ -11,7 +11,7 @@ from data import Dataset, Example
 from data.images import read_image
 from data.types import InputError
 from detection.features import FeatureExtractor
-from detection.networks import build_network
+from detection.networks import Network, build_network
 from detection.training import TrainingData, detector_training, prefetch, train_detector
 from detection.training.checkpoint import Checkpoint
 from proposals import ProposalCache
@@ -121,6 +121,21 @@ def test_stopped_in_the_first_pass_is_unbroken(train):
 def test_stored_maps_change_nothing(train):
     """With maps from disk or computed anew, one seed has one result."""
     check_same(train("kept"), train("computed", map_bytes=0))
+
+
+def test_a_second_training_computes_no_convolutions(train, tmp_path, monkeypatch):
+    first = train("a")
+    shutil.rmtree(tmp_path / "a" / "work")
+    assert len(list((tmp_path / "a" / "maps").glob("*/*.safetensors"))) == 6
+
+    def refuse(*_, **__):
+        raise AssertionError("a convolution, where maps are stored")
+
+    monkeypatch.setattr(FeatureExtractor, "maps", refuse)
+    monkeypatch.setattr(Network, "aligned", refuse)
+    seen = []
+    check_same(train("a", seen=seen), first)
+    assert ("mining", 0, 6) in seen
 
 
 def test_stopped_twice(train, monkeypatch):
