@@ -37,6 +37,7 @@ from detection.cli_options import (
 from detection.console import ProgressReport
 from detection.detector import Detector
 from detection.many import detect_many
+from detection.runs import hasten
 from detection.training import ALONE, Group, join_group
 from eval import (
     VOCResult,
@@ -120,7 +121,12 @@ def _train(job: Job, jobs: int, group: Group = ALONE) -> Detector:
         return detector
     # Before the hours of proposals: what is wrong with the network shows here.
     extractor = job.run.build()
-    dataset = job.fill(dataset, jobs)
+    # One process writes the cache; the others then find all in it.
+    if group.rank == 0:
+        dataset = job.fill(dataset, jobs)
+    group.wait()
+    if group.rank > 0:
+        dataset = job.fill(dataset, jobs)
     head = job.run.head
     # The pooled windows' detector brings fitted taps, the features' scale and box regression to the others.
     base: Detector | None = None
@@ -174,18 +180,27 @@ def detect(
     head: HeadName = "pool5",
     fc_rank: FcRank = 0,
     bfloat16: BFloat16 = False,
+    regression: Annotated[
+        bool, typer.Option(help="Boxes moved by regression, or as they were proposed. A run keeps both.")
+    ] = True,
 ) -> None:
     """The main job: proposals, training where there is no model yet, detection, mAP. Or any images."""
     images = [*(images or []), *(more_images or [])]
-    if images and model is not None:
-        _detect_images(Detector.load(model), images, draw, min_score)
+    if model is not None:
+        if not images or head != "pool5" or config is not None or change:
+            raise InputError(
+                "--model is for images, and has its head and settings; leave out --head, --config and --set"
+            )
+        detector = Detector.load(model)
+        hasten(detector, fc_rank, bfloat16)
+        _detect_images(detector, images, draw, min_score, regression)
         return
     job = Job(
         dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
         skip_errors, head, fc_rank, bfloat16,
     )  # fmt: skip
     if images:
-        _detect_images(_train(job, jobs), images, draw, min_score)
+        _detect_images(_train(job, jobs), images, draw, min_score, regression)
         return
     start = time.monotonic()
     test = job.open(test_split)
@@ -198,9 +213,10 @@ def detect(
     _print_result(test, result, windows, coco_metrics(test, refined))
     console.print(f"run: {job.run.folder}", highlight=False)
     if draw is not None:
+        shown = refined if regression else found
         for example in test:
             picture = draw_detections(
-                read_image(example.path), refined[example.image_id], test.classes, min_score, example
+                read_image(example.path), shown[example.image_id], test.classes, min_score, example
             )
             _write_picture(draw / f"{example.image_id}.png", picture)
 
@@ -223,7 +239,11 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _detect_images(detector: Detector, images: list[Path], draw: Path | None, min_score: float) -> None:
+def _detect_images(
+    detector: Detector, images: list[Path], draw: Path | None, min_score: float, regression: bool
+) -> None:
+    if not regression:
+        detector.regressors = None
     files = []
     for path in images:
         inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

@@ -14,8 +14,8 @@ import numpy as np
 import tomli_w
 from rich.table import Table
 
-from data.files import atomic_path
 from data.types import Dataset, Detections, FloatArray, InputError
+from detection.claim import claim
 from detection.runs import Run
 from detection.suppression import DetectionSettings, nms_best_first
 from eval import coco_metrics, evaluate_voc, plot_precision_recall, read_voc_detections, write_metrics
@@ -160,7 +160,8 @@ def combine_runs(
         mean average precisions of each run and of the combination, in percent.
 
     Raises:
-        InputError: fewer than two runs, the new one among them, or one that `read_part` refuses.
+        InputError: fewer than two runs, the new one among them, one that `read_part` refuses, or another run
+            in the new one's folder.
     """
     places = {folder.resolve() for folder in folders}
     if len(folders) < 2 or len(places) < len(folders):
@@ -192,8 +193,7 @@ def combine_runs(
         "nms_overlap": settings.nms_overlap,
         "max_per_class": settings.max_per_class,
     }
-    with atomic_path(run.folder / "settings.toml") as path:
-        path.write_text(tomli_w.dumps(about), encoding="utf-8")
+    claim(run.folder / "settings.toml", tomli_w.dumps(about))
     run.write_detections(dataset, refined, windows)
     context = {"dataset": dataset.name, "split": dataset.split, "images": len(dataset), "run": about}
     if raw is not None:

@@ -106,6 +106,11 @@ class FeatureExtractor:
         """Numbers in a window's vector: bins of the pyramid times channels."""
         return num_bins(self.settings.levels) * self.network.channels
 
+    @property
+    def pooled_length(self) -> int:
+        """Numbers in the longest vector on the way to a window's: what memory has to hold."""
+        return self.length
+
     def maps(self, image: Image) -> list[FeatureMap]:
         """The feature map of an image, uint8 (H, W, 3) RGB, at each scale."""
         maps = []

@@ -33,6 +33,7 @@ from detection.training import (
     train_detector,
     train_layer_svms,
 )
+from detection.training.checkpoint import disk_errors_named
 from eval import (
     VOCResult,
     coco_metrics,
@@ -126,11 +127,7 @@ class Run:
         # What a kill between saving and cleaning up left.
         shutil.rmtree(self._work, ignore_errors=True)
         detector = Detector.load(self.model)
-        if self.fc_rank and detector.layers is not None:
-            detector.layers = detector.layers.truncated(self.fc_rank)
-        if self.bfloat16:
-            extractor = detector.extractor
-            detector.extractor = make_extractor(extractor.network, replace(extractor.settings, bfloat16=True))
+        hasten(detector, self.fc_rank, self.bfloat16)
         return detector
 
     @property
@@ -188,6 +185,9 @@ class Run:
             # Of the last session, where training was stopped in between.
             figures = {"seconds": time.monotonic() - start, "peak_gb": peak_bytes() / 1e9}
             self.record(**{f"{stage}_{name}": value for name, value in figures.items()})
+        # The others still have files open there.
+        group.wait()
+        if group.rank == 0:
             shutil.rmtree(self._work)
         group.wait()
         return detector
@@ -228,8 +228,8 @@ class Run:
             progress("detection", len(dataset) - len(todo) + done, len(dataset))
             found, offsets = detector.score(maps, boxes)
             refined = detector.refine(found, offsets, size)
-            with atomic_path(files[example.image_id]) as path, open(path, "wb") as file:
-                np.savez(file, **_arrays("window", found), **_arrays("refined", refined))
+            with disk_errors_named(partial), atomic_path(files[example.image_id]) as path:
+                np.savez(path, **_arrays("window", found), **_arrays("refined", refined))
         progress("detection", len(dataset), len(dataset))
         refined_by_id, found_by_id = {}, {}
         for image_id, path in files.items():
@@ -260,7 +260,7 @@ class Run:
         write_voc_detections(self.detections, refined, dataset.classes, dataset.split)
         if found is not None:
             write_voc_detections(self.detections / "windows", found, dataset.classes, dataset.split)
-        write_coco_results(self.detections / "coco.json", refined)
+        write_coco_results(self.detections / "coco.json", refined, dataset.category_ids, dataset.image_ids)
         with atomic_path(self.detections / "images.txt") as path:
             path.write_text("".join(f"{one.image_id}\n" for one in dataset), encoding="utf-8")
 
@@ -310,6 +310,21 @@ class Run:
         known |= {name: round(value, 3) for name, value in figures.items()}
         with atomic_path(file) as path:
             path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+
+
+def hasten(detector: Detector, fc_rank: int, bfloat16: bool) -> None:
+    """Makes a trained detector faster and less exact, in place; see `Run` for both.
+
+    Raises:
+        InputError: a rank for a detector without fully connected layers.
+    """
+    if fc_rank and detector.layers is None:
+        raise InputError(f"fc_rank {fc_rank}: the detector has no fully connected layers; leave it out")
+    if fc_rank and detector.layers is not None:
+        detector.layers = detector.layers.truncated(fc_rank)
+    if bfloat16:
+        extractor = detector.extractor
+        detector.extractor = make_extractor(extractor.network, replace(extractor.settings, bfloat16=True))
 
 
 def _arrays(prefix: str, found: Detections) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from detection.presets import RunSettings, TrainingSettings
 from detection.training.checkpoint import Checkpoint, disk_errors_named, part
 from detection.training.prefetch import prefetch
 from eval.voc import iou_matrix
-from proposals import Engine, ProposalCache, image_key, propose_cached
+from proposals import Engine, ProposalCache, image_key, propose_cached, propose_example
 from svm import BoxRegressors, HardNegativeMiner, LinearSVMs, RegressionSampler, feature_scale
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +35,9 @@ _LOG = logging.getLogger(__name__)
 # network, and the vectors of the images at hand. Measured on VOC2007: 2.1 GB in all with EfficientNet-Lite0
 # (21,600 numbers a window) from stored maps, 2.2 with AlexNet (12,800) where convolution runs here, too.
 _BASE_MEMORY = 1.85e9
-_WINDOWS_AT_HAND = 4 * 2000
+# Vectors of the windows of so many images are in memory at a time: read ahead, scored, copied.
+_IMAGES_AT_HAND = 4
+_MIN_WINDOWS = 2000
 _CHECKPOINT_SECONDS = 240.0
 
 Progress = Callable[[str, int, int], None]
@@ -167,7 +169,8 @@ def _train(
 ) -> tuple[LinearSVMs, BoxRegressors | None]:
     dataset, training = data.dataset, settings.training
     classes, threads = len(dataset.classes), os.cpu_count() or 1
-    vectors = 4 * extractor.length * _WINDOWS_AT_HAND
+    most = max((len(propose_example(one, data.engine, data.cache)) for one in dataset), default=0)
+    vectors = 4 * extractor.pooled_length * _IMAGES_AT_HAND * max(_MIN_WINDOWS, most)
     memory = max(0, int(training.memory_gb * 1e9 - _BASE_MEMORY - vectors))
     purpose = {"settings": asdict(settings), "maps": store.folder.name, "dataset": dataset.digest()}
     checkpoint = Checkpoint(work, purpose)

@@ -104,7 +104,8 @@ def finetune(
         group: the processes of this training.
 
     Raises:
-        InputError: no positives, an image or the file of weights cannot be read, a disk is full.
+        InputError: no positives, an image or the file of weights cannot be read, a disk is full, the loss is
+            no longer finite.
     """
     with disk_errors_named(work):
         return _Training(data, extractor, scale, settings, work, progress, group).run()
@@ -152,14 +153,20 @@ class _Training:
         held_out = self._draw(self.held_out, _VALIDATION_DRAW, "validation")
         trained: nn.Module = self.net
         if group.size > 1:
-            trained = nn.parallel.DistributedDataParallel(self.net, broadcast_buffers=False)
+            trained = nn.parallel.DistributedDataParallel(self.net)
         saved = time.monotonic()
         with torch.random.fork_rng(devices=[]):
             while self.step < settings.total_steps:
                 number = 1 + self.step // settings.draw_steps
                 drawn = self._draw(self.train_images, number, "training")
-                if not (drawn.labels >= 0).any():
+                if not (drawn.labels < self.classes).any():
                     raise InputError(f"{self.name}: no window overlaps an object; nothing to fine-tune on")
+                if not (held_out.labels < self.classes).any():
+                    raise InputError(
+                        f"{self.name}: no window of the {len(self.held_out)} held-out images overlaps an "
+                        "object, so no snapshot can be chosen; raise finetuning.validation, or take another "
+                        "finetuning.seed"
+                    )
                 if self.step == 0:
                     self._standardise(drawn)
                 end = min(number * settings.draw_steps, settings.total_steps)
@@ -195,6 +202,11 @@ class _Training:
             group["lr"] = settings.rate(self.step) * group["factor"]
         trained.train()
         losses = nn.functional.cross_entropy(trained(vectors), labels, reduction="sum")
+        # Before a checkpoint keeps it. Where a process has none of the batch's windows, it is 0.
+        if not losses.isfinite():
+            raise InputError(
+                f"{self.name}: fine-tuning diverged at step {self.step + 1}; lower finetuning.rates"
+            )
         self.optimiser.zero_grad()
         # The processes' gradients are averaged, but their parts of the batch are not of one size.
         (losses * (self.group.size / count)).backward()  # type: ignore[no-untyped-call]

@@ -37,6 +37,11 @@ class LayeredExtractor(FeatureExtractor):
         """Numbers in a window's vector."""
         return self._layers.length
 
+    @property
+    def pooled_length(self) -> int:
+        """See `FeatureExtractor.pooled_length`."""
+        return self._extractor.pooled_length
+
     def maps(self, image: Image) -> list[FeatureMap]:
         """See `FeatureExtractor.maps`."""
         return self._extractor.maps(image)

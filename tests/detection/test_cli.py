@@ -162,6 +162,33 @@ def test_images_print_what_is_found(done, tiny_voc):
     assert "nothing found" in result.output
 
 
+def test_images_without_box_regression(done, tiny_voc):
+    path = tiny_voc / "JPEGImages" / "1000.png"
+    detector = Detector.load("runs/mine/model")
+    assert detector.regressors is not None
+    moved = call("detect", path, "--model", "runs/mine/model", "--min-score", -2).output
+    plain = call("detect", path, "--model", "runs/mine/model", "--min-score", -2, "--no-regression").output
+    assert plain != moved
+    detector.regressors = None
+    for box in detector.detect(path).boxes:
+        assert " │ ".join(f"{edge:.0f}" for edge in box[:1]) in plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--head", "fc7"], "--head"),
+        (["--set", "features.scales = [96]"], "--set"),
+        (["--fc-rank", 8], "fc_rank 8"),
+    ],
+)
+def test_flags_that_a_model_cannot_follow(done, tiny_voc, arguments, named):
+    path = tiny_voc / "JPEGImages" / "1000.png"
+    result = call("detect", path, "--model", "runs/mine/model", *arguments)
+    assert result.exit_code == 2
+    assert named in result.stderr
+
+
 def test_images_with_the_model_of_a_run(done, tiny_voc):
     path = tiny_voc / "JPEGImages" / "1000.png"
     result = call("detect", "--dataset", tiny_voc, "--run", "mine", "--images", path, "--jobs", 1, *QUICK)

@@ -152,6 +152,15 @@ def test_runs_are_combined(runs, tiny_test):
     assert json.loads((again.folder / "metrics.json").read_text())["map_11point"] == 1
 
 
+def test_another_run_is_not_overwritten(runs, tiny_test):
+    folders, new = runs
+    (new.folder / "model").mkdir(parents=True)
+    (new.folder / "settings.toml").write_text("images = 'others'\n")
+    with pytest.raises(InputError, match=r"settings\.toml.*RUN name"):
+        combine_runs(folders, tiny_test, new, DetectionSettings())
+    assert not new.detections.exists()
+
+
 def test_plain_folders_of_files_do(runs, tiny_test, tmp_path):
     folders, new = runs
     found = read_part(folders[1], tiny_test).refined

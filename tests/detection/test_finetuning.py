@@ -87,6 +87,25 @@ def test_goes_on_as_if_unbroken(tune, optimiser, stop):
     assert next(done for stage, done, _ in seen if stage == "fine-tuning") == stop[1]
 
 
+def test_held_out_images_without_objects_choose_nothing(tune, tiny_train):
+    _, held_out = split_images(tiny_train, TINY)
+    nothing = np.zeros(0)
+    examples = [
+        replace(one, boxes=nothing.reshape(0, 4), labels=nothing.astype(np.int64), difficult=nothing > 0)
+        if place in held_out else one
+        for place, one in enumerate(tiny_train.examples)
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"held-out images.*finetuning\.validation"):
+        tune(dataset=replace(tiny_train, examples=tuple(examples)), negative_overlaps=(0.0, 0.5))
+
+
+def test_divergence_is_named_and_not_kept(tune, tmp_path):
+    with pytest.raises(InputError, match=r"diverged at step \d+; lower finetuning\.rates"):
+        tune(optimiser="sgd", rates=(1e30,))
+    # The next try starts from what was finite.
+    assert tune().history[-1].loss < 10
+
+
 def test_a_checkpoint_of_other_settings_is_not_used(tune):
     with pytest.raises(Killed):
         tune(stop=("fine-tuning", 9))
@@ -153,6 +172,17 @@ def test_layers_from_a_file(tune, tmp_path):
     for layer, name in enumerate(("fc6", "fc7")):
         torch.testing.assert_close(tuned.layers.factors[layer][0], state[f"{name}.weight"])
         torch.testing.assert_close(tuned.layers.biases[layer], state[f"{name}.bias"])
+
+
+def test_fc6_alone_from_a_file(tune, tmp_path):
+    """fc7 is then that of the seed."""
+    weights = torch.from_numpy(np.random.default_rng(0).normal(0, 0.05, (24, 1280)).astype(np.float32))
+    save_file({"fc6.weight": weights, "fc6.bias": torch.ones(24)}, tmp_path / "fc.safetensors")
+    tuned = tune("a", weights=str(tmp_path / "fc.safetensors"), steps=(1,), rates=(1e-12,))
+    plain = tune("b", steps=(1,), rates=(1e-12,))
+    torch.testing.assert_close(tuned.layers.factors[0][0], weights)
+    torch.testing.assert_close(tuned.layers.biases[0], torch.ones(24))
+    torch.testing.assert_close(tuned.layers.factors[1][0], plain.layers.factors[1][0])
 
 
 def test_vectors_come_at_the_scale_that_was_asked_for(tune, tiny_train):

@@ -99,6 +99,13 @@ def test_claim_of_an_edited_file(run, change):
     assert "''" not in str(error.value), "it does not say what is different"
 
 
+def test_claim_of_a_file_of_another_encoding(run):
+    file = run.folder / "settings.toml"
+    file.write_bytes(file.read_bytes() + b"# \xe9\n")
+    with pytest.raises(InputError, match=r"settings\.toml, line \d+: .*not UTF-8"):
+        run.claim("tiny train", "digest")
+
+
 def test_claim_in_a_folder_that_cannot_be(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="check the folder"):
@@ -151,6 +158,16 @@ def test_the_folder(run, tiny_test):
     written = read_voc_detections(run.detections, tiny_test.classes, "test")
     for image_id, one in written.items():
         np.testing.assert_allclose(np.sort(one.scores), np.sort(refined[image_id].scores))
+
+
+def test_results_have_the_ids_of_a_coco_file(run, tiny_test):
+    images = {one.image_id: 500 + 7 * place for place, one in enumerate(tiny_test)}
+    dataset = replace(tiny_test, category_ids=(3, 90), image_ids=images)
+    refined, _ = run.detect(Detector.load(run.model), dataset, quiet)
+    rows = json.loads((run.detections / "coco.json").read_text())
+    expected = [(images[name], (3, 90)[label]) for name, one in refined.items() for label in one.labels]
+    assert [(row["image_id"], row["category_id"]) for row in rows] == expected
+    assert {category for _, category in expected} == {3, 90}
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
