@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import cv2
+import numpy as np
 import typer
 from rich.table import Table
 
@@ -158,11 +159,12 @@ def detect(
     model: Annotated[Path | None, typer.Option(help="Model folder for images; empty: the run's.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Folder for pictures with the boxes drawn.")] = None,
     min_score: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Draw and print detections of at least this score: margin, or log-odds of softmax."
+            help="Print and draw detections of at least this score: margin, or log-odds of softmax. By "
+            "default what half of a class' objects are expected to reach, or even odds."
         ),
-    ] = -0.5,
+    ] = None,
     dataset: DatasetName = "",
     voc_root: VocRoot = VOC_ROOT,
     train_split: TrainSplit = "",
@@ -214,9 +216,10 @@ def detect(
     console.print(f"run: {job.run.folder}", highlight=False)
     if draw is not None:
         shown = refined if regression else found
+        least = detector.typical_scores if min_score is None else min_score
         for example in test:
             picture = draw_detections(
-                read_image(example.path), shown[example.image_id], test.classes, min_score, example
+                read_image(example.path), shown[example.image_id], test.classes, least, example
             )
             _write_picture(draw / f"{example.image_id}.png", picture)
 
@@ -240,8 +243,10 @@ def _percent(value: float) -> str:
 
 
 def _detect_images(
-    detector: Detector, images: list[Path], draw: Path | None, min_score: float, regression: bool
+    detector: Detector, images: list[Path], draw: Path | None, min_score: float | None, regression: bool
 ) -> None:
+    wanted = detector.typical_scores if min_score is None else min_score
+    least = np.broadcast_to(wanted, len(detector.classes))
     if not regression:
         detector.regressors = None
     files = []
@@ -260,11 +265,11 @@ def _detect_images(
         image, found = result
         table = Table("class", "score", "left", "top", "right", "bottom", title=str(file))
         for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
-            if score >= min_score:
+            if score >= least[label]:
                 table.add_row(detector.classes[label], f"{score:.2f}", *(f"{edge:.0f}" for edge in box))
         console.print(table if table.row_count else f"{file}: nothing found", highlight=False)
         if draw is not None:
-            _write_picture(draw / f"{name}.png", draw_detections(image, found, detector.classes, min_score))
+            _write_picture(draw / f"{name}.png", draw_detections(image, found, detector.classes, least))
     if errors:
         raise InputError(f"{len(errors)} of {len(files)} files skipped, the first: {errors[0]}")
 

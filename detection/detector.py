@@ -63,6 +63,18 @@ class Detector:
         self.layers = layers
         self.clock = Stopwatch()
 
+    @property
+    def typical_scores(self) -> FloatArray:
+        """Scores that detections worth showing reach: float32 (C,).
+
+        The even chance of the softmax; for SVMs what half of a class' objects are expected to reach, or,
+        where a model does not say, -0.75, which is about that with VOC's classes. Margins above 0 are rare.
+        """
+        known = 0.0 if isinstance(self.svms, SoftmaxHead) else self.svms.typical
+        one = np.float32(-0.75) if known is None else np.float32(known)
+        typical: FloatArray = np.broadcast_to(one, len(self.classes))
+        return typical
+
     def detect(
         self,
         image: Image | Path | str,
@@ -163,6 +175,8 @@ class Detector:
             tensors |= self.layers.tensors()
         head = "softmax" if isinstance(self.svms, SoftmaxHead) else "svm"
         arrays = {f"{head}.weights": self.svms.weights, f"{head}.bias": self.svms.bias}
+        if isinstance(self.svms, LinearSVMs) and self.svms.typical is not None:
+            arrays["svm.typical"] = self.svms.typical
         if self.regressors is not None:
             arrays |= {"regression.weights": self.regressors.weights, "regression.bias": self.regressors.bias}
             description["regression_scale"] = self.regressors.scale
@@ -241,7 +255,7 @@ class Detector:
 def _head(arrays: Mapping[str, FloatArray], scale: float) -> Head:
     if "softmax.weights" in arrays:
         return SoftmaxHead(arrays["softmax.weights"], arrays["softmax.bias"])
-    return LinearSVMs(arrays["svm.weights"], arrays["svm.bias"], scale)
+    return LinearSVMs(arrays["svm.weights"], arrays["svm.bias"], scale, arrays.get("svm.typical"))
 
 
 def _engine(parameters: dict[str, Any], source: Path) -> Engine:
