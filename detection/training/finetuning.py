@@ -134,10 +134,10 @@ class _Training:
         groups = self.net.parameter_groups(self.settings)
         if self.settings.optimiser == "sgd":
             self.optimiser: torch.optim.Optimizer = torch.optim.SGD(
-                groups, self.settings.rates[0], momentum=self.settings.momentum
+                groups, self.settings.rates[0], momentum=self.settings.momentum, fused=True
             )
         else:
-            self.optimiser = torch.optim.AdamW(groups, self.settings.rates[0])
+            self.optimiser = torch.optim.AdamW(groups, self.settings.rates[0], fused=True)
         purpose = {
             "settings": asdict(settings), "dataset": data.dataset.digest(), "scale": scale,
             "weights": weights_digest(extractor.network), "start": weights_digest(self.net),
