@@ -91,9 +91,7 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Image:
 
 def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise InputError(
-            f"{name}: {width}x{height} is over the limit of {max_pixels} pixels; shrink it or raise the limit"
-        )
+        raise InputError(f"{name}: {width}x{height} is over the limit of {max_pixels} pixels; shrink it")
 
 
 def _stated_size(data: bytes) -> tuple[int, int] | None:

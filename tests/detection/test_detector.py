@@ -241,6 +241,7 @@ def test_saving_replaces(detector, saved, image):
 
 def rewrite(saved, **changes):
     description = json.loads((saved / "model.json").read_text())
+    del description["digest"]
     for key, value in changes.items():
         if value is None:
             del description[key]
@@ -259,6 +260,14 @@ def test_a_missing_file(saved, name):
 def test_no_folder(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         Detector.load(tmp_path / "nowhere")
+
+
+def test_an_altered_description(saved):
+    text = (saved / "model.json").read_text()
+    assert '"nms_overlap": 0.4' in text
+    (saved / "model.json").write_text(text.replace('"nms_overlap": 0.4', '"nms_overlap": 0.5'))
+    with pytest.raises(InputError, match=r"model\.json: altered"):
+        Detector.load(saved)
 
 
 @pytest.mark.parametrize("where", [100, -1], ids=["header", "last_number"])
