@@ -146,7 +146,12 @@ def test_the_mean_is_zero_to_the_network(network, monkeypatch, to_bgr):
     extractor = WarpExtractor(network, FeatureSettings(mode="rcnn", levels=(1,), crop=64))
     seen = []
     monkeypatch.setattr(network, "normalise", replace(network.normalise, to_bgr=to_bgr))
-    monkeypatch.setattr(network, "forward", lambda batch: (seen.append(batch), torch.zeros(1, 256, 1, 1))[1])
+
+    def forward(batch, bfloat16):
+        seen.append(batch)
+        return torch.zeros(1, 256, 1, 1)
+
+    monkeypatch.setattr(network, "forward", forward)
     extractor.pool(extractor.maps(image), np.array([[0, 0, 20, 20]], np.float32))
     (batch,) = seen
     assert batch.shape == (1, 3, 64, 64)
