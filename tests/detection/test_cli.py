@@ -297,6 +297,22 @@ def test_ctrl_c_says_how_to_go_on(work, tiny_voc, monkeypatch):
     assert "goes on from here" in result.output
 
 
+@pytest.mark.parametrize("stage", ["evaluate_voc", "coco_metrics"])
+def test_ctrl_c_while_scoring_loses_nothing(done, tiny_voc, monkeypatch, stage):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    def files():
+        return {path: path.read_bytes() for path in sorted((done / "runs" / "mine").rglob("*.*"))}
+
+    before = files()
+    with monkeypatch.context() as patch:
+        patch.setattr(f"detection.runs.{stage}", stop)
+        assert call("eval", "--dataset", tiny_voc, "--run", "mine").exit_code == 130
+    assert files() == before
+    assert call("eval", "--dataset", tiny_voc, "--run", "mine").exit_code == 0
+
+
 def test_data_sample(work, monkeypatch):
     monkeypatch.setattr("data.sample.SIZES", {"train": 2, "test": 1})
     result = call("data", "sample", "here")

@@ -118,6 +118,34 @@ def test_stopped_in_the_first_pass_is_unbroken(train):
     check_same(train("broken"), unbroken)
 
 
+def test_stopped_while_taps_are_fitted_is_unbroken(train, tiny_settings):
+    settings = replace(tiny_settings, network=replace(tiny_settings.network, pca=8))
+    unbroken = train("unbroken", settings=settings)
+    with pytest.raises(Killed):
+        train("broken", ("taps", 3), settings=settings)
+    check_same(train("broken", settings=settings), unbroken)
+
+
+def test_a_full_disk_in_training_loses_nothing(train, monkeypatch):
+    monkeypatch.setattr(detector_training, "_CHECKPOINT_SECONDS", -1.0)
+    unbroken = train("unbroken")
+    saved, full = np.save, []
+
+    def save(file, array, **options):
+        full.append(file)
+        if len(full) == 40:
+            raise OSError(28, "No space left on device")
+        saved(file, array, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", save)
+        with pytest.raises(InputError, match=r"No space left on device; free some space"):
+            train("broken")
+    seen = []
+    check_same(train("broken", seen=seen), unbroken)
+    assert next(done for stage, done, _ in seen if stage == "mining") > 0
+
+
 def test_stored_maps_change_nothing(train):
     """With maps from disk or computed anew, one seed has one result."""
     check_same(train("kept"), train("computed", map_bytes=0))
