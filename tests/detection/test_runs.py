@@ -208,6 +208,20 @@ def test_detection_goes_on_where_it_stopped(run, tiny_test, tmp_path, monkeypatc
         check_equal(one, other)
 
 
+def test_a_full_disk_in_detection_is_named(run, tiny_test, monkeypatch):
+    detector = Detector.load(run.model)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(InputError, match=r"partial.*No space left on device; free some space"):
+            run.detect(detector, tiny_test, quiet)
+    assert not run.detections.exists()
+    run.detect(detector, tiny_test, quiet)
+
+
 def test_partial_results_of_another_model_are_not_used(run, tiny_test, monkeypatch):
     detector = Detector.load(run.model)
     score, calls = detector.score, []
