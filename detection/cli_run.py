@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import cv2
-import numpy as np
 import typer
 from rich.table import Table
 
@@ -162,7 +161,7 @@ def detect(
         float | None,
         typer.Option(
             help="Print and draw detections of at least this score: margin, or log-odds of softmax. By "
-            "default what half of a class' objects are expected to reach, or even odds."
+            "default -0.75 or even odds."
         ),
     ] = None,
     dataset: DatasetName = "",
@@ -216,7 +215,7 @@ def detect(
     console.print(f"run: {job.run.folder}", highlight=False)
     if draw is not None:
         shown = refined if regression else found
-        least = detector.typical_scores if min_score is None else min_score
+        least = detector.least_shown if min_score is None else min_score
         for example in test:
             picture = draw_detections(
                 read_image(example.path), shown[example.image_id], test.classes, least, example
@@ -245,8 +244,7 @@ def _percent(value: float) -> str:
 def _detect_images(
     detector: Detector, images: list[Path], draw: Path | None, min_score: float | None, regression: bool
 ) -> None:
-    wanted = detector.typical_scores if min_score is None else min_score
-    least = np.broadcast_to(wanted, len(detector.classes))
+    least = detector.least_shown if min_score is None else min_score
     if not regression:
         detector.regressors = None
     files = []
@@ -265,7 +263,7 @@ def _detect_images(
         image, found = result
         table = Table("class", "score", "left", "top", "right", "bottom", title=str(file))
         for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
-            if score >= least[label]:
+            if score >= least:
                 table.add_row(detector.classes[label], f"{score:.2f}", *(f"{edge:.0f}" for edge in box))
         console.print(table if table.row_count else f"{file}: nothing found", highlight=False)
         if draw is not None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.types import Detections, Example, FloatArray, Image
+from data.types import Detections, Example, Image
 
 Color = tuple[int, int, int]
 Corners = tuple[int, int, int, int]
@@ -24,7 +24,7 @@ def draw_detections(
     image: Image,
     detections: Detections,
     classes: Sequence[str],
-    min_score: float | FloatArray = 0.0,
+    min_score: float = 0.0,
     ground_truth: Example | None = None,
 ) -> Image:
     """Draws boxes with class name and score, the surest on top.
@@ -33,7 +33,7 @@ def draw_detections(
         image: uint8 (H, W, 3) RGB; is left as it is.
         detections: boxes in pixel edges of ``image``, which may reach out of it.
         classes: a label indexes them; each has a colour of its own.
-        min_score: draw detections of at least this score; or float (C,), one a class.
+        min_score: draw detections of at least this score.
         ground_truth: draw its boxes too, as thin dashed lines in black and white.
 
     Returns:
@@ -44,7 +44,7 @@ def draw_detections(
     # Lines and letters of one pixel and about 10 pixels in a VOC image, in proportion in larger ones.
     thickness = math.ceil(min(height, width) / 250)
     scale = float(np.clip(min(height, width) / 900, 0.4, 3))
-    kept = np.flatnonzero(detections.scores >= np.broadcast_to(min_score, len(classes))[detections.labels])
+    kept = np.flatnonzero(detections.scores >= min_score)
     kept = kept[np.argsort(detections.scores[kept], kind="stable")]
     boxes = [_pixels(box, width, height) for box in detections.boxes[kept]]
     colors = [_class_color(int(label)) for label in detections.labels[kept]]

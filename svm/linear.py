@@ -28,14 +28,11 @@ class LinearSVMs:
         weights: float32 (C, d), for features times ``scale``.
         bias: float32 (C,).
         scale: what features are multiplied by before the weights; `feature_scale` of the training set.
-        typical: float32 (C,), the score that half of a class' objects are expected to reach in images that
-            were not trained on, see `HardNegativeMiner.typical_scores`; None: not known.
     """
 
     weights: FloatArray
     bias: FloatArray
     scale: float
-    typical: FloatArray | None = None
 
     def score(self, features: FloatArray) -> FloatArray:
         """Margins: float32 (N, C) for unscaled features (N, d); one matrix product.

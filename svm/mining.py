@@ -19,8 +19,6 @@ from svm.store import RowStore
 _POSITIVES = -2
 # The score of every window for a class without positives: below any threshold, and finite, as files need it.
 NEVER = -1e6
-# Parts of the positives that are left out in turn to see what others will score; our own.
-_FOLDS = 4
 # Making room means scoring the whole store; freeing at least this part of it makes that rare.
 _RESERVE = 0.1
 
@@ -146,36 +144,7 @@ class HardNegativeMiner:
     def finish(self) -> LinearSVMs:
         """Trains all classes a last time on what they hold; the stream may still go on after that."""
         self._train(self._trainable, self.settings.solver)
-        return replace(self._svms(), typical=self.typical_scores())
-
-    def typical_scores(self) -> FloatArray:
-        """What half of each class' positives score where they are not trained on: float32 (C,).
-
-        By cross-validation over the positives, with all the negatives at hand: training pushes its own
-        positives far above what others reach. Of a class with too few of them it is -1, the margin of
-        negatives; of one without any, infinity.
-        """
-        store, slots = self._store, np.arange(self._positives)
-        # Consecutive ones: the objects of an image are mostly left out together.
-        folds = slots * _FOLDS // max(1, self._positives)
-        left_out = np.full((self._positives, len(self._bias)), np.nan, np.float32)
-        interim = replace(self.settings.solver, tolerance=self.settings.interim_tolerance)
-        for fold in range(_FOLDS):
-            out = slots[folds == fold]
-            labels, problems = [], []
-            for label in np.flatnonzero(self._trainable):
-                rows = np.setdiff1d(np.flatnonzero(store.held[:, label]), out)
-                if store.held[out, label].any() and (rows < self._positives).any():
-                    labels.append(label)
-                    problems.append(Problem(rows, rows < self._positives, store.alphas[rows, label]))
-            solutions = train_svms(store.rows, problems, interim, store.norms, self._threads, store.units)
-            for label, solution in zip(labels, solutions, strict=True):
-                mine = out[store.held[out, label]]
-                left_out[mine, label] = store.scores(mine, solution.weights[None])[:, 0] + solution.bias
-        typical = np.where(self._trainable, -1, np.inf).astype(np.float32)
-        for label in np.flatnonzero(np.isfinite(left_out).any(axis=0)):
-            typical[label] = np.nanmedian(left_out[:, label])
-        return typical
+        return self._svms()
 
     def statistics(self) -> MiningStatistics:
         """Counts and times up to now (copies)."""

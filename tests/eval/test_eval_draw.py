@@ -47,13 +47,6 @@ def test_label_is_above_the_box_or_within_at_the_border():
     assert within[3, 105:140].all()
 
 
-def test_a_least_score_for_each_class():
-    found = detections([[10, 40, 60, 90], [110, 40, 160, 90]], [0.4, 0.4], [0, 1])
-    drawn = changed(draw_detections(gray(100, 200), found, CLASSES, np.array([0.5, 0.3, 0.0])))
-    assert not drawn[:, :100].any()
-    assert drawn[:, 100:].any()
-
-
 def test_min_score():
     found = detections([[10, 50, 90, 90], [110, 50, 190, 90]], [0.4, 0.5], [0, 1])
     drawn = changed(draw_detections(gray(100, 200), found, CLASSES, min_score=0.5))

@@ -294,30 +294,3 @@ def test_bad_set_up_is_named():
     ]:
         with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=message):
             HardNegativeMiner(CLASSES, TIGHT, *options)
-
-
-def test_typical_scores_are_those_of_positives_left_out():
-    labels = np.array([0, 1, 2, 0, 1, 2, 2, 1, 0, 0, 1, 2])
-    positives, _ = make_positives(labels)
-    miner = make_miner(labels=labels)
-    feed(miner, range(6))
-    svms = miner.finish()
-    store = miner._store
-    left_out = np.empty(len(labels))
-    for place, label in enumerate(labels):
-        # Four parts of three.
-        out = np.arange(len(labels)) // 3 == place // 3
-        rows = [row for row in np.flatnonzero(store.held[:, label]) if row >= len(labels) or not out[row]]
-        problem = Problem(np.array(rows), np.array(rows) < len(labels), None)
-        (solution,) = train_svms(store.rows, [problem], TIGHT.solver, store.norms, 1, store.units)
-        left_out[place] = solution.weights @ positives[place] * SCALE + solution.bias
-    for label in range(CLASSES):
-        # The rows are rounded to 8 bits.
-        assert svms.typical[label] == pytest.approx(np.median(left_out[labels == label]), abs=0.03)
-        assert svms.typical[label] < np.median(svms.score(positives)[labels == label, label])
-
-
-def test_classes_with_too_few_positives_for_a_typical_score():
-    miner = make_miner(labels=(0, 0, 0, 1, 0, 0, 0, 0))
-    feed(miner, range(2))
-    assert miner.finish().typical[1:].tolist() == [-1, np.inf]
