@@ -1,12 +1,14 @@
 """Digests, text files of users, and writing so that a reader never sees half of a file or folder."""
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from data.types import InputError
 
@@ -15,6 +17,11 @@ def file_digest(path: Path) -> str:
     """SHA-256 of the file's bytes, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_digest(values: Mapping[str, Any]) -> str:
+    """SHA-256, in hexadecimal, of JSON values, whatever the order of their names."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def read_text(path: Path, what: str) -> str:

@@ -17,7 +17,7 @@ from data.types import FloatArray
 from detection.classification.network import Classifier
 from detection.classification.testing import Source, ViewTester, compare_sources
 from detection.classification.views import ViewName, ViewSettings
-from detection.cli_options import Change, SkipErrors, console, reported
+from detection.cli_options import Change, SkipErrors, console, percent, reported
 from detection.console import ProgressReport
 from detection.settings import changed
 from eval import accuracy_table, evaluate_classification, write_classification
@@ -84,7 +84,7 @@ def classify_command(
         result = evaluate_classification(np.array(list(scores.values())), labels, tester.classes)
         title = f"{labelled}, {result.images} images, views {views} from {source}, accuracy in %"
         console.print(accuracy_table(result, title))
-        console.print(f"top-1 error: {_percent(result.top1_error)}; top-5: {_percent(result.top5_error)}")
+        console.print(f"top-1 error: {percent(result.top1_error)}; top-5: {percent(result.top5_error)}")
         if output is not None:
             about = {
                 "models": [str(model) for model in models],
@@ -140,7 +140,7 @@ def _scores(
                     scores[file] = result
                     if show:
                         best = ", ".join(
-                            f"{one['class']} {_percent(float(one['score']))}"
+                            f"{one['class']} {percent(float(one['score']))}"
                             for one in _best(tester.classes, result)
                         )
                         console.print(f"{file}: {best}", highlight=False, markup=False, soft_wrap=True)
@@ -173,7 +173,7 @@ def _compare(tester: ViewTester, files: Sequence[Path]) -> None:
     ):
         table.add_column(name, justify="right")
     table.add_row(
-        _percent(found.top1),
+        percent(found.top1),
         f"{found.difference:.4f}",
         f"{found.correlation:.4f}",
         f"{found.seconds_maps / found.images:.3f}",
@@ -181,10 +181,6 @@ def _compare(tester: ViewTester, files: Sequence[Path]) -> None:
         f"{found.seconds_crops / found.seconds_maps:.1f}",
     )
     console.print(table)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -56,9 +56,7 @@ def distill_command(
     settings = changed(DistillSettings(), config, change or ())
     if teacher:
         settings = changed(settings, None, [f"teachers = {json.dumps(teacher)}"])
-    name, reason = choose_dataset(dataset, voc_root)
-    console.print(f"data set: {name} ({reason})", highlight=False)
-    root = voc_root if voc_root.is_dir() else None
+    name, root = choose_dataset(dataset, voc_root)
     split = train_split or default_train_split(name, root)
     examples = open_dataset(name, split, root, SAMPLE).head(limit or None)
     console.print(f"{split}: {len(examples)} images", highlight=False)

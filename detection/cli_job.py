@@ -37,11 +37,9 @@ class Job:
         self.settings = make_settings(
             preset, config, changes or (), {key: value for key, value in network.items() if value}
         )
-        self.voc_root = voc_root if voc_root.is_dir() else None
-        self.name, why = choose_dataset(dataset, voc_root)
+        self.name, self.voc_root = choose_dataset(dataset, voc_root)
         self.limit, self.skip_errors = limit or None, skip_errors
         self.train_split = train_split or default_train_split(self.name, self.voc_root)
-        console.print(f"data set: {self.name} ({why})", highlight=False)
         name = run or "-".join([Path(self.name).name.replace(":", "_"), self.settings.network.name, preset])
         self.cache = ProposalCache(Path("cache/proposals.sqlite"), self.settings.proposer)
         self.run = Run(

@@ -34,6 +34,7 @@ from detection.cli_options import (
     Weights,
     choose_dataset,
     console,
+    percent,
     reported,
 )
 from detection.console import ProgressReport
@@ -112,9 +113,7 @@ def classify_svm_command(
         about |= {"data": str(data), "per_class": per_class, "test_per_class": test_per_class}
         figures = _classify_folder(open_image_folder(data), per_class, test_per_class, splits, vectors)
     else:
-        name, why = choose_dataset(dataset, voc_root)
-        console.print(f"data set: {name} ({why})", highlight=False)
-        root = voc_root if voc_root.is_dir() else None
+        name, root = choose_dataset(dataset, voc_root)
         named = Path(name).name.replace(":", "_")
         vectors = _Vectors(extractor, Path("runs") / (run or f"svm-{named}-{what}"), feature_gb)
         train, test = (
@@ -162,10 +161,10 @@ def _classify_voc(train: Dataset, test: Dataset, vectors: _Vectors) -> dict[str,
     result = evaluate_voc_classification(image_labels(test), scores, test.classes)
     title = f"{test.name} {test.split}, {len(test)} images; trained on {train.split}, {len(train)}"
     console.print(classification_table(result, title))
-    tried = ", ".join(f"{cost:g}: {_percent(value)}" for cost, value in fit.tried.items())
+    tried = ", ".join(f"{cost:g}: {percent(value)}" for cost, value in fit.tried.items())
     console.print(f"C = {fit.cost:g}; mAP in cross-validation by C: {tried}", highlight=False)
     console.print(
-        f"mAP, 11-point: {_percent(result.map_11point)}; area: {_percent(result.map_area)}", highlight=False
+        f"mAP, 11-point: {percent(result.map_11point)}; area: {percent(result.map_area)}", highlight=False
     )
     return {**classification_dict(result), "cost": fit.cost, "tried": _by_name(fit.tried)}
 
@@ -196,13 +195,13 @@ def _classify_folder(
     title = f"{images.folder.name}: {per_class} training images a class, mean of {splits} random splits"
     table = Table("class", title=title, show_footer=True)
     table.columns[0].footer = f"mean of {len(images.classes)}"
-    table.add_column("accuracy", justify="right", footer=_percent(mean))
+    table.add_column("accuracy", justify="right", footer=percent(mean))
     for name, value in zip(images.classes, by_class, strict=True):
-        table.add_row(name, _percent(float(value)))
+        table.add_row(name, percent(float(value)))
     console.print(table)
     for seed, (fit, accuracy) in enumerate(found):
-        console.print(f"split {seed}: {_percent(accuracy.mean())}, C = {fit.cost:g}", highlight=False)
-    console.print(f"accuracy: {_percent(mean)}, standard deviation {_percent(spread)}", highlight=False)
+        console.print(f"split {seed}: {percent(accuracy.mean())}, C = {fit.cost:g}", highlight=False)
+    console.print(f"accuracy: {percent(mean)}, standard deviation {percent(spread)}", highlight=False)
     return {
         "accuracy": mean,
         "standard_deviation": spread,
@@ -216,7 +215,3 @@ def _classify_folder(
 
 def _by_name(tried: Mapping[float, float]) -> dict[str, float]:
     return {f"{cost:g}": value for cost, value in tried.items()}
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"

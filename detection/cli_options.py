@@ -78,13 +78,30 @@ def reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
     return wrapper
 
 
-def choose_dataset(dataset: str, voc_root: Path) -> tuple[str, str]:
-    """The data set that a command works on, and why: the one named, else VOC2007 on disk, else the sample."""
+def choose_dataset(dataset: str, voc_root: Path) -> tuple[str, Path | None]:
+    """The data set that a command works on: the one named, else VOC2007 on disk, else the sample.
+
+    Which it is, and why, is printed.
+
+    Returns:
+        its name; and ``voc_root``, None where there is no such folder.
+    """
     if dataset:
-        return dataset, "as asked"
-    if (voc_root / "VOC2007").is_dir():
-        return "voc2007", f"found in {voc_root}"
-    return "sample", (
-        f"built in, since there is no VOC2007 in {voc_root}: set VOC_ROOT, "
-        "or run 'sppnet data download voc2007'"
-    )
+        name, why = dataset, "as asked"
+    elif (voc_root / "VOC2007").is_dir():
+        name, why = "voc2007", f"found in {voc_root}"
+    else:
+        name, why = (
+            "sample",
+            (
+                f"built in, since there is no VOC2007 in {voc_root}: set VOC_ROOT, "
+                "or run 'sppnet data download voc2007'"
+            ),
+        )
+    console.print(f"data set: {name} ({why})", highlight=False)
+    return name, voc_root if voc_root.is_dir() else None
+
+
+def percent(value: float) -> str:
+    """A part of one, for people."""
+    return f"{100 * value:.1f}"

@@ -124,9 +124,7 @@ def crops_command(
     limit: Limit = 0,
 ) -> None:
     """Writes the objects of a detection data set as images by class, in train/ and val/ of a folder."""
-    root = voc_root if voc_root.is_dir() else None
-    name, why = choose_dataset(dataset, voc_root)
-    console.print(f"data set: {name} ({why})", highlight=False)
+    name, root = choose_dataset(dataset, voc_root)
     names = {"train": train_split or default_train_split(name, root), "val": test_split}
     if names["train"] == names["val"]:
         raise InputError(f"split {test_split}: to train and to test on; give two")

@@ -32,6 +32,7 @@ from detection.cli_options import (
     VocRoot,
     Weights,
     console,
+    percent,
     reported,
 )
 from detection.console import ProgressReport
@@ -106,7 +107,7 @@ def finetune_layers(
     tuning = detector.origin["finetuning"]
     for one in tuning["history"]:
         mark = " (chosen)" if one["step"] == tuning["chosen_step"] else ""
-        figures = f"{one['loss']:.3f}", _percent(one["accuracy"]), _percent(one["precision"])
+        figures = f"{one['loss']:.3f}", percent(one["accuracy"]), percent(one["precision"])
         table.add_row(f"{one['step']}{mark}", *figures)
     console.print(table)
 
@@ -122,11 +123,11 @@ def _train(job: Job, jobs: int, group: Group = ALONE) -> Detector:
     # Before the hours of proposals: what is wrong with the network shows here.
     extractor = job.run.build()
     # One process writes the cache; the others then find all in it.
-    if group.rank == 0:
-        dataset = job.fill(dataset, jobs)
-    group.wait()
     if group.rank > 0:
-        dataset = job.fill(dataset, jobs)
+        group.wait()
+    dataset = job.fill(dataset, jobs)
+    if group.rank == 0:
+        group.wait()
     head = job.run.head
     # The pooled windows' detector brings fitted taps, the features' scale and box regression to the others.
     base: Detector | None = None
@@ -228,17 +229,13 @@ def _print_result(
 ) -> None:
     title = f"{dataset.name} {dataset.split}, {len(dataset)} images, IoU {result.iou_threshold}, AP in %"
     console.print(class_table(result, title))
-    console.print(f"mAP, 11-point: {_percent(result.map_11point)}; area: {_percent(result.map_area)}")
+    console.print(f"mAP, 11-point: {percent(result.map_11point)}; area: {percent(result.map_area)}")
     if windows is not None:
         console.print(
-            f"the same without box regression: {_percent(windows.map_11point)}; {_percent(windows.map_area)}"
+            f"the same without box regression: {percent(windows.map_11point)}; {percent(windows.map_area)}"
         )
-    figures = ", ".join(f"{name} {_percent(coco[name])}" for name in ("AP", "AP50", "AP75", "AR_100"))
+    figures = ", ".join(f"{name} {percent(coco[name])}" for name in ("AP", "AP50", "AP75", "AR_100"))
     console.print(f"COCO's figures of the same (difficult as crowd): {figures}", highlight=False)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
 
 
 def _detect_images(

@@ -1,6 +1,5 @@
 """The trained thing: image in, detections out; and its folder on disk."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from data.files import atomic_path, file_digest
+from data.files import atomic_path, file_digest, json_digest
 from data.images import read_image
 from data.types import Detections, FloatArray, Image, InputError
 from detection.fc import FullyConnected, Head, SoftmaxHead
@@ -181,7 +180,7 @@ class Detector:
             with atomic_path(folder / "model.safetensors") as path:
                 save_file({name: value.contiguous() for name, value in tensors.items()}, path)
                 description["model.safetensors"] = file_digest(path)
-            description["digest"] = _digest(description)
+            description["digest"] = json_digest(description)
             with atomic_path(folder / "model.json") as path:
                 path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         except (OSError, SafetensorError) as error:
@@ -229,7 +228,7 @@ class Detector:
                 name = "the softmax layer is" if softmax else "SVMs are"
                 raise InputError(f"{model}: {name} {svms.weights.shape}, not {expected}; train again")
             # Models of before this was kept have none.
-            if description.pop("digest", None) not in (None, _digest(description)):
+            if description.pop("digest", None) not in (None, json_digest(description)):
                 raise InputError(f"{model}: altered since it was saved; restore it or train again")
             return cls(
                 description["classes"],
@@ -250,11 +249,6 @@ class Detector:
             raise InputError(f"{model}: {error} is missing or damaged; train again") from error
         except (OSError, SafetensorError, ValueError) as error:
             raise InputError(f"{folder}: the model cannot be read ({error}); train again") from error
-
-
-def _digest(description: dict[str, Any]) -> str:
-    """SHA-256 of the values as JSON holds them."""
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 def _head(arrays: Mapping[str, FloatArray], scale: float) -> Head:

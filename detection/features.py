@@ -118,8 +118,9 @@ class FeatureExtractor:
             images = self.scaled(image)
         for scaled, factor in images:
             with self.clock("convolution"):
-                values = self.network.feature_map(scaled, self.settings.bfloat16)
-            maps.append(FeatureMap(values.permute(1, 2, 0).contiguous().numpy(), factor))
+                one = self.network.feature_map(scaled, self.settings.bfloat16)
+                values = one.permute(1, 2, 0).contiguous().numpy()
+            maps.append(FeatureMap(values, factor))
         return maps
 
     def scaled(self, image: Image) -> list[tuple[Image, tuple[float, float]]]:

@@ -1,7 +1,5 @@
 """Feature maps kept on disk as float16, so that a second pass over the same images skips convolution."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -11,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from data.files import atomic_path
+from data.files import atomic_path, json_digest
 from detection.features import FeatureExtractor, FeatureMap
 from detection.networks import weights_digest
 
@@ -34,8 +32,7 @@ class MapStore:
             "scales": settings["scales"],
             "max_long_side": settings["max_long_side"],
         } | ({"bfloat16": True} if settings["bfloat16"] else {})
-        digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
-        self.folder = folder / digest[:16]
+        self.folder = folder / json_digest(made_by)[:16]
         self._worthwhile = extractor.stores_maps
         self._full = False
         self._scales = len(extractor.settings.scales)

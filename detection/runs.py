@@ -318,9 +318,9 @@ def hasten(detector: Detector, fc_rank: int, bfloat16: bool) -> None:
     Raises:
         InputError: a rank for a detector without fully connected layers.
     """
-    if fc_rank and detector.layers is None:
-        raise InputError(f"fc_rank {fc_rank}: the detector has no fully connected layers; leave it out")
-    if fc_rank and detector.layers is not None:
+    if fc_rank:
+        if detector.layers is None:
+            raise InputError(f"fc_rank {fc_rank}: the detector has no fully connected layers; leave it out")
         detector.layers = detector.layers.truncated(fc_rank)
     if bfloat16:
         extractor = detector.extractor

@@ -13,9 +13,10 @@ from data.types import FloatArray, Image, InputError
 from detection.classification.network import Classifier
 from detection.classification.views import resize, resized_size
 from detection.many import one_a_core
-from detection.networks import Network, TapNormalisation, fit_taps, weights_digest
+from detection.networks import Network, fit_taps, weights_digest
 from detection.pooling import PAPER_LEVELS, num_bins, pool
 from detection.training.checkpoint import Checkpoint
+from detection.training.kept_taps import set_kept_taps
 
 View = Literal["crop", "full", "warp"]
 ImageLayer = Literal["conv", "fc6", "fc7"]
@@ -123,8 +124,7 @@ class ImageFeatureExtractor:
     def fit_taps(self, paths: Sequence[Path], folder: Path) -> None:
         """Gives a network with several maps the constants that join them (`fit_taps`), once a folder.
 
-        They are kept there: fitted anew by another number of threads they might differ in their last bits,
-        and all stored vectors, which are named by a digest of them, would be lost.
+        They are kept there, for all stored vectors are named by a digest of them.
 
         Args:
             paths: images.
@@ -137,14 +137,7 @@ class ImageFeatureExtractor:
         if len(network.taps.tap_channels) == 1:
             return
         kept = Checkpoint(folder, {"taps of": self.made_by(), "images": [str(path) for path in paths]})
-        state = kept.load()
-        if state is None:
-            fitted = fit_taps(self._tap_maps(paths))
-            kept.save({name: tensor.numpy() for name, tensor in fitted.state_dict().items()})
-        else:
-            fitted = TapNormalisation(network.taps.tap_channels)
-            fitted.load_state_dict({name: torch.from_numpy(np.array(one)) for name, one in state.items()})
-        network.set_taps(fitted)
+        set_kept_taps(network, kept, lambda: fit_taps(self._tap_maps(paths)))
 
     def _tap_maps(self, paths: Sequence[Path]) -> Iterator[list[Tensor]]:
         def compute(image: Image) -> list[list[Tensor]]:

@@ -1,7 +1,5 @@
 """Snapshots of arrays on disk, from which a stopped training goes on."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.files import json_digest
 from data.types import InputError
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -59,7 +58,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path, purpose: Mapping[str, Any]) -> None:
         """Snapshots in ``folder``; ``purpose``, JSON values, is what one must have been made for."""
-        digest = hashlib.sha256(json.dumps(purpose, sort_keys=True).encode()).hexdigest()[:16]
+        digest = json_digest(purpose)[:16]
         self._places = [folder / f"checkpoint-{digest}-{letter}" for letter in "ab"]
 
     def load(self) -> dict[str, NDArray[Any]] | None:

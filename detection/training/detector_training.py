@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from data.images import read_image
@@ -22,9 +21,10 @@ from detection.detector import Detector
 from detection.features import FeatureExtractor, PooledWindows
 from detection.mapstore import MapStore
 from detection.memory import give_back
-from detection.networks import TapNormalisation, fit_taps, weights_digest
+from detection.networks import fit_taps, weights_digest
 from detection.presets import RunSettings, TrainingSettings
 from detection.training.checkpoint import Checkpoint, disk_errors_named, part
+from detection.training.kept_taps import set_kept_taps
 from detection.training.prefetch import prefetch
 from eval.voc import iou_matrix
 from proposals import Engine, ProposalCache, image_key, propose_cached, propose_example
@@ -124,9 +124,8 @@ def _set_taps(
 ) -> None:
     """Gives the network the constants that join its maps, where it has more than one, or reduce them (PCA).
 
-    They are kept in ``work`` and read from there when training goes on: fitted anew, by another number of
-    threads or another library, they might differ in their last bits, and the checkpoint and all stored maps,
-    which are named by a digest of them, would be lost.
+    They are kept in ``work`` for when training goes on: the checkpoint and all stored maps are named by a
+    digest of them.
     """
     network, training = extractor.network, settings.training
     components = settings.network.pca or None
@@ -137,13 +136,6 @@ def _set_taps(
         "settings": asdict(settings),
         "dataset": dataset.digest(),
     }
-    kept = Checkpoint(work, purpose)
-    state = kept.load()
-    if state is not None:
-        taps = TapNormalisation(network.taps.tap_channels, components)
-        taps.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
-        network.set_taps(taps)
-        return
     count = min(training.tap_images, len(dataset))
     chosen = np.sort(np.random.default_rng(training.seed).choice(len(dataset), count, replace=False))
 
@@ -154,9 +146,7 @@ def _set_taps(
                 yield network.tap_maps(scaled)
         progress("taps", count, count)
 
-    fitted = fit_taps(tap_maps(), components)
-    kept.save({name: tensor.numpy() for name, tensor in fitted.state_dict().items()})
-    network.set_taps(fitted)
+    set_kept_taps(network, Checkpoint(work, purpose), lambda: fit_taps(tap_maps(), components), components)
 
 
 def _train(
@@ -169,8 +159,8 @@ def _train(
 ) -> tuple[LinearSVMs, BoxRegressors | None]:
     dataset, training = data.dataset, settings.training
     classes, threads = len(dataset.classes), os.cpu_count() or 1
-    most = max((len(propose_example(one, data.engine, data.cache)) for one in dataset), default=0)
-    vectors = 4 * extractor.pooled_length * _IMAGES_AT_HAND * max(_MIN_WINDOWS, most)
+    windows = max(_MIN_WINDOWS, *(len(propose_example(one, data.engine, data.cache)) for one in dataset))
+    vectors = 4 * extractor.pooled_length * _IMAGES_AT_HAND * windows
     memory = max(0, int(training.memory_gb * 1e9 - _BASE_MEMORY - vectors))
     purpose = {"settings": asdict(settings), "maps": store.folder.name, "dataset": dataset.digest()}
     checkpoint = Checkpoint(work, purpose)
