@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data import Dataset, Example, load_voc, write_voc
+from detection.cli_options import console
 from detection.features import FeatureSettings
 from detection.presets import PRESETS, NetworkSettings, RunSettings
 from proposals import SelectiveSearch
@@ -71,3 +72,14 @@ def tiny_settings() -> RunSettings:
         features=FeatureSettings(scales=(96,), levels=(2, 1)),
         proposals=SelectiveSearch(max_windows=60),
     )
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A folder of its own to call the command in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VOC_ROOT", raising=False)
+    # Lines must not depend on the width of the terminal that the tests run in.
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr(console, "_width", 250)
+    return tmp_path

@@ -1,6 +1,5 @@
 """Views from maps against views from crops, averaging, and what cannot be tested."""
 
-from collections import OrderedDict
 from dataclasses import replace
 
 import cv2
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toy_network import toy_layers
 
 from data import read_image
 from data.types import InputError
@@ -27,13 +27,6 @@ from detection.networks.build import CHAINS
 ABC = ("ant", "bee", "cat")
 # All sides and places of views of an image of 96 x 144 are multiples of 4 at these scales.
 TOY_VIEWS = ViewSettings(32, 48, (32, 48, 64))
-
-
-def toy_layers():
-    """Each cell sees its own 4 x 4 pixels and no others, so nothing crosses the border of a view."""
-    return nn.Sequential(
-        OrderedDict(conv1=nn.Conv2d(3, 5, 4, stride=4), relu1=nn.ReLU(), conv2=nn.Conv2d(5, 6, 1))
-    )
 
 
 @pytest.fixture

@@ -18,16 +18,6 @@ QUICK = ["--backbone", "alexnet", "--weights", "random", "--preset", "paper-1sca
          "--set", "proposals.max_windows = 60"]  # fmt: skip
 
 
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("VOC_ROOT", raising=False)
-    # Lines must not depend on the width of the terminal that the tests run in.
-    monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.setattr(cli_module.console, "_width", 250)
-    return tmp_path
-
-
 @pytest.fixture(scope="session")
 def finished(tiny_voc, tmp_path_factory):
     """A folder in which the main job was run, and what it printed."""

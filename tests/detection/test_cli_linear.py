@@ -24,15 +24,6 @@ ZF5 = ["--backbone", "zf5", "--weights", "random", "--scale", 48]
 SPLITS = ["--per-class", 4, "--test-per-class", 3, "--splits", 2]
 
 
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("VOC_ROOT", raising=False)
-    # Lines must not depend on the width of the terminal that the tests run in.
-    monkeypatch.setattr(cli_linear.console, "_width", 250)
-    return tmp_path
-
-
 @pytest.fixture(scope="module")
 def coloured(tmp_path_factory):
     """Four classes of eight images each, that colours tell apart, but for the last two, which are one."""

@@ -9,7 +9,6 @@ import pytest
 from command import call
 
 from data import InputError
-from detection import cli as cli_module
 from detection import proposal_start
 from detection.proposal_bench import faults, make_rows, quality_table, race, times_table
 from detection.proposal_eval import ENGINES, make_engine
@@ -17,14 +16,6 @@ from detection.proposal_peers import Contender, alpacadb, chenjiexu, opencv_own_
 from detection.proposal_start import Start, measure_starts, starts_table
 from eval.proposals import ALL, BEST
 from proposals import ProposalCache, exchange, fill_cache
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("VOC_ROOT", raising=False)
-    monkeypatch.setattr(cli_module.console, "_width", 250)
-    return tmp_path
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """An image's vector: views, pyramid, fully connected layers, all against slow twins."""
 
 import json
-from collections import OrderedDict
 from dataclasses import replace
 
 import cv2
@@ -10,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from toy_network import toy_layers
 
 from data.types import InputError
 from detection.classification import image_features
@@ -18,12 +18,6 @@ from detection.classification.network import Classifier, ClassifierSettings
 from detection.networks import Geometry, Network, TapNormalisation, build_network
 from detection.networks.base import IMAGENET
 from detection.networks.build import CHAINS
-
-
-def toy_layers():
-    return nn.Sequential(
-        OrderedDict(conv1=nn.Conv2d(3, 5, 4, stride=4), relu1=nn.ReLU(), conv2=nn.Conv2d(5, 6, 1))
-    )
 
 
 @pytest.fixture
