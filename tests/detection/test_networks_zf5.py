@@ -30,6 +30,11 @@ def test_lrn_equals_the_slow_one():
     assert not np.allclose(fast, x, rtol=1e-2)
 
 
+def test_lrn_can_be_learned_through():
+    x = torch.from_numpy(np.random.default_rng(0).normal(0, 100, (1, 2, 4, 4))).requires_grad_()
+    assert torch.autograd.gradcheck(WithinChannelLRN(3, 5e-5, 0.75), (x,))
+
+
 def test_lrn_by_hand():
     # A lone 30 at a corner: mean of squares 900 / 9, although only 4 cells of the window lie inside.
     x = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
