@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.images import read_image
-from data.types import Dataset, InputError
+from data.types import Dataset, FloatArray, InputError
 from detection.features import FeatureExtractor, FeatureSettings
-from detection.networks import Normalisation, build_network, weights_digest
+from detection.networks import build_network, weights_digest
 from detection.networks.base import SequentialNetwork
 from detection.networks.folding import fold_structure
 from detection.networks.zf5 import WithinChannelLRN
@@ -27,8 +27,9 @@ from detection.training.checkpoint import (
     part,
 )
 from detection.training.distill_settings import DistillSettings
+from detection.training.muon import Muon
 from detection.training.prefetch import prefetch
-from detection.training.teachers import Standard, Teacher, View, named_network, standard_of
+from detection.training.teachers import Standard, Teacher, View, standard_of
 
 _CHECKPOINT_SECONDS = 240.0
 # Pixels reach zf5 as -128 to 127 (released code). It learns from a 64th of that, its first weights 64 times
@@ -143,18 +144,17 @@ class _Distilling:
         body = network.body
         assert isinstance(body, nn.Sequential)
         first = next(one for one in body.modules() if isinstance(one, nn.Conv2d))
-        with torch.no_grad():
-            first.weight /= _INPUT_SCALE
-            if settings.start:
-                start_from(network, settings.start)
-            first.weight *= _INPUT_SCALE
         torch.manual_seed(settings.seed)
         self.student = _Student(body, network.channels, [sum(one.parts) for one in self.teachers])
         self.student.to(memory_format=torch.channels_last)
-        weights = [one for one in self.student.parameters() if one.ndim > 1]
+        kernels = [one for one in body.parameters() if one.ndim > 1 and one is not first.weight]
         biases = [one for one in self.student.parameters() if one.ndim == 1]
-        groups: list[dict[str, Any]] = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, settings.rate, weight_decay=settings.weight_decay)
+        rest = [first.weight, *(one for one in self.student.adapters.parameters() if one.ndim > 1)]
+        groups: list[dict[str, Any]] = [{"params": rest}, {"params": biases, "weight_decay": 0.0}]
+        self.optimisers = {
+            "muon": Muon(kernels, settings.rate, weight_decay=settings.weight_decay),
+            "adamw": torch.optim.AdamW(groups, settings.rate, weight_decay=settings.weight_decay),
+        }
         cells = network.cells(settings.crop, settings.crop)[0]
         self.inner = slice(settings.border, cells - settings.border)
         if self.inner.stop <= self.inner.start:
@@ -172,7 +172,7 @@ class _Distilling:
     def run(self) -> tuple[SequentialNetwork, list[Point]]:
         settings = self.settings
         if not self.standards:
-            self.standards = [self._standard(one) for one in self.teachers]
+            self.standards = self._fit_standards()
         saved = begun = time.monotonic()
         before = self.seconds
         self.student.train()
@@ -190,15 +190,16 @@ class _Distilling:
         self.network.body.load_state_dict(self._weights())
         return self.network, self.points
 
-    def _standard(self, teacher: Teacher) -> Standard:
+    def _fit_standards(self) -> list[Standard]:
+        """Of what the student is shown: values differ with the scale, and at an image's border."""
+        seen: list[list[FloatArray]] = [[] for _ in self.teachers]
         chosen = self.images[: self.settings.statistics_images]
-        maps = []
         for done, index in enumerate(chosen):
-            self.progress(f"statistics of {teacher.name}", done, len(chosen))
-            # A quarter of the cells will do. A teacher's values differ with the scale: each in its turn.
-            scale = done % len(self.settings.scales)
-            maps.append(teacher.map(self.dataset[int(index)], scale).values[::2, ::2])
-        return standard_of(maps)
+            self.progress("statistics of the teachers", done, len(chosen))
+            _, values = self._crop(int(index), np.random.default_rng((self.settings.seed, 4, int(index))))
+            for mine, one in zip(seen, values, strict=True):
+                mine.append(one)
+        return [standard_of(one) for one in seen]
 
     def _batches(self, first: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """The batches from step ``first`` on: images (N, 3, side, side), and targets (N, C_t, h, w)."""
@@ -220,9 +221,15 @@ class _Distilling:
         seed = self.settings.seed
         order = np.random.default_rng((seed, 1, epoch)).permutation(len(self.images))
         rng = np.random.default_rng((seed, 2, number))
-        return self._crop(int(self.images[order[place]]), rng)
+        return self._standardised(*self._crop(int(self.images[order[place]]), rng))
 
-    def _crop(self, index: int, rng: np.random.Generator) -> tuple[Tensor, list[Tensor]]:
+    def _standardised(self, image: Tensor, values: list[FloatArray]) -> tuple[Tensor, list[Tensor]]:
+        """What the student is to give, each (C_t, h, w)."""
+        pairs = zip(self.standards, values, strict=True)
+        return image, [standard(torch.from_numpy(one)).permute(2, 0, 1) for standard, one in pairs]
+
+    def _crop(self, index: int, rng: np.random.Generator) -> tuple[Tensor, list[FloatArray]]:
+        """A crop as the student takes it, (1, 3, side, side), and what each teacher sees, (h, w, C_t)."""
         example, settings = self.dataset[index], self.settings
         scale = int(rng.integers(len(settings.scales)))
         resized, factor = self.resizer.scaled(read_image(example.path))[scale]
@@ -237,24 +244,23 @@ class _Distilling:
         view = View(scale, left, top, settings.crop, bool(rng.integers(2)))
         columns, rows = view.pixels(self.network.geometry, self.cells)
         columns, rows = columns[self.inner], rows[self.inner]
-        seen = []
-        for teacher, standard in zip(self.teachers, self.standards, strict=True):
-            values = teacher.seen(teacher.map(example, scale), factor, columns, rows)
-            seen.append(standard(torch.from_numpy(values)).permute(2, 0, 1))
+        seen = [one.seen(one.map(example, scale), factor, columns, rows) for one in self.teachers]
         return self.network.normalise(view.cut(resized)) / _INPUT_SCALE, seen
 
     def _learn(self, images: Tensor, targets: list[Tensor]) -> None:
         settings = self.settings
         warm = min(1.0, (self.step + 1) / settings.warmup)
         rate = settings.rate * warm * 0.5 * (1 + math.cos(math.pi * self.step / settings.steps))
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad()
+            for group in optimiser.param_groups:
+                group["lr"] = rate
         errors = self._errors(images, targets)
         loss = torch.stack([error.mean() for taps in errors for error in taps]).mean()
-        self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        self.optimiser.step()
+        for optimiser in self.optimisers.values():
+            optimiser.step()
 
     def _errors(self, images: Tensor, targets: list[Tensor]) -> list[list[Tensor]]:
         """Squared errors by teacher and tap, each (N, C_tap, h, w)."""
@@ -274,10 +280,10 @@ class _Distilling:
         errors, totals = ([[0.0] * len(one.parts) for one in self.teachers] for _ in range(2))
         for index in self.held_out:
             rng = np.random.default_rng((self.settings.seed, 3, int(index)))
-            image, seen = self._crop(int(index), rng)
+            image, seen = self._standardised(*self._crop(int(index), rng))
             wrong = self._errors(image, [one[None] for one in seen])
             for number, teacher in enumerate(self.teachers):
-                squares = seen[number].square().split(teacher.parts)
+                squares = torch.split(seen[number].square(), list(teacher.parts))
                 for tap, square in enumerate(squares):
                     errors[number][tap] += float(wrong[number][tap].sum())
                     totals[number][tap] += float(square.sum())
@@ -298,7 +304,8 @@ class _Distilling:
 
     def _state(self) -> dict[str, NDArray[Any]]:
         arrays = {f"student.{name}": one for name, one in self.student.state_dict().items()}
-        arrays |= {f"optimiser.{name}": one for name, one in optimiser_tensors(self.optimiser).items()}
+        for kind, optimiser in self.optimisers.items():
+            arrays |= {f"{kind}.{name}": one for name, one in optimiser_tensors(optimiser).items()}
         for number, standard in enumerate(self.standards):
             arrays |= {
                 f"standard.{number}.mean": standard.mean,
@@ -317,7 +324,8 @@ class _Distilling:
             return
         tensors = {name: torch.from_numpy(np.array(one)) for name, one in state.items()}
         self.student.load_state_dict(part(tensors, "student."))
-        load_optimiser(self.optimiser, part(tensors, "optimiser."))
+        for kind, optimiser in self.optimisers.items():
+            load_optimiser(optimiser, part(tensors, f"{kind}."))
         standards = part(tensors, "standard.")
         self.standards = [
             Standard(standards[f"{number}.mean"], standards[f"{number}.deviation"])
@@ -328,48 +336,3 @@ class _Distilling:
             by_teacher = tuple(tuple(next(taps) for _ in teacher.parts) for teacher in self.teachers)
             self.points.append(Point(int(step), seconds, by_teacher))
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
-
-
-def start_from(network: SequentialNetwork, source: str) -> None:
-    """Copies what fits of another chain's convolutions into a network's, one by one from the first.
-
-    Of each, as many outputs and inputs as both have, and the middle of the larger kernel. The outputs that
-    were copied begin without weights from inputs that the other does not have, so that what fits wholly gives
-    what it gave; outputs beyond stay random. Differences of pixel normalisation are made up for in the first.
-
-    Args:
-        network: its convolutions are changed in place.
-        source: ``name=file of weights`` of the other.
-
-    Raises:
-        InputError: the other cannot be built, or has fewer convolutions.
-    """
-    other = named_network(source)
-    pairs = [[one for one in net.body.modules() if isinstance(one, nn.Conv2d)] for net in (network, other)]
-    if len(pairs[1]) < len(pairs[0]) or not isinstance(other, SequentialNetwork):
-        raise InputError(f"{source}: not a chain of {len(pairs[0])} convolutions or more to start from")
-    with torch.no_grad():
-        for number, (own, theirs) in enumerate(zip(*pairs, strict=False)):
-            assert own.bias is not None, "chains of layers have biases"
-            weight = theirs.weight
-            bias = torch.zeros(len(weight)) if theirs.bias is None else theirs.bias
-            if number == 0:
-                weight, shift = _renormalised(weight, other.normalise, network.normalise)
-                bias = bias + shift
-            outputs, inputs = (min(own.weight.shape[axis], weight.shape[axis]) for axis in (0, 1))
-            sides = own.weight.shape[2], weight.shape[2]
-            mine, yours = (slice((one - min(sides)) // 2, (one + min(sides)) // 2) for one in sides)
-            own.weight[:outputs] = 0
-            own.weight[:outputs, :inputs, mine, mine] = weight[:outputs, :inputs, yours, yours]
-            own.bias[:outputs] = bias[:outputs]
-
-
-def _renormalised(weight: Tensor, theirs: Normalisation, own: Normalisation) -> tuple[Tensor, Tensor]:
-    """A first convolution's weights for pixels normalised our way, and what its bias gains."""
-    if theirs.to_bgr != own.to_bgr:
-        weight = weight.flip(1)
-        theirs = Normalisation(theirs.mean[::-1], theirs.std[::-1], own.to_bgr)
-    mean, std, our_mean, our_std = (
-        torch.tensor(one)[:, None, None] for one in (theirs.mean, theirs.std, own.mean, own.std)
-    )
-    return weight * our_std / std, (weight * (our_mean - mean) / std).sum(dim=(1, 2, 3))

@@ -15,16 +15,15 @@ class DistillSettings:
         network: the one that learns; a plain chain of layers.
         teachers: each a network's name, ``name=file of weights`` or a trained detector's folder, then for
             each of ``scales`` the short side, in pixels, at which the teacher sees the same image.
-        start: ``name=file of weights`` of another chain; what fits of its convolutions is what the network
-            starts from. Empty: random.
         scales: short sides, in pixels, of the images that crops are taken from.
         crop: side of the square crops, in pixels; at most the least of ``scales``.
         border: cells at a crop's border that do not count: they see padding where the teacher saw the image.
         batch: crops in a step.
         steps: of training.
-        rate: AdamW's greatest learning rate, after ``warmup`` steps; it falls to 0 along a cosine.
+        rate: the greatest learning rate of Muon and AdamW, after ``warmup`` steps; it falls to 0 along a
+            cosine.
         warmup: steps.
-        weight_decay: AdamW's, of weights, not biases.
+        weight_decay: of weights, not biases.
         bfloat16: whether convolutions are computed in bfloat16; faster on processors that have it (AVX-512
             BF16, AMX), many times slower on others.
         statistics_images: a teacher's channels are brought to mean 0 and variance 1 over so many images.
@@ -35,7 +34,6 @@ class DistillSettings:
 
     network: str = "zf5"
     teachers: tuple[str, ...] = ("efficientnet_lite0 576 400 288",)
-    start: str = ""
     scales: tuple[int, ...] = (688, 480, 344)
     crop: int = 336
     border: int = 2

@@ -152,6 +152,20 @@ def test_runs_are_combined(runs, tiny_test):
     assert json.loads((again.folder / "metrics.json").read_text())["map_11point"] == 1
 
 
+def test_interrupted_it_is_made_again(runs, tiny_test, monkeypatch):
+    def stop(*_args):
+        raise KeyboardInterrupt
+
+    folders, new = runs
+    with monkeypatch.context() as patch:
+        patch.setattr("detection.combine.write_metrics", stop)
+        with pytest.raises(KeyboardInterrupt):
+            combine_runs(folders, tiny_test, new, DetectionSettings())
+    assert not (new.folder / "metrics.json").exists()
+    combine_runs(folders, tiny_test, new, DetectionSettings())
+    assert json.loads((new.folder / "metrics.json").read_text())["map_11point"] == 1
+
+
 def test_another_run_is_not_overwritten(runs, tiny_test):
     folders, new = runs
     (new.folder / "model").mkdir(parents=True)

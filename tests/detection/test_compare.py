@@ -118,6 +118,23 @@ def test_all_methods_in_one_comparison(base, tiny_train, tiny_test, monkeypatch)
         compare(tiny_train, tiny_test, base, replace(SIZES, test_windows=19), quiet)
 
 
+def test_interrupted_it_keeps_what_is_done(base, tiny_train, tiny_test, tmp_path):
+    base = replace(base, folder=tmp_path / "run")
+    stages = []
+
+    def stop(stage, done, total):
+        if stage == f"{ONE_SCALE}: mining" and done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(tiny_train, tiny_test, base, SIZES, stop)
+    before = (base.folder / "rcnn" / "metrics.json").read_text()
+    figures, _ = compare(tiny_train, tiny_test, base, SIZES, lambda stage, *_: stages.append(stage))
+    assert not any(stage.startswith(RCNN) for stage in stages)
+    assert {stage.partition(":")[0] for stage in stages} == {ONE_SCALE, FIVE_SCALES, "times"}
+    assert json.loads(before)["map_11point"] == figures[0].map_refined
+
+
 def load_all(base):
     return [Detector.load(base.folder / name / "model") for name in ("rcnn", "spp-1scale", "spp-5scale")]
 

@@ -76,20 +76,14 @@ def test_what_is_explained_is_relative_to_the_targets_spread(tiny_train, tmp_pat
     assert points[-1].explained == ((0.0,),)
 
 
-def test_a_teachers_channels_are_measured_at_every_scale(tiny_train, tmp_path, monkeypatch):
-    seen = []
-    inner = module.Teacher.map
-
-    def map_of(teacher, example, scale):
-        seen.append(scale)
-        return inner(teacher, example, scale)
-
-    monkeypatch.setattr(module.Teacher, "map", map_of)
-    settings = replace(SETTINGS, scales=(96, 112), teachers=("alexnet=random 96 112",))
+def test_targets_have_mean_0_and_variance_1_at_all_scales_together(tiny_train, tmp_path):
+    settings = replace(SETTINGS, scales=(96, 160), teachers=("alexnet=random 96 160",))
     arguments = (tiny_train, settings, tmp_path / "maps", int(1e9), tmp_path / "work")
     job = module._Distilling(*arguments, lambda *_: None, lambda *_: None)
-    job._standard(job.teachers[0])
-    assert sorted(set(seen)) == [0, 1]
+    job.standards = job._fit_standards()
+    targets = torch.stack([job._sample(number)[1][0] for number in range(40)])
+    assert abs(float(targets.mean())) < 0.2
+    assert float(targets.var()) == pytest.approx(1, abs=0.5)
 
 
 def test_it_goes_on_after_a_stop_to_the_same_weights(tiny_train, tmp_path, monkeypatch):

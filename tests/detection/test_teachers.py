@@ -1,15 +1,12 @@
-"""Teachers' maps at a student's cells, and weights taken over from another chain."""
+"""Teachers' maps at a student's cells."""
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from data.types import InputError
 from detection.features import FeatureMap
-from detection.networks import Geometry, build_network
-from detection.networks.base import IMAGENET, RELEASED
-from detection.training.distill import _renormalised, start_from
+from detection.networks import Geometry
 from detection.training.teachers import Teacher, View, standard_of
 
 
@@ -77,36 +74,3 @@ def test_a_dead_channel_is_not_blown_up():
 def test_a_teacher_needs_a_short_side_for_each_scale(text, tmp_path):
     with pytest.raises(InputError, match="a short side in pixels for each of 2 scales"):
         Teacher(text, 2, tmp_path, 0)
-
-
-def test_weights_for_other_pixels_give_the_same():
-    torch.manual_seed(0)
-    weight, pixels = torch.randn(4, 3, 5, 5), np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
-    own_weight, shift = _renormalised(weight, IMAGENET, RELEASED)
-    theirs = nn.functional.conv2d(IMAGENET(pixels), weight)
-    ours = nn.functional.conv2d(RELEASED(pixels), own_weight, shift)
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
-
-
-def test_layers_that_fit_wholly_start_as_the_others_were(tmp_path):
-    source = build_network("alexnet", "random", seed=3)
-    file = tmp_path / "alexnet.pth"
-    torch.save(source.body.state_dict(), file)
-    student = build_network("zf5", "random", seed=1)
-    start_from(student, f"alexnet={file}")
-    own, theirs = (
-        [one for one in net.body.modules() if isinstance(one, nn.Conv2d)] for net in (student, source)
-    )
-    # AlexNet's conv3 has 192 inputs, zf5's 256; what comes in beyond the 192 makes no difference at first.
-    maps = torch.rand(1, 256, 9, 9)
-    expected = theirs[2](maps[:, :192])
-    torch.testing.assert_close(own[2](maps)[:, : expected.shape[1]], expected, rtol=1e-4, atol=1e-5)
-    # Kernels of 11 give their middle 7.
-    middle = _renormalised(theirs[0].weight, source.normalise, student.normalise)[0][:, :, 2:9, 2:9]
-    torch.testing.assert_close(own[0].weight[:64], middle)
-    assert own[0].weight[64:].abs().min() > 0
-
-
-def test_a_network_with_fewer_convolutions_is_nothing_to_start_from():
-    with pytest.raises(InputError, match="not a chain of 13 convolutions"):
-        start_from(build_network("vgg16", "random"), "zf5=random")
