@@ -40,7 +40,8 @@ def distill_command(
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="'efficientnet_lite0 576 400': name[=weights] or model folder, and its short sides."
+            help="'efficientnet_lite0 576 400 288': name[=weights] or model folder, and its short side for "
+            "each of 'scales'; 'labels': the annotated boxes."
         ),
     ] = None,
     run: Annotated[str, typer.Option(help="Folder below runs/ for weights and figures.")] = "distilled",

@@ -29,12 +29,12 @@ from detection.training.checkpoint import (
 from detection.training.distill_settings import DistillSettings
 from detection.training.muon import Muon
 from detection.training.prefetch import prefetch
-from detection.training.teachers import Standard, Teacher, View, standard_of
+from detection.training.teachers import LABELS, Labels, Standard, Teacher, View, standard_of
 
 _CHECKPOINT_SECONDS = 240.0
-# Pixels reach zf5 as -128 to 127 (released code). It learns from a 64th of that, its first weights 64 times
-# as large, for initialisation and AdamW suit inputs of about unit variance. With its first weights divided
-# by 64 it is the same network for pixels as they come.
+# Pixels reach zf5 as -128 to 127 (released code). It learns from a 64th of that, as initialisation and AdamW
+# suit inputs of about unit variance. With its first weights divided by 64 it is the same network for pixels
+# as they come.
 _INPUT_SCALE = 64.0
 _WORKERS = 2
 
@@ -92,13 +92,14 @@ def distill(
     progress: Progress,
     keep: Kept,
 ) -> tuple[SequentialNetwork, list[Point]]:
-    """Trains a network's convolutions on images, whose annotations are not looked at.
+    """Trains a network's convolutions on images.
 
     It can be stopped at any moment: run again with the same arguments, it goes on from a checkpoint that is
     at most four minutes old; every random choice follows from the seed and the step.
 
     Args:
-        dataset: its images are learned from; some are held out to measure on.
+        dataset: its images are learned from, its annotations only if ``labels`` is among the teachers; some
+            images are held out to measure on.
         settings: of the training.
         maps: folder where the teachers' maps are stored.
         map_bytes: bound on it.
@@ -128,11 +129,16 @@ class _Distilling:
         keep: Kept,
     ) -> None:
         self.dataset, self.settings, self.progress, self.keep = dataset, settings, progress, keep
-        network = build_network(settings.network, "random", seed=settings.seed)
+        network = build_network(settings.network, settings.start or "random", seed=settings.seed)
         if not isinstance(network, SequentialNetwork):
             raise InputError(f"{settings.network}: only a plain chain of layers can be taught; choose zf5")
         self.network = network
-        self.teachers = [Teacher(one, len(settings.scales), maps, map_bytes) for one in settings.teachers]
+        self.teachers = [
+            Labels(len(dataset.classes))
+            if one == LABELS
+            else Teacher(one, len(settings.scales), maps, map_bytes)
+            for one in settings.teachers
+        ]
         self.resizer = FeatureExtractor(network, FeatureSettings(settings.scales))
         order = np.random.default_rng(settings.seed).permutation(len(dataset))
         held_out = max(1, round(settings.validation * len(dataset)))
@@ -144,6 +150,9 @@ class _Distilling:
         body = network.body
         assert isinstance(body, nn.Sequential)
         first = next(one for one in body.modules() if isinstance(one, nn.Conv2d))
+        if settings.start:
+            with torch.no_grad():
+                first.weight *= _INPUT_SCALE
         torch.manual_seed(settings.seed)
         self.student = _Student(body, network.channels, [sum(one.parts) for one in self.teachers])
         self.student.to(memory_format=torch.channels_last)
@@ -173,6 +182,8 @@ class _Distilling:
         settings = self.settings
         if not self.standards:
             self.standards = self._fit_standards()
+            if settings.start:
+                self._keep_the_start()
         saved = begun = time.monotonic()
         before = self.seconds
         self.student.train()
@@ -200,6 +211,19 @@ class _Distilling:
             for mine, one in zip(seen, values, strict=True):
                 mine.append(one)
         return [standard_of(one) for one in seen]
+
+    @torch.no_grad()
+    def _keep_the_start(self) -> None:
+        """Sets batch normalisation to what it takes away, so that the network gives what it gave before."""
+        maps = torch.cat([self._sample(number)[0] for number in range(2 * self.settings.batch)])
+        for layer in self.student.body:
+            if isinstance(layer, nn.BatchNorm2d):
+                variance, mean = torch.var_mean(maps, dim=(0, 2, 3), correction=0)
+                layer.running_mean, layer.running_var = mean, variance
+                layer.weight.copy_((variance + layer.eps).sqrt())
+                layer.bias.copy_(mean)
+            else:
+                maps = layer(maps)
 
     def _batches(self, first: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """The batches from step ``first`` on: images (N, 3, side, side), and targets (N, C_t, h, w)."""
@@ -244,7 +268,7 @@ class _Distilling:
         view = View(scale, left, top, settings.crop, bool(rng.integers(2)))
         columns, rows = view.pixels(self.network.geometry, self.cells)
         columns, rows = columns[self.inner], rows[self.inner]
-        seen = [one.seen(one.map(example, scale), factor, columns, rows) for one in self.teachers]
+        seen = [one.look(example, scale, factor, columns, rows) for one in self.teachers]
         return self.network.normalise(view.cut(resized)) / _INPUT_SCALE, seen
 
     def _learn(self, images: Tensor, targets: list[Tensor]) -> None:

@@ -14,7 +14,9 @@ class DistillSettings:
     Attributes:
         network: the one that learns; a plain chain of layers.
         teachers: each a network's name, ``name=file of weights`` or a trained detector's folder, then for
-            each of ``scales`` the short side, in pixels, at which the teacher sees the same image.
+            each of ``scales`` the short side, in pixels, at which the teacher sees the same image. ``labels``
+            instead: the annotated boxes, as a map of each class.
+        start: a file of the network's weights to go on from; empty: random ones.
         scales: short sides, in pixels, of the images that crops are taken from.
         crop: side of the square crops, in pixels; at most the least of ``scales``.
         border: cells at a crop's border that do not count: they see padding where the teacher saw the image.
@@ -34,6 +36,7 @@ class DistillSettings:
 
     network: str = "zf5"
     teachers: tuple[str, ...] = ("efficientnet_lite0 576 400 288",)
+    start: str = ""
     scales: tuple[int, ...] = (688, 480, 344)
     crop: int = 336
     border: int = 2

@@ -17,6 +17,9 @@ from detection.mapstore import MapStore
 from detection.networks import Geometry, Network, build_network
 from proposals import image_key
 
+# What a teacher is named by that is none: the annotated boxes.
+LABELS = "labels"
+
 
 @dataclass(frozen=True)
 class View:
@@ -79,6 +82,12 @@ class Teacher:
         digest = image_key(example).image_digest
         return store.get(digest, lambda: extractor.maps(read_image(example.path)))[0]
 
+    def look(
+        self, example: Example, scale: int, factor: tuple[float, float], columns: FloatArray, rows: FloatArray
+    ) -> FloatArray:
+        """`seen` of an image's map for one of the student's scales."""
+        return self.seen(self.map(example, scale), factor, columns, rows)
+
     def seen(
         self,
         one_map: FeatureMap,
@@ -104,6 +113,40 @@ class Teacher:
             own = (pixels + 0.5) * ratio - 0.5
             places = (own - self.geometry.offset) / self.geometry.stride
             values = _interpolated(values, axis, places.astype(np.float32))
+        return values
+
+
+class Labels:
+    """Takes the annotated boxes for a teacher, who sees of each class whether an object of it is there.
+
+    Attributes:
+        name, parts: see `Teacher`.
+    """
+
+    def __init__(self, classes: int) -> None:
+        """Takes the number of classes."""
+        self.name, self.parts = LABELS, (classes,)
+
+    def look(
+        self,
+        example: Example,
+        _scale: int,
+        factor: tuple[float, float],
+        columns: FloatArray,
+        rows: FloatArray,
+    ) -> FloatArray:
+        """Float32 (h, w, classes): 1 for the class of the smallest box around a pixel, else 0.
+
+        Arguments are `Teacher.look`'s.
+        """
+        x, y = ((pixels + 0.5) / ratio for pixels, ratio in zip((columns, rows), factor, strict=True))
+        values = np.zeros((len(y), len(x), *self.parts), np.float32)
+        areas = np.prod(example.boxes[:, 2:] - example.boxes[:, :2], axis=1)
+        for index in np.argsort(-areas, kind="stable"):
+            left, top, right, bottom = example.boxes[index]
+            inside = np.ix_((top <= y) & (y < bottom), (left <= x) & (x < right))
+            values[inside] = 0
+            values[(*inside, example.labels[index])] = 1
         return values
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from command import call
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from data.types import InputError
 from detection.networks import build_network
@@ -84,6 +84,30 @@ def test_targets_have_mean_0_and_variance_1_at_all_scales_together(tiny_train, t
     targets = torch.stack([job._sample(number)[1][0] for number in range(40)])
     assert abs(float(targets.mean())) < 0.2
     assert float(targets.var()) == pytest.approx(1, abs=0.5)
+
+
+def test_from_weights_it_starts_as_the_network_that_they_make(tiny_train, tmp_path):
+    before = build_network("zf5", "random", seed=5).body.state_dict()
+    file = tmp_path / "zf5.safetensors"
+    save_file(before, file)
+    settings = replace(SETTINGS, start=str(file), steps=1, rate=1e-9)
+    arguments = (tiny_train, settings, tmp_path / "maps", int(1e9), tmp_path / "work")
+    job = module._Distilling(*arguments, lambda *_: None, lambda *_: None)
+    job.standards = job._fit_standards()
+    job._keep_the_start()
+    torch.testing.assert_close(job._weights(), before, rtol=1e-4, atol=1e-5)
+    network, _, _ = run(tiny_train, tmp_path, settings)
+    image = torch.rand(1, 3, 90, 90) * 200 - 100
+    with torch.inference_mode():
+        maps = [net.body(image).flatten() for net in (build_network("zf5", file), network)]
+    assert torch.corrcoef(torch.stack(maps))[0, 1] > 0.9
+
+
+def test_labels_can_be_taught_beside_a_network(tiny_train, tmp_path):
+    settings = replace(SETTINGS, teachers=(*SETTINGS.teachers, "labels"))
+    _, points, _ = run(tiny_train, tmp_path, settings)
+    assert [len(one) for one in points[-1].explained] == [1, 1]
+    assert points[-1].explained[1][0] > points[0].explained[1][0]
 
 
 def test_it_goes_on_after_a_stop_to_the_same_weights(tiny_train, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Teachers' maps at a student's cells."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from data.types import InputError
 from detection.features import FeatureMap
 from detection.networks import Geometry
-from detection.training.teachers import Teacher, View, standard_of
+from detection.training.teachers import Labels, Teacher, View, standard_of
 
 
 def ramp_map(width: int, height: int, factor: tuple[float, float], geometry: Geometry) -> FeatureMap:
@@ -74,3 +76,18 @@ def test_a_dead_channel_is_not_blown_up():
 def test_a_teacher_needs_a_short_side_for_each_scale(text, tmp_path):
     with pytest.raises(InputError, match="a short side in pixels for each of 2 scales"):
         Teacher(text, 2, tmp_path, 0)
+
+
+def test_labels_are_of_the_smallest_box_around_a_pixel():
+    example = SimpleNamespace(
+        boxes=np.array([[2, 2, 4, 4], [0, 0, 8, 4]], np.float32), labels=np.array([2, 0])
+    )
+    # The image twice as wide and three times as high: its pixels 1, 5, 17 lie at x = 0.75, 2.75, 8.75.
+    columns, rows = np.array([1, 5, 17], np.float32), np.array([2, 8], np.float32)
+    values = Labels(3).look(example, 0, (2, 3), columns, rows)
+    assert values.shape == (2, 3, 3)
+    assert values.dtype == np.float32
+    one_hot = {0: [1, 0, 0], 2: [0, 0, 1], None: [0, 0, 0]}
+    # Rows at y = 0.83 and 2.83.
+    expected = [[one_hot[0], one_hot[0], one_hot[None]], [one_hot[0], one_hot[2], one_hot[None]]]
+    assert values.tolist() == expected
