@@ -1,6 +1,10 @@
 """Feature maps kept on disk as float16, so that a second pass over the same images skips convolution."""
 
 import logging
+import os
+import re
+import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +18,18 @@ from detection.features import FeatureExtractor, FeatureMap
 from detection.networks import weights_digest
 
 _LOG = logging.getLogger(__name__)
+# Maps that another process may be using, or another network in this one.
+_IN_USE_SECONDS = 3600.0
+# Folders that a store made.
+_OWN = re.compile(r"[0-9a-f]{16}")
 
 
 class MapStore:
     """A folder of maps, one file an image, found by the digests of image, weights and scales.
 
-    The folder is bounded: once it holds ``max_bytes`` nothing more is stored. It is a cache: any file may be
-    deleted at any time, and a damaged one is as good as none.
+    The folder is bounded: once it holds ``max_bytes``, maps of networks and settings that have not been used
+    for an hour go, the longest unused first; where there are none, nothing more is stored. It is a cache: any
+    file may be deleted at any time, and a damaged one is as good as none.
     """
 
     def __init__(self, folder: Path, extractor: FeatureExtractor, max_bytes: int) -> None:
@@ -37,7 +46,9 @@ class MapStore:
         self._full = False
         self._scales = len(extractor.settings.scales)
         # All of ``folder`` counts, so that maps of several networks together keep the bound.
-        self._free = max_bytes - sum(file.stat().st_size for file in folder.glob("*/*.safetensors"))
+        self._max_bytes, self._free = max_bytes, max_bytes - _bytes_in(folder)
+        if self.folder.exists():
+            os.utime(self.folder)
 
     def get(self, image_digest: str, compute: Callable[[], Sequence[FeatureMap]]) -> list[FeatureMap]:
         """The maps of an image, one a scale, computed and stored where they are missing.
@@ -69,6 +80,8 @@ class MapStore:
     def _save(self, image_digest: str, maps: Sequence[FeatureMap]) -> None:
         arrays = {f"map{scale}": one.values.astype(np.float16) for scale, one in enumerate(maps)}
         size = sum(array.nbytes for array in arrays.values())
+        while self._free < size <= self._max_bytes and not self._full and (freed := self._drop_unused()):
+            self._free += freed
         if size > self._free:
             if not self._full:
                 _LOG.warning("%s: full, further feature maps are computed each time", self.folder.parent)
@@ -83,5 +96,27 @@ class MapStore:
             self._free, self._full = 0, True
         self._free -= size
 
+    def _drop_unused(self) -> int:
+        """Deletes the maps that have not been used for longest, but for the last hour's; the bytes freed."""
+        try:
+            used = {
+                one: one.stat().st_mtime for one in self.folder.parent.iterdir() if _OWN.fullmatch(one.name)
+            }
+            used.pop(self.folder, None)
+            oldest = min(used, key=used.__getitem__, default=None)
+            if oldest is None or time.time() - used[oldest] < _IN_USE_SECONDS:
+                return 0
+            size = _bytes_in(oldest)
+            shutil.rmtree(oldest)
+        except OSError:
+            # Another process was first, or the folder may not be changed.
+            return 0
+        _LOG.info("%s: maps of a network that was not used for longest; deleted to make room", oldest)
+        return size
+
     def _path(self, image_digest: str) -> Path:
         return self.folder / f"{image_digest}.safetensors"
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))

@@ -1,6 +1,7 @@
 """Feature maps on disk: a cache that may lose anything but must not lie."""
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -119,6 +120,38 @@ def test_the_bound_counts_all_networks_together(extractor, maps, tmp_path):
     other = MapStore(tmp_path, FeatureExtractor(build_network("alexnet", "random", seed=1), SETTINGS), bound)
     save(other, "digest", maps)
     assert find(other, "digest") is None
+
+
+@pytest.fixture
+def others(network, tmp_path, maps):
+    """Stores of other scales with a map each, used three, two hours, and half an hour ago; and a stranger."""
+    stores = []
+    for scale, hours in ((65, 3), (66, 2), (67, 0.5)):
+        store = MapStore(tmp_path, FeatureExtractor(network, FeatureSettings((scale, 96))), GB)
+        save(store, "digest", maps)
+        os.utime(store.folder, (time.time() - 3600 * hours,) * 2)
+        stores.append(store)
+    (tmp_path / "notes").mkdir()
+    save_file({"mine": np.zeros(1)}, tmp_path / "notes" / "mine.safetensors")
+    os.utime(tmp_path / "notes", (0, 0))
+    return stores
+
+
+@pytest.mark.parametrize(("room", "kept"), [(4.5, 3), (3.5, 2), (2.5, 1), (1.5, 1), (0.5, 3), (0, 3)])
+def test_where_there_is_no_room_what_was_unused_for_longest_goes(
+    others, extractor, maps, tmp_path, room, kept
+):
+    store = MapStore(tmp_path, extractor, int(room * size_of(maps)))
+    save(store, "digest", maps)
+    assert [find(one, "digest") is not None for one in others] == [place >= 3 - kept for place in range(3)]
+    assert (find(store, "digest") is not None) == (room >= 2)
+    assert (tmp_path / "notes" / "mine.safetensors").exists()
+
+
+def test_use_keeps_maps(others, extractor, maps, network, tmp_path):
+    MapStore(tmp_path, FeatureExtractor(network, FeatureSettings((65, 96))), GB)
+    save(MapStore(tmp_path, extractor, int(3.5 * size_of(maps))), "digest", maps)
+    assert [find(one, "digest") is not None for one in others] == [True, False, True]
 
 
 def test_no_room_at_all(extractor, maps, tmp_path):
