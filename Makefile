@@ -79,7 +79,7 @@ finetune: setup
 pretrain: setup
 	$(bin)/sppnet pretrain --data "$(DATA)" --run "$(RUN)" $(if $(BACKBONE),--network "$(BACKBONE)") --weights "$(WEIGHTS)" $(ARGS)
 
-# Teaches zf5 to see: TEACHER="efficientnet_lite0 576 400", the network and its short sides.
+# Teaches zf5 to see: TEACHER="efficientnet_lite0 576 400 288", the network and its short side for each scale.
 distill: setup
 	$(bin)/sppnet distill --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --run "$(or $(RUN),distilled)" $(if $(TEACHER),--teacher "$(TEACHER)") $(ARGS)
 
