@@ -171,9 +171,9 @@ def test_a_file_that_holds_no_state_dict(tmp_path):
         build_network("zf5", tmp_path / "list.pt")
 
 
-def test_zf5_without_weights_says_what_to_pass():
+def test_a_network_without_weights_says_what_to_pass():
     with pytest.raises(InputError, match="random"):
-        build_network("zf5")
+        build_network("convnet5")
 
 
 def test_failed_download_says_which_file_to_pass(monkeypatch):
