@@ -91,12 +91,10 @@ def choose_dataset(dataset: str, voc_root: Path) -> tuple[str, Path | None]:
     elif (voc_root / "VOC2007").is_dir():
         name, why = "voc2007", f"found in {voc_root}"
     else:
-        name, why = (
-            "sample",
-            (
-                f"built in, since there is no VOC2007 in {voc_root}: set VOC_ROOT, "
-                "or run 'sppnet data download voc2007'"
-            ),
+        name = "sample"
+        why = (
+            f"built in, since there is no VOC2007 in {voc_root}: set VOC_ROOT, "
+            "or run 'sppnet data download voc2007'"
         )
     console.print(f"data set: {name} ({why})", highlight=False)
     return name, voc_root if voc_root.is_dir() else None

@@ -99,10 +99,8 @@ class MapStore:
     def _drop_unused(self) -> int:
         """Deletes the maps that have not been used for longest, but for the last hour's; the bytes freed."""
         try:
-            used = {
-                one: one.stat().st_mtime for one in self.folder.parent.iterdir() if _OWN.fullmatch(one.name)
-            }
-            used.pop(self.folder, None)
+            others = (one for one in self.folder.parent.iterdir() if _OWN.fullmatch(one.name))
+            used = {one: one.stat().st_mtime for one in others if one != self.folder}
             oldest = min(used, key=used.__getitem__, default=None)
             if oldest is None or time.time() - used[oldest] < _IN_USE_SECONDS:
                 return 0

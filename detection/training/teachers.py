@@ -54,7 +54,6 @@ class Teacher:
     """A network that teaches, at the short sides that belong to the student's scales.
 
     Attributes:
-        name: what it was given as.
         parts: channels of each of its taps, which count alike.
     """
 
@@ -64,12 +63,12 @@ class Teacher:
         Raises:
             InputError: no such network, weights or folder, or not one short side for each of ``scales``.
         """
-        self.name, *sides = text.split()
+        name, *sides = text.split()
         if len(sides) != scales or not all(side.isdecimal() and int(side) > 0 for side in sides):
             raise InputError(
                 f"teacher {text!r}: write its name, then a short side in pixels for each of {scales} scales"
             )
-        network = named_network(self.name)
+        network = named_network(name)
         components = network.taps.components
         self.parts = network.taps.tap_channels if components is None else (components,)
         self._extractors = [FeatureExtractor(network, FeatureSettings((int(side),))) for side in sides]
@@ -120,12 +119,12 @@ class Labels:
     """Takes the annotated boxes for a teacher, who sees of each class whether an object of it is there.
 
     Attributes:
-        name, parts: see `Teacher`.
+        parts: see `Teacher`.
     """
 
     def __init__(self, classes: int) -> None:
         """Takes the number of classes."""
-        self.name, self.parts = LABELS, (classes,)
+        self.parts = (classes,)
 
     def look(
         self,

@@ -38,6 +38,14 @@ def run(dataset, folder, settings=SETTINGS, stop_at=None):
     return network, points, kept
 
 
+def quiet(*_args):
+    pass
+
+
+def distilling(dataset, folder, settings, keep=quiet):
+    return module._Distilling(dataset, settings, folder / "maps", int(1e9), folder / "work", quiet, keep)
+
+
 def test_more_and_more_of_the_teachers_maps_is_explained(tiny_train, tmp_path):
     network, points, kept = run(tiny_train, tmp_path)
     assert [point.step for point in points] == [10, 20] == list(kept)
@@ -57,8 +65,7 @@ def test_batch_normalisation_becomes_part_of_the_convolutions(tiny_train, tmp_pa
     def keep(_step, _weights):
         expected.append(job.student.eval().body(image / module._INPUT_SCALE))
 
-    arguments = (tiny_train, replace(SETTINGS, steps=10), tmp_path / "maps", int(1e9), tmp_path / "work")
-    job = module._Distilling(*arguments, lambda *_: None, keep)
+    job = distilling(tiny_train, tmp_path, replace(SETTINGS, steps=10), keep)
     network, _ = job.run()
     with torch.inference_mode():
         torch.testing.assert_close(network.body(image), expected[0], rtol=1e-4, atol=1e-4)
@@ -78,8 +85,7 @@ def test_what_is_explained_is_relative_to_the_targets_spread(tiny_train, tmp_pat
 
 def test_targets_have_mean_0_and_variance_1_at_all_scales_together(tiny_train, tmp_path):
     settings = replace(SETTINGS, scales=(96, 160), teachers=("alexnet=random 96 160",))
-    arguments = (tiny_train, settings, tmp_path / "maps", int(1e9), tmp_path / "work")
-    job = module._Distilling(*arguments, lambda *_: None, lambda *_: None)
+    job = distilling(tiny_train, tmp_path, settings)
     job.standards = job._fit_standards()
     targets = torch.stack([job._sample(number)[1][0] for number in range(40)])
     assert abs(float(targets.mean())) < 0.2
@@ -91,8 +97,7 @@ def test_from_weights_it_starts_as_the_network_that_they_make(tiny_train, tmp_pa
     file = tmp_path / "zf5.safetensors"
     save_file(before, file)
     settings = replace(SETTINGS, start=str(file), steps=1, rate=1e-9)
-    arguments = (tiny_train, settings, tmp_path / "maps", int(1e9), tmp_path / "work")
-    job = module._Distilling(*arguments, lambda *_: None, lambda *_: None)
+    job = distilling(tiny_train, tmp_path, settings)
     job.standards = job._fit_standards()
     job._keep_the_start()
     torch.testing.assert_close(job._weights(), before, rtol=1e-4, atol=1e-5)
