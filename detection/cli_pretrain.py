@@ -9,7 +9,7 @@ from typing import Annotated
 import tomli_w
 import typer
 
-from data import InputError, default_train_split, file_digest, open_dataset
+from data import InputError, default_train_split, open_dataset
 from data.image_folder import ImageFolder, open_image_folder
 from data.object_crops import write_object_crops
 from detection.claim import claim
@@ -29,11 +29,15 @@ from detection.cli_options import (
     reported,
 )
 from detection.console import ProgressReport
+from detection.networks import build_network, weights_digest
 from detection.networks.build import CHAINS, RANDOM
 from detection.settings import changed
 from detection.training import join_group
 from detection.training.pretraining import Epoch, pretrain
 from detection.training.pretraining_settings import PRETRAINING_PRESETS, pretraining_preset
+
+# What `--weights` calls those that come with a network.
+_OWN = "own"
 
 
 @reported
@@ -51,7 +55,10 @@ def pretrain_command(
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRETRAINING_PRESETS)}.")] = "paper",
     config: Config = None,
     change: Change = None,
-    weights: Annotated[str, typer.Option(help="File that the convolutions start from; empty: random.")] = "",
+    weights: Annotated[
+        str,
+        typer.Option(help="File that the convolutions start from, or own: the network's; empty: random."),
+    ] = "",
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that read images; 0: the one that trains reads them.")
     ] = min(4, os.cpu_count() or 1),
@@ -62,14 +69,15 @@ def pretrain_command(
         console.quiet = group.rank > 0
         settings = changed(pretraining_preset(preset, network), config, change or ())
         train, tested = _open(data, val)
-        start = "" if weights == RANDOM else weights
-        folder = Path("runs") / (run or f"{data.resolve().name}-{settings.classifier.network}-{preset}")
+        start = None if weights == _OWN else weights or RANDOM
+        classifier = settings.classifier
+        folder = Path("runs") / (run or f"{data.resolve().name}-{classifier.network}-{preset}")
         about = {
             "train": f"{len(train)} images of {len(train.classes)} classes in {train.folder}",
             "train_digest": train.digest(),
             "val_digest": tested.digest() if tested else "",
             # Read before the run is claimed: with a wrong name, none is.
-            "weights": file_digest(Path(start)) if start else "",
+            "weights": "" if start == RANDOM else weights_digest(build_network(classifier.network, start)),
         }
         claim(folder / "settings.toml", tomli_w.dumps(about | asdict(settings)))
         console.print(f"train: {about['train']}", highlight=False)
@@ -82,7 +90,7 @@ def pretrain_command(
         with ProgressReport(console) as progress:
             pretrain(
                 train, tested, settings, folder, progress, lambda epoch: _print(epoch, settings.total_epochs),
-                weights=start or RANDOM, workers=workers, skip_errors=skip_errors, group=group,
+                weights=start, workers=workers, skip_errors=skip_errors, group=group,
             )  # fmt: skip
         if group.rank == 0:
             shutil.rmtree(folder / "training", ignore_errors=True)

@@ -78,14 +78,14 @@ class Classifier(nn.Module):
     network: SequentialNetwork
 
     def __init__(
-        self, classes: Sequence[str], settings: ClassifierSettings, weights: Path | str = RANDOM
+        self, classes: Sequence[str], settings: ClassifierSettings, weights: Path | str | None = RANDOM
     ) -> None:
         """A new classifier, random where it takes nothing over; torch's global random state is left alone.
 
         Args:
             classes: names.
             settings: what to make.
-            weights: a file for the convolutions (see `read_weights`), or ``random``.
+            weights: of the convolutions, as `build_network` takes them.
 
         Raises:
             InputError: no classes, or the weights cannot be read or do not fit.

@@ -81,7 +81,7 @@ def pretrain(
     progress: Progress,
     report: Callable[[Epoch], None] = lambda _: None,
     *,
-    weights: Path | str = RANDOM,
+    weights: Path | str | None = RANDOM,
     workers: int = 2,
     skip_errors: bool = False,
     group: Group = ALONE,
@@ -101,7 +101,8 @@ def pretrain(
         folder: of the run; the same for all processes.
         progress: called with a stage's name, steps done, steps in all.
         report: called after each epoch.
-        weights: a file that the convolutions start from, or ``random``.
+        weights: a file that the convolutions start from, ``random``, or None for the network's own (see
+            `build_network`).
         workers: processes that read images, for each process that trains; 0: none. No result depends on it.
         skip_errors: leave out images that cannot be read, and count them.
         group: the processes of this training.
@@ -128,7 +129,7 @@ class _Pretraining:
         settings: PretrainingSettings,
         work: Path,
         progress: Progress,
-        weights: Path | str,
+        weights: Path | str | None,
         workers: int,
         skip_errors: bool,
         group: Group,

@@ -11,6 +11,7 @@ from command import call
 from data.image_folder import open_image_folder
 from detection import cli_pretrain
 from detection.classification.network import Classifier, ClassifierSettings
+from detection.networks import build_network
 from detection.networks.build import RANDOM
 from detection.training import pretraining
 
@@ -217,6 +218,16 @@ def test_weights_to_start_from(photos, asked, tmp_path):
     assert [one["weights"] for one in asked] == [RANDOM, RANDOM]
 
 
+def test_the_weights_that_come_with_zf5_to_start_from(photos, tmp_path):
+    """After one step at hardly any rate they are what the classifier has."""
+    (tmp_path / "one.toml").write_text(TINY.replace("[1, 1]", "[1]").replace("[0.01, 0.001]", "[1e-9]"))
+    result = call("pretrain", "--data", photos, "--config", "one.toml", "--weights", "own", "--run", "zf")
+    assert result.exit_code == 0, result.output
+    trained = Classifier.load(tmp_path / "runs" / "zf" / "classifier").network
+    for name, value in build_network("zf5").state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[name], value, rtol=0, atol=1e-5)
+
+
 def test_what_is_asked_wrongly(photos, tmp_path):
     (photos / "val" / "zebra").mkdir()
     alone = ("--data", photos / "train")
@@ -227,7 +238,8 @@ def test_what_is_asked_wrongly(photos, tmp_path):
         ((*alone, "--network", "resnet18"), "network 'resnet18': choose one of zf5"),
         ((*alone, "--set", "rate = 1"), "did you mean 'rates'"),
         ((*alone, "--set", "short_side = 200"), "short_side 200: give at least classifier.size"),
-        ((*alone, "--weights", "absent.safetensors"), "absent.safetensors: No such file"),
+        ((*alone, "--weights", "absent.safetensors"), "absent.safetensors: no such file of weights"),
+        ((*alone, "--network", "convnet5", "--weights", "own"), "convnet5: has no weights of its own"),
     ):
         result = call("pretrain", *arguments)
         assert result.exit_code == 2
