@@ -77,7 +77,7 @@ finetune: setup
 	$(bin)/sppnet finetune $(run) --weights "$(WEIGHTS)" --jobs $(JOBS) $(ARGS)
 
 pretrain: setup
-	$(bin)/sppnet pretrain --data "$(DATA)" --run "$(RUN)" $(if $(BACKBONE),--network "$(BACKBONE)") --weights "$(WEIGHTS)" $(ARGS)
+	$(bin)/sppnet pretrain $(if $(DATA),--data "$(DATA)") $(if $(filter-out default,$(PRESET)),--preset "$(PRESET)") --run "$(RUN)" $(if $(BACKBONE),--network "$(BACKBONE)") --weights "$(WEIGHTS)" $(ARGS)
 
 # Teaches zf5 to see: TEACHER="efficientnet_lite0 576 400 288", the network and its short side for each scale.
 distill: setup

@@ -1,6 +1,7 @@
 """A labelled set of images in the layout of torchvision's ImageFolder: ``FOLDER/<class>/<image>``."""
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from data.types import InputError, IntArray
 
 # What `read_image` is asked to decode; other files in a class' folder (lists, licences) are passed over.
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Names that common tools give the folder beside train/ with the images to test on while training.
+_VALIDATION = ("val", "valid", "validation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +38,41 @@ class ImageFolder:
         """SHA-256 over the classes, and the images' places, names and sizes in bytes, not what is in them."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for path in self.paths:
-            digest.update(f"{path.relative_to(self.folder)} {path.stat().st_size}\n".encode())
+            # Not every name that a disk holds is UTF-8.
+            digest.update(os.fsencode(f"{path.relative_to(self.folder)} {path.stat().st_size}\n"))
         return digest.hexdigest()
 
     def only(self, indices: IntArray) -> "ImageFolder":
         """Some of the images, in the order of ``indices``; the classes stay."""
         chosen = tuple(self.paths[index] for index in indices.tolist())
         return replace(self, paths=chosen, labels=self.labels[indices])
+
+
+def split_folders(folder: Path) -> tuple[Path, Path | None] | None:
+    """The splits in a folder that holds these and not classes: ``train``, ``val`` (or ``valid``), ``test``.
+
+    Returns:
+        the folder to train on, and the one to test on while training, if any; None: there are no splits.
+
+    Raises:
+        InputError: ``train`` holds folders, as a split does, but what is beside it has no split's name.
+    """
+    names = _folder_names(folder) if folder.is_dir() else []
+    if "train" not in names:
+        return None
+    others = [name for name in names if name not in ("train", "test", *_VALIDATION)]
+    if others and _folder_names(folder / "train"):
+        raise InputError(
+            f"{folder}: train/ holds folders of its own, as a split does, but {others[0]}/ beside it is none "
+            f"(train, {', '.join(_VALIDATION)}, test); move one of them, or give {folder / 'train'}"
+        )
+    if others:
+        return None
+    return folder / "train", next((folder / name for name in _VALIDATION if name in names), None)
+
+
+def _folder_names(folder: Path) -> list[str]:
+    return sorted(one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
 
 
 def open_image_folder(folder: Path, classes: tuple[str, ...] | None = None) -> ImageFolder:
@@ -56,7 +87,7 @@ def open_image_folder(folder: Path, classes: tuple[str, ...] | None = None) -> I
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one with a folder of images for each class")
-    names = sorted(one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    names = _folder_names(folder)
     if not names:
         raise InputError(f"{folder}: has no folders of classes; lay images out as <class>/<image>")
     classes = tuple(names) if classes is None else classes

@@ -74,7 +74,7 @@ def classify_command(
     folder = None if labelled is None else spread(open_image_folder(labelled, tester.classes), limit)
     files = list(folder.paths) if folder else _files(images or [])[: limit or None]
     if check_crops:
-        _compare(tester, files[:: max(1, len(files) // check_crops)][:check_crops])
+        _compare(tester, files[:: max(1, len(files) // check_crops)][:check_crops], skip_errors)
     scores, errors = _scores(tester, files, show=folder is None)
     if folder is None and output is not None:
         found = [{"image": str(file), "classes": _best(tester.classes, row)} for file, row in scores.items()]
@@ -160,8 +160,17 @@ def _best(classes: Sequence[str], scores: FloatArray) -> list[dict[str, str | fl
     return [{"class": classes[one], "score": float(scores[one])} for one in order]
 
 
-def _compare(tester: ViewTester, files: Sequence[Path]) -> None:
-    found = compare_sources(tester, [read_image(file) for file in files])
+def _compare(tester: ViewTester, files: Sequence[Path], skip_errors: bool) -> None:
+    images = []
+    for file in files:
+        try:
+            images.append(read_image(file))
+        except InputError:
+            if not skip_errors:
+                raise
+    if not images:
+        raise InputError(f"{files[0]}: none of the images to compare maps with crops on can be read")
+    found = compare_sources(tester, images)
     table = Table(title=f"views {tester.views}, {found.images} images: maps against crops")
     for name in (
         "same top-1 %",

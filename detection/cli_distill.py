@@ -31,7 +31,7 @@ from detection.cli_options import (
 )
 from detection.console import ProgressReport
 from detection.settings import changed
-from detection.training.distill import distill
+from detection.training.distill import Distilling
 from detection.training.distill_settings import DistillSettings
 
 
@@ -62,20 +62,26 @@ def distill_command(
     examples = open_dataset(name, split, root, SAMPLE).head(limit or None)
     console.print(f"{split}: {len(examples)} images", highlight=False)
     folder = Path("runs") / run
-    claim(folder / "settings.toml", tomli_w.dumps({"images_digest": examples.digest()} | asdict(settings)))
+    result, history = folder / f"{settings.network}.safetensors", folder / "history.json"
 
     def keep(step: int, weights: dict[str, Tensor]) -> None:
         _write(folder / "snapshots" / f"{step:06d}.safetensors", weights)
 
+    about = tomli_w.dumps({"images_digest": examples.digest()} | asdict(settings))
+    if history.exists():
+        claim(folder / "settings.toml", about)
+        console.print(f"weights: {result} (trained before)", highlight=False)
+        return
     with ProgressReport(console) as progress:
-        network, points = distill(
-            examples, settings, Path("cache/maps"), int(map_gb * 1e9), folder / "training", progress, keep
-        )
-    result = folder / f"{settings.network}.safetensors"
+        work = folder / "training"
+        job = Distilling(examples, settings, Path("cache/maps"), int(map_gb * 1e9), work, progress, keep)
+        # Once it is known that there are such teachers: what cannot be trained takes no run's name.
+        claim(folder / "settings.toml", about)
+        network, points = job.run()
     _write(result, dict(network.body.state_dict()))
-    with atomic_path(folder / "history.json") as path:
+    shutil.rmtree(work, ignore_errors=True)
+    with atomic_path(history) as path:
         path.write_text(json.dumps([asdict(point) for point in points], indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(folder / "training", ignore_errors=True)
     table = Table(
         "step", "minutes", *settings.teachers, title="variance of held-out maps explained, %, by tap"
     )

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from data import Dataset, InputError, default_train_split, open_dataset
 from data.files import atomic_path
-from data.image_folder import ImageFolder, open_image_folder
+from data.image_folder import ImageFolder, open_image_folder, split_folders
 from detection.classification.feature_files import FeatureFiles, HalfArray
 from detection.classification.image_features import (
     ImageFeatureExtractor,
@@ -92,6 +92,10 @@ def classify_svm_command(
         raise InputError("give either --classifier, or --backbone and --weights")
     if data is not None and (dataset or train_split):
         raise InputError("give either --data, or --dataset and its splits")
+    if data is not None and split_folders(data):
+        raise InputError(
+            f"{data}: holds splits, not classes, and images are split anew; give {data / 'train'}"
+        )
     if data is not None and limit:
         raise InputError("--limit is for VOC; with --data lower --per-class and --test-per-class")
     source = (

@@ -6,11 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tomli_w
 import typer
+from sklearn.model_selection import train_test_split
 
 from data import InputError, default_train_split, open_dataset
-from data.image_folder import ImageFolder, open_image_folder
+from data.image_folder import ImageFolder, open_image_folder, split_folders
 from data.object_crops import write_object_crops
 from detection.claim import claim
 from detection.cli_options import (
@@ -33,6 +35,7 @@ from detection.networks import build_network, weights_digest
 from detection.networks.build import CHAINS, RANDOM
 from detection.settings import changed
 from detection.training import join_group
+from detection.training.image_batches import epoch_steps
 from detection.training.pretraining import Epoch, pretrain
 from detection.training.pretraining_settings import PRETRAINING_PRESETS, pretraining_preset
 
@@ -51,6 +54,9 @@ def pretrain_command(
     val: Annotated[
         Path | None, typer.Option(help="Images to test on after each epoch, as <class>/<image>.")
     ] = None,
+    hold_out: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Part of each class to test on, where there is no val.")
+    ] = 0,
     network: Annotated[str, typer.Option(help=f"One of {', '.join(CHAINS)}.")] = "zf5",
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRETRAINING_PRESETS)}.")] = "paper",
     config: Config = None,
@@ -68,9 +74,15 @@ def pretrain_command(
     with join_group() as group:
         console.quiet = group.rank > 0
         settings = changed(pretraining_preset(preset, network), config, change or ())
-        train, tested = _open(data, val)
+        train, tested = _open(data, val, hold_out)
         start = None if weights == _OWN else weights or RANDOM
         classifier = settings.classifier
+        steps = settings.total_epochs * epoch_steps(settings, len(train))
+        if settings.warmup_steps >= steps:
+            raise InputError(
+                f"warmup_steps {settings.warmup_steps}: of {len(train)} images there are only {steps} steps; "
+                "give fewer, a smaller batch, or more epochs"
+            )
         folder = Path("runs") / (run or f"{data.resolve().name}-{classifier.network}-{preset}")
         about = {
             "train": f"{len(train)} images of {len(train.classes)} classes in {train.folder}",
@@ -97,15 +109,25 @@ def pretrain_command(
     console.print(f"classifier: {result}, the epochs in {folder}/history.json", highlight=False)
 
 
-def _open(data: Path, val: Path | None) -> tuple[ImageFolder, ImageFolder | None]:
+def _open(data: Path, val: Path | None, hold_out: float) -> tuple[ImageFolder, ImageFolder | None]:
     """The images to learn from and to test on; ``data`` itself, or its ``train`` and ``val``."""
-    folders = data.iterdir() if data.is_dir() else ()
-    inside = {one.name for one in folders if one.is_dir() and not one.name.startswith(".")}
-    splits = "train" in inside and inside <= {"train", "val", "test"}
-    train = open_image_folder(data / "train" if splits else data)
-    if val is None and splits and "val" in inside:
-        val = data / "val"
-    return train, None if val is None else open_image_folder(val, train.classes)
+    splits = split_folders(data)
+    train = open_image_folder(splits[0] if splits else data)
+    if val is None and splits:
+        val = splits[1]
+    if not hold_out:
+        return train, None if val is None else open_image_folder(val, train.classes)
+    if val is not None:
+        raise InputError(f"there are images to test on, {val}; leave --hold-out away")
+    try:
+        learned, tested = train_test_split(
+            np.arange(len(train)), test_size=hold_out, stratify=train.labels, random_state=0
+        )
+    except ValueError as error:
+        raise InputError(
+            f"{train.folder}: --hold-out {hold_out:g} of each class does not go: {error}"
+        ) from error
+    return train.only(np.sort(learned)), train.only(np.sort(tested))
 
 
 def _print(epoch: Epoch, epochs: int) -> None:

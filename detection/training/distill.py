@@ -17,6 +17,7 @@ from data.types import Dataset, FloatArray, InputError
 from detection.features import FeatureExtractor, FeatureSettings
 from detection.networks import build_network, weights_digest
 from detection.networks.base import SequentialNetwork
+from detection.networks.build import RANDOM
 from detection.networks.folding import fold_structure
 from detection.networks.zf5 import WithinChannelLRN
 from detection.training.checkpoint import (
@@ -83,41 +84,13 @@ class _Student(nn.Module):
         return [adapter(maps) for adapter in self.adapters]
 
 
-def distill(
-    dataset: Dataset,
-    settings: DistillSettings,
-    maps: Path,
-    map_bytes: int,
-    work: Path,
-    progress: Progress,
-    keep: Kept,
-) -> tuple[SequentialNetwork, list[Point]]:
+class Distilling:
     """Trains a network's convolutions on images.
 
-    It can be stopped at any moment: run again with the same arguments, it goes on from a checkpoint that is
+    It can be stopped at any moment: made again with the same arguments, it goes on from a checkpoint that is
     at most four minutes old; every random choice follows from the seed and the step.
-
-    Args:
-        dataset: its images are learned from, its annotations only if ``labels`` is among the teachers; some
-            images are held out to measure on.
-        settings: of the training.
-        maps: folder where the teachers' maps are stored.
-        map_bytes: bound on it.
-        work: folder for checkpoints; the caller's to remove.
-        progress: called with a stage's name, steps done, steps in all.
-        keep: called at each validation with the step and the weights so far.
-
-    Returns:
-        the network with what it has learned, and the validations in order.
-
-    Raises:
-        InputError: an unknown network or teacher, too few images, an image that cannot be read, a full disk.
     """
-    with disk_errors_named(work), torch.random.fork_rng(devices=[]):
-        return _Distilling(dataset, settings, maps, map_bytes, work, progress, keep).run()
 
-
-class _Distilling:
     def __init__(
         self,
         dataset: Dataset,
@@ -128,9 +101,30 @@ class _Distilling:
         progress: Progress,
         keep: Kept,
     ) -> None:
+        """Builds student and teachers; nothing is computed or written yet.
+
+        Args:
+            dataset: its images are learned from, its annotations only if ``labels`` is among the teachers;
+                some images are held out to measure on.
+            settings: of the training.
+            maps: folder where the teachers' maps are stored.
+            map_bytes: bound on it.
+            work: folder for checkpoints; the caller's to remove.
+            progress: called with a stage's name, steps done, steps in all.
+            keep: called at each validation with the step and the weights so far.
+
+        Raises:
+            InputError: an unknown network or teacher, too few images.
+        """
         self.dataset, self.settings, self.progress, self.keep = dataset, settings, progress, keep
-        network = build_network(settings.network, settings.start or "random", seed=settings.seed)
-        if not isinstance(network, SequentialNetwork):
+        start = None if settings.start == "own" else settings.start or RANDOM
+        network = build_network(settings.network, start, seed=settings.seed)
+        body = network.body
+        if (
+            not isinstance(network, SequentialNetwork)
+            or not isinstance(body, nn.Sequential)
+            or not any(isinstance(layer, nn.Conv2d) for layer in body)
+        ):
             raise InputError(f"{settings.network}: only a plain chain of layers can be taught; choose zf5")
         self.network = network
         self.teachers = [
@@ -147,14 +141,13 @@ class _Distilling:
                 f"{dataset.name} {dataset.split}: {len(dataset)} images are too few to learn from"
             )
         self.held_out, self.images = order[:held_out], order[held_out:]
-        body = network.body
-        assert isinstance(body, nn.Sequential)
         first = next(one for one in body.modules() if isinstance(one, nn.Conv2d))
         if settings.start:
             with torch.no_grad():
                 first.weight *= _INPUT_SCALE
-        torch.manual_seed(settings.seed)
-        self.student = _Student(body, network.channels, [sum(one.parts) for one in self.teachers])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.student = _Student(body, network.channels, [sum(one.parts) for one in self.teachers])
         self.student.to(memory_format=torch.channels_last)
         kernels = [one for one in body.parameters() if one.ndim > 1 and one is not first.weight]
         biases = [one for one in self.student.parameters() if one.ndim == 1]
@@ -172,13 +165,27 @@ class _Distilling:
         purpose = {
             "settings": asdict(settings), "dataset": dataset.digest(), "start": weights_digest(self.student),
         }  # fmt: skip
-        self.checkpoint = Checkpoint(work, purpose)
+        self.work, self.checkpoint = work, Checkpoint(work, purpose)
         self.step, self.seconds = 0, 0.0
         self.points: list[Point] = []
         self.standards: list[Standard] = []
         self._restore()
 
     def run(self) -> tuple[SequentialNetwork, list[Point]]:
+        """Trains, or goes on.
+
+        Returns:
+            the network with what it has learned, and the validations in order.
+
+        Raises:
+            InputError: an image that cannot be read, a loss that is not finite, a full disk.
+        """
+        with disk_errors_named(self.work):
+            self._train()
+        self.network.body.load_state_dict(self._weights())
+        return self.network, self.points
+
+    def _train(self) -> None:
         settings = self.settings
         if not self.standards:
             self.standards = self._fit_standards()
@@ -198,8 +205,6 @@ class _Distilling:
             if time.monotonic() - saved > _CHECKPOINT_SECONDS:
                 self.checkpoint.save(self._state())
                 saved = time.monotonic()
-        self.network.body.load_state_dict(self._weights())
-        return self.network, self.points
 
     def _fit_standards(self) -> list[Standard]:
         """Of what the student is shown: values differ with the scale, and at an image's border."""
@@ -210,7 +215,10 @@ class _Distilling:
             _, values = self._crop(int(index), np.random.default_rng((self.settings.seed, 4, int(index))))
             for mine, one in zip(seen, values, strict=True):
                 mine.append(one)
-        return [standard_of(one) for one in seen]
+        return [
+            standard_of(one, alike=isinstance(teacher, Labels))
+            for teacher, one in zip(self.teachers, seen, strict=True)
+        ]
 
     @torch.no_grad()
     def _keep_the_start(self) -> None:
@@ -281,6 +289,10 @@ class _Distilling:
                 group["lr"] = rate
         errors = self._errors(images, targets)
         loss = torch.stack([error.mean() for taps in errors for error in taps]).mean()
+        if not loss.isfinite():
+            raise InputError(
+                f"step {self.step + 1}: the loss is not finite; give a lower rate, or more warmup"
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         for optimiser in self.optimisers.values():

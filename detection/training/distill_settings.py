@@ -16,7 +16,7 @@ class DistillSettings:
         teachers: each a network's name, ``name=file of weights`` or a trained detector's folder, then for
             each of ``scales`` the short side, in pixels, at which the teacher sees the same image. ``labels``
             instead: the annotated boxes, as a map of each class.
-        start: a file of the network's weights to go on from; empty: random ones.
+        start: a file of the network's weights to go on from; ``own``: those that come with it; empty: random.
         scales: short sides, in pixels, of the images that crops are taken from.
         crop: side of the square crops, in pixels; at most the least of ``scales``.
         border: cells at a crop's border that do not count: they see padding where the teacher saw the image.
@@ -59,6 +59,8 @@ class DistillSettings:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
         if min(self.scales) < self.crop:
             raise InputError(f"scales {self.scales}: give none below the crop's side, {self.crop}")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; it must not be negative")
         if self.border < 0 or not 0 < self.validation < 1 or self.rate <= 0 or self.weight_decay < 0:
             raise InputError(
                 f"{self}: border and weight_decay must not be negative, rate positive, validation a part"

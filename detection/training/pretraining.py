@@ -89,7 +89,8 @@ def pretrain(
     """Trains a classifier and writes it to ``folder/classifier``, its epochs to ``folder/history.json``.
 
     It can be stopped at any moment: run again with the same arguments, it goes on from a checkpoint that is
-    at most four minutes old, with the same losses as without the break. Every random choice follows from the
+    at most four minutes old (of before the test images, while it goes through these), with the same losses
+    as without the break. Every random choice follows from the
     seed, the epoch and the image or the step, so that the position is all there is to keep of them.
 
     Several processes share each batch; the steps are those of one process, but for rounding and dropout.

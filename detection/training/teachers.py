@@ -183,10 +183,17 @@ class Standard:
         return (values - self.mean) / self.deviation
 
 
-def standard_of(maps: Sequence[NDArray[np.float32]]) -> Standard:
-    """The mean and deviation of the channels of some maps, each float32 (h, w, C)."""
+def standard_of(maps: Sequence[NDArray[np.float32]], alike: bool = False) -> Standard:
+    """The mean and deviation of the channels of some maps, each float32 (h, w, C).
+
+    Args:
+        maps: at least one.
+        alike: all channels get the same deviation, that of their joint variance. Of labels, a class of which
+            the maps show few or none would else count for more than all others.
+    """
     cells = np.concatenate([one.reshape(-1, one.shape[2]) for one in maps])
-    deviation = cells.std(axis=0)
+    variance = cells.var(axis=0)
+    deviation = np.sqrt(np.full_like(variance, variance.mean()) if alike else variance)
     # A channel that hardly ever differs from its mean must not be blown up.
     deviation += 0.01 * deviation.mean() + np.finfo(np.float32).tiny
     return Standard(torch.from_numpy(cells.mean(axis=0)), torch.from_numpy(deviation))

@@ -1,11 +1,12 @@
 """Folders of images by class: what is listed, in which order, and what is refused."""
 
+import os
 import shutil
 
 import numpy as np
 import pytest
 
-from data.image_folder import open_image_folder
+from data.image_folder import open_image_folder, split_folders
 from data.types import InputError
 
 
@@ -39,6 +40,31 @@ def test_labels_by_the_classes_given(folder):
     np.testing.assert_array_equal(found.labels, [2, 2, 0, 0, 0])
     with pytest.raises(InputError, match=r"photos.cat: no class of this name among 2"):
         open_image_folder(folder, ("dog", "emu"))
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_splits_in_a_folder_are_told_from_classes(folder, tmp_path, name):
+    assert split_folders(folder) is None
+    assert split_folders(tmp_path / "absent") is None
+    splits = tmp_path / "splits"
+    shutil.copytree(folder, splits / "train")
+    assert split_folders(splits) == (splits / "train", None)
+    for one in (name, "test", ".git"):
+        shutil.copytree(folder, splits / one)
+    assert split_folders(splits) == (splits / "train", splits / name)
+    (splits / "eval").mkdir()
+    with pytest.raises(InputError, match=r"splits: train/ holds folders of its own, .* but eval/ beside it"):
+        split_folders(splits)
+
+
+def test_train_can_be_a_class(folder):
+    (folder / "train").mkdir()
+    assert split_folders(folder) is None
+
+
+def test_a_name_that_is_not_utf_8_has_a_digest(folder):
+    (folder / "dog" / os.fsdecode(b"caf\xe9.jpg")).write_text("x")
+    assert len(open_image_folder(folder).digest()) == 64
 
 
 def test_some_of_the_images(folder):

@@ -146,6 +146,10 @@ def test_bad_files_are_named_and_the_others_kept(models, labelled, tmp_path):
         assert f"1of9imagesleftout,thefirst:{broken}:notanimage" in "".join(result.output.split())
         written = json.loads((tmp_path / "classification.json").read_text())
         assert (written["images"], written["settings"]["skipped"]) == (8, 1)
+        # The comparison of maps with crops comes upon it, too.
+        checked = call("classify", models / "one", "--labelled", labelled, "--check-crops", 9, *flags)
+        assert checked.exit_code == code
+        assert ("8 images: maps against crops" in " ".join(checked.output.split())) == (code == 0)
 
 
 def test_a_stop(models, labelled, tmp_path, monkeypatch):

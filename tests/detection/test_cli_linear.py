@@ -192,6 +192,8 @@ def test_a_bad_image_is_named(work, coloured):
 def test_what_is_asked_wrongly(work, coloured, monkeypatch):
     monkeypatch.setattr("data.sample.SIZES", {"train": 3, "test": 1})
     (work / "empty").mkdir()
+    for name in ("train", "val"):
+        (work / "splits" / name / "class").mkdir(parents=True)
     folder = ["--data", coloured]
     for arguments, message in (
         (["--classifier", "model", "--backbone", "zf5"], "either --classifier, or --backbone"),
@@ -202,6 +204,7 @@ def test_what_is_asked_wrongly(work, coloured, monkeypatch):
         ([*ZF5, *folder, "--train-split", "train"], "either --data, or --dataset"),
         ([*ZF5, *folder, "--per-class", 8], "class 'blue': 8 images, 8 of them to train on"),
         ([*ZF5, "--data", "empty"], "empty: has no folders of classes"),
+        ([*ZF5, "--data", "splits"], "splits: holds splits, not classes, and images are split anew; give"),
         ([*ZF5, "--layer", "fc6"], "layer fc6: zf5 has convolutions only"),
         ([*ZF5, "--scale", 0], "at least 1 pixel"),
         ([*ZF5, "--view", "side"], "'side' is not one of 'crop', 'full', 'warp'"),

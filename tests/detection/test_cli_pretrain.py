@@ -181,6 +181,10 @@ def test_what_is_trained(photos, asked, tmp_path, monkeypatch):
     # Classes alone: nothing to test on, unless it is given.
     monkeypatch.chdir(photos / "train")
     options = ("--network", "overfeat7", "--preset", "modern", "--set", "label_smoothing = 0.2")
+    refused = call("pretrain", "--data", ".", *options)
+    assert refused.exit_code == 2
+    assert "warmup_steps 500: of" in " ".join(refused.output.split())
+    options = (*options, "--set", "warmup_steps = 9")
     assert call("pretrain", "--data", ".", *options).exit_code == 0
     second = asked.pop()
     assert second["val"] is None
@@ -199,11 +203,43 @@ def test_what_lies_beside_the_splits_is_passed_over(photos, asked):
 
 
 def test_a_class_named_train_is_a_class(photos, asked):
-    (photos / "boat").mkdir()
-    for name in ("boat", "val"):
-        shutil.copy(open_image_folder(photos / "train").paths[0], photos / name / "1.jpg")
+    shutil.rmtree(photos / "val")
+    classes = open_image_folder(photos / "train")
+    for name in ("boat", "ship"):
+        (photos / name).mkdir()
+        shutil.copy(classes.paths[0], photos / name / "1.jpg")
+    refused = call("pretrain", "--data", photos)
+    assert refused.exit_code == 2
+    assert "train/holdsfoldersofitsown" in flat(refused)
+    for name in classes.classes:
+        shutil.rmtree(photos / "train" / name)
+    shutil.copy(photos / "boat" / "1.jpg", photos / "train")
     assert call("pretrain", "--data", photos).exit_code == 0
-    assert asked.pop()["train"].classes == ("boat", "train", "val")
+    assert asked.pop()["train"].classes == ("boat", "ship", "train")
+
+
+def test_a_part_of_each_class_is_held_out(photos, asked):
+    first, second = open_image_folder(photos / "train").classes[:2]
+    small = photos.parent / "small"
+    for name in (first, second):
+        (small / name).mkdir(parents=True)
+        for number in range(8):
+            (small / name / f"{number}.jpg").write_bytes(bytes(number + 1))
+    assert call("pretrain", "--data", small, "--hold-out", 0.25).exit_code == 0
+    train, val = (asked[0][name] for name in ("train", "val"))
+    assert [(one.labels == label).sum() for one in (train, val) for label in (0, 1)] == [6, 6, 2, 2]
+    assert not {*train.paths} & {*val.paths}
+    # Another part is another run; a class of one image cannot be split; and no images are tested on twice.
+    assert call("pretrain", "--data", small, "--hold-out", 0.5).exit_code == 2
+    for folder, words in (
+        (photos, "leave --hold-out away"),
+        (small, "--hold-out 0.25 of each class does not go"),
+    ):
+        for number in range(1, 8):
+            (small / first / f"{number}.jpg").unlink(missing_ok=True)
+        result = call("pretrain", "--data", folder, "--hold-out", 0.25)
+        assert result.exit_code == 2
+        assert words in " ".join(result.output.split())
 
 
 def test_weights_to_start_from(photos, asked, tmp_path):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from data.types import InputError
 from detection.networks import build_network
 from detection.training import distill as module
-from detection.training.distill import distill
+from detection.training.distill import Distilling
 from detection.training.distill_settings import DistillSettings
 
 SETTINGS = DistillSettings(
@@ -34,7 +34,7 @@ def run(dataset, folder, settings=SETTINGS, stop_at=None):
     def keep(step, weights):
         kept[step] = weights
 
-    network, points = distill(dataset, settings, folder / "maps", int(1e9), folder / "work", progress, keep)
+    network, points = distilling(dataset, folder, settings, keep, progress).run()
     return network, points, kept
 
 
@@ -42,8 +42,8 @@ def quiet(*_args):
     pass
 
 
-def distilling(dataset, folder, settings, keep=quiet):
-    return module._Distilling(dataset, settings, folder / "maps", int(1e9), folder / "work", quiet, keep)
+def distilling(dataset, folder, settings, keep=quiet, progress=quiet):
+    return Distilling(dataset, settings, folder / "maps", int(1e9), folder / "work", progress, keep)
 
 
 def test_more_and_more_of_the_teachers_maps_is_explained(tiny_train, tmp_path):
@@ -143,6 +143,9 @@ def test_random_state_outside_is_left_alone(tiny_train, tmp_path):
         ({"crop": 100}, "none below the crop's side, 100"),
         ({"steps": 0}, "steps is 0; give at least 1"),
         ({"network": "efficientnet_lite0"}, "only a plain chain"),
+        ({"network": "alexnet"}, "only a plain chain"),
+        ({"network": "convnet5", "start": "own"}, "convnet5: has no weights of its own"),
+        ({"seed": -1}, "seed is -1"),
         ({"border": 3}, "border leaves none"),
         ({"teachers": ("nonet 96",)}, "nonet"),
     ],
@@ -150,6 +153,18 @@ def test_random_state_outside_is_left_alone(tiny_train, tmp_path):
 def test_wrong_settings_are_named(tiny_train, tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         run(tiny_train, tmp_path, replace(SETTINGS, **change))
+
+
+def test_a_loss_that_is_not_finite_is_named(tiny_train, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_INPUT_SCALE", 1e-38)
+    with pytest.raises(InputError, match="step 1: the loss is not finite; give a lower rate"):
+        run(tiny_train, tmp_path)
+
+
+def test_own_weights_to_start_from(tiny_train, tmp_path):
+    job = distilling(tiny_train, tmp_path, replace(SETTINGS, start="own"))
+    own = build_network("zf5").body.state_dict()
+    torch.testing.assert_close(job._weights()["conv5.weight"], own["conv5.weight"], rtol=1e-3, atol=1e-3)
 
 
 def test_too_few_images_are_named(tiny_train, tmp_path):
@@ -173,5 +188,22 @@ def test_the_command_writes_weights_that_a_network_takes(tiny_voc, tmp_path, mon
     history = json.loads((tmp_path / "runs/mine/history.json").read_text())
     assert [point["step"] for point in history] == [2, 4]
     assert (tmp_path / "runs/mine/snapshots/000002.safetensors").exists()
+    # Nothing is trained again; other settings are not taken for the same.
+    before = file.stat()
+    again = call(*command)
+    assert (again.exit_code, file.stat()) == (0, before)
+    assert "(trained before)" in again.output
     refused = call(*command, "--set", "seed = 3")
     assert refused.exit_code == 2
+
+
+def test_what_cannot_be_trained_takes_no_runs_name(tiny_voc, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for wrong in (
+        ("--teacher", "alexnet=random"),
+        ("--teacher", "nonet 1 2 3"),
+        ("--set", "start = 'absent.pth'"),
+    ):
+        result = call("distill", "--dataset", tiny_voc, *wrong)
+        assert result.exit_code == 2, result.output
+    assert not (tmp_path / "runs").exists()

@@ -72,6 +72,18 @@ def test_a_dead_channel_is_not_blown_up():
     assert abs(float(standard_of(maps)(torch.tensor([0.0, 5.0]))[1])) < 1e-3
 
 
+def test_of_channels_taken_alike_a_rare_one_counts_for_no_more():
+    maps = np.zeros((1, 10, 10, 3), np.float32)
+    maps[0, :5, :, 0] = 1
+    maps[0, 0, 0, 1] = 1
+    standard = standard_of(list(maps), alike=True)
+    values = standard(torch.from_numpy(maps))
+    np.testing.assert_allclose(values.mean(dim=(0, 1, 2)), 0, atol=1e-6)
+    height = values.amax(dim=(0, 1, 2)) - values.amin(dim=(0, 1, 2))
+    assert height[0] == pytest.approx(height[1])
+    assert values.var(dim=(0, 1, 2), correction=0).mean() == pytest.approx(1, abs=0.03)
+
+
 @pytest.mark.parametrize("text", ["zf5=random 576", "zf5=random a b", "zf5=random 0 5"])
 def test_a_teacher_needs_a_short_side_for_each_scale(text, tmp_path):
     with pytest.raises(InputError, match="a short side in pixels for each of 2 scales"):
