@@ -94,7 +94,7 @@ lint: setup
 bench: setup
 	$(bin)/python -m svm.bench_solver
 	$(bin)/python -m eval.bench_voc
-	$(bin)/sppnet bench $(run) $(ARGS)
+	$(bin)/sppnet bench $(run) --head $(HEAD) $(ARGS)
 
 # The packages to compare with are slow and old: where they do not install, the table says so.
 bench-proposals: setup

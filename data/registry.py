@@ -49,8 +49,10 @@ def open_dataset(
     )
 
 
-def default_train_split(name: str, voc_root: Path | None) -> str:
-    """``trainval`` where a data set in VOC's layout has such a list, else ``train``."""
+def default_train_split(name: str, voc_root: Path | None, test_split: str = "test") -> str:
+    """``trainval`` where a data set in VOC's layout has it and val is not tested on, else ``train``."""
+    if test_split in ("val", "trainval"):
+        return "train"
     year = name.removeprefix("voc")
     roots = [voc_root / f"VOC{year}"] if voc_root is not None and name in DATASETS else []
     roots += [Path(name), Path(name) / "VOC2007"]

@@ -7,18 +7,22 @@ from typing import Annotated, Literal
 import typer
 
 from detection.bench import bench_many, bench_pooling, bench_stages
-from detection.cli_job import Job
+from detection.cli_job import Job, file_name, with_detections
 from detection.cli_options import (
     VOC_ROOT,
     Backbone,
+    BFloat16,
     Change,
     Config,
     DatasetName,
+    FcRank,
+    HeadName,
     Jobs,
     Limit,
     MapGb,
     Preset,
     RunName,
+    SkipErrors,
     TestSplit,
     TrainSplit,
     VocRoot,
@@ -26,17 +30,23 @@ from detection.cli_options import (
     console,
     reported,
 )
-from detection.combine import combine_runs
+from detection.combine import combine_runs, part_name
 from detection.compare import Sizes, compare
 from detection.compare_table import comparison_table, comparison_title, write_comparison
 from detection.console import ProgressReport
-from detection.detector import Detector
 from detection.suppression import DetectionSettings
+from detection.training import HEADS
 
 
 @reported
 def combine_command(
-    runs: Annotated[list[str], typer.Argument(help="Runs, by name or folder, or folders of VOC files.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help=f"Runs, by name or folder, RUN:HEAD for another head than pool5 ({', '.join(HEADS[1:])}); "
+            "or folders of VOC files."
+        ),
+    ],
     run: Annotated[str, typer.Option(help="Name of the new run; empty: made of theirs.")] = "",
     dataset: DatasetName = "",
     voc_root: VocRoot = VOC_ROOT,
@@ -47,14 +57,29 @@ def combine_command(
         typer.Option(help="Compare scores as they are, or (SVMs with softmax) ranks in each run's list."),
     ] = "as-is",
     limit: Limit = 0,
+    skip_errors: SkipErrors = False,
 ) -> None:
     """Combines the detections of several runs: suppression over their union; their mAP beside its own."""
-    folders = [Path("runs") / one if (Path("runs") / one).is_dir() else Path(one) for one in runs]
-    name = run or "+".join(folder.name for folder in folders)
-    job = Job(dataset, voc_root, test_split, run=name, limit=limit)
-    settings = DetectionSettings(nms_overlap=nms_overlap)
-    console.print(combine_runs(folders, job.open(test_split), job.run, settings, scores))
+    folders = [_detections(one) for one in runs]
+    name = run or "+".join(part_name(folder) for folder in folders)
+    job = Job(dataset, voc_root, test_split, run=name, limit=limit, skip_errors=skip_errors)
+    test, settings = job.open(test_split), DetectionSettings(nms_overlap=nms_overlap)
+    if skip_errors:
+        for folder in folders:
+            test = with_detections(test, folder / "images.txt")
+    console.print(combine_runs(folders, test, job.run, settings, scores))
     console.print(f"run: {job.run.folder}", highlight=False)
+
+
+def _detections(text: str) -> Path:
+    """The folder of the detections that ``combine`` is given as a run, or as a folder of files."""
+    name, _, head = text.rpartition(":")
+    suffix = f"-{head}"
+    if not name or head not in HEADS:
+        name, suffix = text, ""
+    run = Path("runs") / name if (Path("runs") / name).is_dir() else Path(name)
+    inside = run / f"detections{suffix if suffix != '-pool5' else ''}"
+    return inside if suffix or inside.is_dir() else run
 
 
 @reported
@@ -76,17 +101,25 @@ def compare_command(
     run: RunName = "",
     jobs: Jobs = -1,
     map_gb: MapGb = 20,
+    skip_errors: SkipErrors = False,
 ) -> None:
     """R-CNN beside SPP-net at one and five scales, same backbone and windows: mAP and time of each stage."""
     sizes = Sizes(train_images, train_windows, test_images, test_windows, timed_images)
-    job = Job(dataset, voc_root, train_split, backbone, weights, preset, config, change, run, map_gb=map_gb)
+    job = Job(
+        dataset, voc_root, train_split, backbone, weights, preset, config, change, run, map_gb=map_gb,
+        skip_errors=skip_errors, test_split=test_split,
+    )  # fmt: skip
     if not run:
-        folder = f"compare-{Path(job.name).name.replace(':', '_')}-{job.settings.network.name}"
+        folder = f"compare-{file_name(job.name)}-{job.settings.network.name}"
         job.run = replace(job.run, folder=Path("runs") / folder)
     # What is wrong with the network shows before the work.
     job.run.build()
     train = job.fill(job.open(job.train_split).head(sizes.train_images), jobs)
     test = job.fill(job.open(test_split).head(sizes.test_images), jobs)
+    job.check_test(test, train)
+    sizes = replace(
+        sizes, train_images=len(train), test_images=len(test), timed_images=min(timed_images, len(test))
+    )
     with ProgressReport(console) as progress:
         figures, windows = compare(train, test, job.run, sizes, progress)
     title = comparison_title(test.name, job.settings.network.name, sizes, windows)
@@ -103,13 +136,20 @@ def bench(
     preset: Preset = "default",
     run: RunName = "",
     limit: Limit = 0,
+    head: HeadName = "pool5",
+    fc_rank: FcRank = 0,
+    bfloat16: BFloat16 = False,
 ) -> None:
     """Times pooling, and the stages of a run's detector on test images (50 unless --limit says otherwise)."""
     console.print(bench_pooling())
-    job = Job(dataset, voc_root, "test", backbone, preset=preset, run=run, limit=limit or 50)
-    if not (job.run.model / "model.json").exists():
+    job = Job(
+        dataset, voc_root, "test", backbone, preset=preset, run=run, limit=limit or 50, head=head,
+        fc_rank=fc_rank, bfloat16=bfloat16,
+    )  # fmt: skip
+    detector = job.run.load()
+    if detector is None:
         console.print(f"{job.run.folder}: no model yet, so no times of its stages", highlight=False)
         return
-    detector, examples = Detector.load(job.run.model), job.open("test").examples
+    examples = job.open("test").examples
     console.print(bench_stages(detector, examples))
     console.print(bench_many(detector, examples))

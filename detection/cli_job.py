@@ -8,8 +8,25 @@ from detection.cli_options import SAMPLE, choose_dataset, console
 from detection.console import ProgressReport
 from detection.presets import make_settings
 from detection.runs import Run
+from eval import check_voc_names
 from proposals import ProposalCache, fill_cache
 from proposals.source import ImageSource
+
+
+def file_name(dataset: str) -> str:
+    """What runs on a data set are named by: its folder, or, of COCO's layout, its JSON file."""
+    kind, *paths = dataset.split(":")
+    if kind == "coco" and paths:
+        return Path(paths[0]).stem.replace("{split}", "").strip("_-.") or "coco"
+    return Path(dataset).name.replace(":", "_")
+
+
+def with_detections(dataset: Dataset, listed: Path) -> Dataset:
+    """The images that a list names, such as a run's ``images.txt``; all of them where there is no list."""
+    if not listed.exists():
+        return dataset
+    wanted = set(listed.read_text(encoding="utf-8").split())
+    return dataset.without({one.image_id for one in dataset} - wanted)
 
 
 class Job:
@@ -32,6 +49,7 @@ class Job:
         head: str = "pool5",
         fc_rank: int = 0,
         bfloat16: bool = False,
+        test_split: str = "test",
     ) -> None:
         network = {"name": backbone, "weights": weights}
         self.settings = make_settings(
@@ -39,8 +57,8 @@ class Job:
         )
         self.name, self.voc_root = choose_dataset(dataset, voc_root)
         self.limit, self.skip_errors = limit or None, skip_errors
-        self.train_split = train_split or default_train_split(self.name, self.voc_root)
-        name = run or "-".join([Path(self.name).name.replace(":", "_"), self.settings.network.name, preset])
+        self.train_split = train_split or default_train_split(self.name, self.voc_root, test_split)
+        name = run or "-".join([file_name(self.name), self.settings.network.name, preset])
         self.cache = ProposalCache(Path("cache/proposals.sqlite"), self.settings.proposer)
         self.run = Run(
             Path("runs") / name, self.settings, self.cache, Path("cache/maps"), map_gb, head, fc_rank,
@@ -53,6 +71,30 @@ class Job:
         dataset = open_dataset(self.name, split, self.voc_root, SAMPLE, on_error).head(self.limit)
         console.print(f"{split}: {len(dataset)} images", highlight=False)
         return dataset
+
+    def check_test(self, test: Dataset, train: Dataset) -> None:
+        """Refuses a test set that a detector of ``train`` could not be tested on, hours before it is.
+
+        Warns where images are trained on and tested on alike.
+
+        Raises:
+            InputError: its classes are others than ``train``'s, or detections of it cannot be written.
+        """
+        if test.classes != train.classes:
+            other = sorted({*test.classes} ^ {*train.classes}) or ["the order"]
+            raise InputError(
+                f"{test.name}: {test.split} and {train.split} differ in their classes, such as {other[0]!r}; "
+                "give both the same classes in the same order"
+            )
+        check_voc_names(test.classes, test.split, [one.image_id for one in test])
+        both = {one.path for one in test} & {one.path for one in train}
+        if both:
+            console.print(
+                f"warning: {len(both)} of the {len(test)} images of {test.split} are among those trained on "
+                f"({train.split}), so the mAP says little of new images; see --train-split and --test-split, "
+                "and {split} in coco:<json>:<images>",
+                highlight=False, markup=False, soft_wrap=True,
+            )  # fmt: skip
 
     def image_source(self, split: str, url: str) -> ImageSource | None:
         """The URL that stands for the data set's folder (VOC's devkit, COCO's images) at the workers."""

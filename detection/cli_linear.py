@@ -122,7 +122,7 @@ def classify_svm_command(
         vectors = _Vectors(extractor, Path("runs") / (run or f"svm-{named}-{what}"), feature_gb)
         train, test = (
             open_dataset(name, split, root, SAMPLE).head(limit or None)
-            for split in (train_split or default_train_split(name, root), test_split)
+            for split in (train_split or default_train_split(name, root, test_split), test_split)
         )
         about |= {"dataset": name, "train": [train.split, len(train)], "test": [test.split, len(test)]}
         figures = _classify_voc(train, test, vectors)

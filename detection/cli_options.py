@@ -21,12 +21,14 @@ VOC_ROOT = Path("datasets/VOCdevkit")
 DatasetName = Annotated[
     str,
     typer.Option(
-        help="voc2007, voc2012, sample, a folder in VOC's layout, coco:<json>:<images> or ilsvrc:<folder>; "
-        "empty: voc2007 if it is on disk, else sample."
+        help="voc2007, voc2012, sample, a folder in VOC's layout, coco:<json>:<images> ({split} stands for "
+        "the split) or ilsvrc:<folder>; empty: voc2007 if it is on disk, else sample."
     ),
 ]
 VocRoot = Annotated[Path, typer.Option(envvar="VOC_ROOT", help="The VOC devkit folder.")]
-TrainSplit = Annotated[str, typer.Option(help="Split to train on; empty: trainval where it is, else train.")]
+TrainSplit = Annotated[
+    str, typer.Option(help="Split to train on; empty: trainval where it is, train for a test on val.")
+]
 TestSplit = Annotated[str, typer.Option(help="Split to detect in and score on.")]
 Backbone = Annotated[str, typer.Option(help="Network; empty: the preset's.")]
 Weights = Annotated[str, typer.Option(help="Weights file, or random; empty: the network's own.")]

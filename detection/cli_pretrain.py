@@ -155,7 +155,7 @@ def crops_command(
 ) -> None:
     """Writes the objects of a detection data set as images by class, in train/ and val/ of a folder."""
     name, root = choose_dataset(dataset, voc_root)
-    names = {"train": train_split or default_train_split(name, root), "val": test_split}
+    names = {"train": train_split or default_train_split(name, root, test_split), "val": test_split}
     if names["train"] == names["val"]:
         raise InputError(f"split {test_split}: to train and to test on; give two")
     splits = {

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from data import Dataset, Image, InputError, read_image
-from detection.cli_job import Job
+from detection.cli_job import Job, with_detections
 from detection.cli_options import (
     VOC_ROOT,
     Backbone,
@@ -112,9 +112,11 @@ def finetune_layers(
     console.print(table)
 
 
-def _train(job: Job, jobs: int, group: Group = ALONE) -> Detector:
-    """The job's detector, trained where there is none, after those that it builds on."""
+def _train(job: Job, jobs: int, group: Group = ALONE, test: Dataset | None = None) -> Detector:
+    """The job's detector, trained where there is none, after those that it builds on; ``test`` is checked."""
     dataset = job.open(job.train_split)
+    if test is not None:
+        job.check_test(test, dataset)
     job.run.claim(f"{job.name} {job.train_split}, {len(dataset)} images", dataset.digest())
     detector = job.run.load()
     if detector is not None:
@@ -199,14 +201,14 @@ def detect(
         return
     job = Job(
         dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
-        skip_errors, head, fc_rank, bfloat16,
+        skip_errors, head, fc_rank, bfloat16, test_split,
     )  # fmt: skip
     if images:
         _detect_images(_train(job, jobs), images, draw, min_score, regression)
         return
     start = time.monotonic()
     test = job.open(test_split)
-    detector = _train(job, jobs)
+    detector = _train(job, jobs, test=test)
     test = job.fill(test, jobs)
     with ProgressReport(console) as progress:
         refined, found = job.run.detect(detector, test, progress)
@@ -291,6 +293,7 @@ def evaluate(
     head: HeadName = "pool5",
     fc_rank: FcRank = 0,
     bfloat16: BFloat16 = False,
+    skip_errors: SkipErrors = False,
 ) -> None:
     """Scores a run, or any folder of VOC detection files, against a split."""
     if not 0 < iou <= 1:
@@ -306,9 +309,12 @@ def evaluate(
         head=head,
         fc_rank=fc_rank,
         bfloat16=bfloat16,
+        skip_errors=skip_errors,
     )
     test = job.open(test_split)
     if detections is None:
+        if skip_errors:
+            test = with_detections(test, job.run.detections / "images.txt")
         refined, found = job.run.read_detections(test)
         result, windows = job.run.score(test, refined, found, iou)
         _print_result(test, result, windows, coco_metrics(test, refined))

@@ -43,7 +43,7 @@ def read_part(folder: Path, dataset: Dataset) -> Part:
     """Reads the detections of a run, or a plain folder of VOC detection files.
 
     Args:
-        folder: of a run, with ``detections/`` in it, or of the files themselves.
+        folder: of a run, whose ``detections/`` is taken, or of the files themselves.
         dataset: the images that they must be of.
 
     Raises:
@@ -81,7 +81,14 @@ def read_part(folder: Path, dataset: Dataset) -> Part:
     windows = None
     if (files / "windows").is_dir():
         windows = read_voc_detections(files / "windows", dataset.classes, dataset.split)
-    return Part(folder.name, refined, windows)
+    return Part(part_name(folder), refined, windows)
+
+
+def part_name(folder: Path) -> str:
+    """What the detections in a folder are called: the run's name, and the head where it is not pool5."""
+    if folder.name.startswith("detections") and folder.parent.name:
+        return folder.parent.name + folder.name.removeprefix("detections")
+    return folder.name
 
 
 def combine(
@@ -166,7 +173,7 @@ def combine_runs(
     places = {folder.resolve() for folder in folders}
     if len(folders) < 2 or len(places) < len(folders):
         raise InputError(f"{', '.join(map(str, folders))}: name at least two runs, each of them once")
-    if run.folder.resolve() in places:
+    if run.folder.resolve() in places | {place.parent for place in places}:
         raise InputError(f"{run.folder}: is one of the runs to combine; give the new one another name")
     parts = [read_part(folder, dataset) for folder in folders]
     ids = [one.image_id for one in dataset]

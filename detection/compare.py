@@ -122,9 +122,10 @@ def compare(
         )
         detector = run.load() or run.train(train, run.build(), report)
         detector.engine = more.settings.proposer
-        if not (run.detections / "images.txt").exists():
+        if not run.detected(test):
             replace(run, cache=more.cache).detect(detector, test, report)
         refined, windows = run.score(test, *run.read_detections(test))
+        assert windows is not None, "detecting keeps both"
         detectors[name], scores[name] = detector, (windows.map_11point, refined.map_11point)
     timed = test.examples[: sizes.timed_images]
     boxes = [propose_example(example, base.settings.proposer, base.cache) for example in timed]
@@ -225,11 +226,20 @@ def _first_windows(dataset: Dataset, base: Run, count: int) -> Run:
     """The run with at most ``count`` windows an image, all of them cached.
 
     The best of the windows at hand are what the engine would propose with this bound.
+
+    Raises:
+        InputError: boxes made elsewhere, which are not bounded.
     """
     settings = base.settings
-    if not settings.boxes:
-        name = "opencv" if settings.engine == "opencv" else "proposals"
-        settings = replace(settings, **{name: replace(getattr(settings, name), max_windows=count)})
+    if settings.boxes:
+        raise InputError(
+            f"boxes {settings.boxes!r}: methods are compared on an engine's first windows; leave boxes out"
+        )
+    name = "opencv" if settings.engine == "opencv" else "proposals"
+    engine = getattr(settings, name)
+    # No more than the engine gives, or the cache would have fewer than it says.
+    count = min(count, engine.max_windows or count)
+    settings = replace(settings, **{name: replace(engine, max_windows=count)})
     few = replace(base, settings=settings, cache=ProposalCache(base.cache.path, settings.proposer))
     for example in dataset:
         key = image_key(example)

@@ -95,6 +95,8 @@ class FeatureExtractor:
 
     # Whether maps are worth storing.
     stores_maps = True
+    # Of layers between the pooled vectors and a window's; here there are none.
+    layers_digest = ""
 
     def __init__(self, network: Network, settings: FeatureSettings) -> None:
         self.network = network

@@ -98,6 +98,8 @@ class FineTuningSettings:
         for name in ("positive_fraction", "validation", "min_probability"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give a part between 0 and 1")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; it must not be negative")
         low, high = self.negative_overlaps if len(self.negative_overlaps) == 2 else (1.0, 0.0)
         if not 0 <= low < high <= self.positive_overlap <= 1:
             raise InputError(

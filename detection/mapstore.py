@@ -1,5 +1,6 @@
 """Feature maps kept on disk as float16, so that a second pass over the same images skips convolution."""
 
+import contextlib
 import logging
 import os
 import re
@@ -117,4 +118,9 @@ class MapStore:
 
 
 def _bytes_in(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    size = 0
+    for file in folder.rglob("*.safetensors"):
+        # Another process may be writing one, or making room.
+        with contextlib.suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size

@@ -103,6 +103,7 @@ class Run:
         """Writes ``settings.toml``, or makes sure that it says the same already.
 
         Until the run's layers are fine-tuned, the settings of that may change: nothing depends on them yet.
+        Files of weights count by what is in them.
 
         Args:
             images: what the run is trained on, for people.
@@ -112,10 +113,13 @@ class Run:
             InputError: the folder holds a run with other settings, or cannot be written.
         """
         file = self.folder / "settings.toml"
-        text = tomli_w.dumps(
-            {"images": images, "images_digest": digest} | _without_none(asdict(self.settings))
-        )
-        if not any(self.folder.glob("*-softmax")) and _alike_but_for_finetuning(file, text):
+        about = {"images": images, "images_digest": digest} | _without_none(asdict(self.settings))
+        for part in (about["network"], about["finetuning"]):
+            if part["weights"] and Path(part["weights"]).is_file():
+                part["weights_digest"] = file_digest(Path(part["weights"]))
+        text = tomli_w.dumps(about)
+        done = any(any(self.folder.glob(f"{name}-*")) for name in ("model", "detections"))
+        if not done and _alike_but_for_finetuning(file, text):
             with atomic_path(file) as path:
                 path.write_text(text, encoding="utf-8")
         claim(file, text)
@@ -248,6 +252,13 @@ class Run:
             )
         return refined_by_id, found_by_id
 
+    def detected(self, dataset: Dataset) -> bool:
+        """Whether `detect` is done with exactly these images."""
+        images = self.detections / "images.txt"
+        return images.exists() and (
+            images.read_text(encoding="utf-8").split() == [one.image_id for one in dataset]
+        )
+
     @property
     def detections(self) -> Path:
         """The folder of detection files."""
@@ -264,8 +275,8 @@ class Run:
         with atomic_path(self.detections / "images.txt") as path:
             path.write_text("".join(f"{one.image_id}\n" for one in dataset), encoding="utf-8")
 
-    def read_detections(self, dataset: Dataset) -> tuple[dict[str, Detections], dict[str, Detections]]:
-        """What `detect` wrote.
+    def read_detections(self, dataset: Dataset) -> tuple[dict[str, Detections], dict[str, Detections] | None]:
+        """What `detect` wrote; None for windows before box regression, where there are none (combinations).
 
         Raises:
             InputError: it was not run, or not on the same images.
@@ -273,32 +284,37 @@ class Run:
         images = self.detections / "images.txt"
         if not images.exists():
             raise InputError(f"{self.folder}: no detections there; run 'sppnet detect', or name another run")
-        if images.read_text(encoding="utf-8").split() != [one.image_id for one in dataset]:
+        if not self.detected(dataset):
             raise InputError(
                 f"{images}: detections are of other images than {dataset.name} {dataset.split}, "
                 f"{len(dataset)} images; give the data set, split and limit that they were made with"
             )
         refined = read_voc_detections(self.detections, dataset.classes, dataset.split)
-        found = read_voc_detections(self.detections / "windows", dataset.classes, dataset.split)
-        return refined, found
+        windows = self.detections / "windows"
+        if not windows.is_dir():
+            return refined, None
+        return refined, read_voc_detections(windows, dataset.classes, dataset.split)
 
     def score(
         self,
         dataset: Dataset,
         refined: dict[str, Detections],
-        found: dict[str, Detections],
+        found: dict[str, Detections] | None,
         iou_threshold: float = 0.5,
-    ) -> tuple[VOCResult, VOCResult]:
+    ) -> tuple[VOCResult, VOCResult | None]:
         """Scores detections with and without box regression; writes ``metrics.json`` and the plots."""
         result = evaluate_voc(dataset, refined, iou_threshold)
-        windows = evaluate_voc(dataset, found, iou_threshold)
+        windows = None if found is None else evaluate_voc(dataset, found, iou_threshold)
         settings: dict[str, Any] = {
             "dataset": dataset.name,
             "split": dataset.split,
             "images": len(dataset),
-            "without_regression": {"map_11point": windows.map_11point, "map_area": windows.map_area},
             "run": tomllib.loads((self.folder / "settings.toml").read_text(encoding="utf-8")),
         }
+        if windows is not None:
+            settings["without_regression"] = {
+                "map_11point": windows.map_11point, "map_area": windows.map_area,
+            }  # fmt: skip
         write_metrics(self._named("metrics", ".json"), result, coco_metrics(dataset, refined), settings)
         plot_precision_recall(self._named("precision_recall", ".png"), result)
         return result, windows
@@ -341,7 +357,8 @@ def _alike_but_for_finetuning(file: Path, text: str) -> bool:
         old, new = present.pop("finetuning"), wanted.pop("finetuning")
     except (OSError, ValueError, KeyError):
         return False
-    return present == wanted and old != new and old.keys() == new.keys()
+    strange = (old.keys() ^ new.keys()) - {"weights_digest"}
+    return present == wanted and old != new and not strange
 
 
 def _without_none(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from eval.classification import ClassificationResult, evaluate_classification
 from eval.classification_report import accuracy_table, plot_confusion, write_classification
 from eval.coco import coco_metrics
-from eval.detections import read_voc_detections, write_coco_results, write_voc_detections
+from eval.detections import check_voc_names, read_voc_detections, write_coco_results, write_voc_detections
 from eval.draw import draw_detections
 from eval.proposal_report import abo_table, plot_proposals, proposal_table, proposals_dict
 from eval.proposals import ProposalResult, evaluate_proposals
@@ -32,6 +32,7 @@ __all__ = [
     "VOCResult",
     "abo_table",
     "accuracy_table",
+    "check_voc_names",
     "class_table",
     "classification_dict",
     "classification_table",

@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +40,7 @@ def write_voc_detections(
     Raises:
         InputError: a class or split that cannot be part of a file name, or an image id with blanks.
     """
-    for image_id in detections:
-        if len(image_id.split()) != 1 or image_id != image_id.strip():
-            raise InputError(
-                f"image id {image_id!r} has blanks, which separate the columns of a VOC detections file; "
-                "rename the image"
-            )
+    check_voc_names(classes, split, detections)
     for label, path in enumerate(_paths(folder, competition, split, classes)):
         with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for image_id, found in detections.items():
@@ -53,6 +48,21 @@ def write_voc_detections(
                 inclusive = found.boxes[rows] + np.array([1.0, 1.0, 0.0, 0.0])
                 numbers = np.column_stack([found.scores[rows], inclusive])
                 file.writelines(_LINE % (image_id, *row) for row in numbers.tolist())
+
+
+def check_voc_names(classes: Sequence[str], split: str, image_ids: Iterable[str]) -> None:
+    """Makes sure, for one before hours of work, that VOC's files can hold detections of such images.
+
+    Raises:
+        InputError: see `write_voc_detections`.
+    """
+    _paths(Path(), "comp3", split, classes)
+    for image_id in image_ids:
+        if len(image_id.split()) != 1 or image_id != image_id.strip():
+            raise InputError(
+                f"image id {image_id!r} has blanks, which separate the columns of a VOC detections file; "
+                "rename the image"
+            )
 
 
 def read_voc_detections(folder: Path, classes: Sequence[str], split: str = "test") -> dict[str, Detections]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -184,9 +184,14 @@ def _skeleton(config: dict[str, Any]) -> Network:
 
 
 def weights_digest(network: nn.Module) -> str:
-    """SHA-256, in hexadecimal, over the names, shapes and bytes of a network's tensors, in order of names."""
+    """`tensors_digest` of a network's tensors."""
+    return tensors_digest(network.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256, in hexadecimal, over the names, shapes and bytes of tensors, in order of names."""
     digest = hashlib.sha256()
-    for key, tensor in sorted(network.state_dict().items()):
+    for key, tensor in sorted(tensors.items()):
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

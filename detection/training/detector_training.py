@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -133,7 +134,7 @@ def _set_taps(
         return
     purpose = {
         "taps of": weights_digest(network),
-        "settings": asdict(settings),
+        "settings": _without_finetuning(settings),
         "dataset": dataset.digest(),
     }
     count = min(training.tap_images, len(dataset))
@@ -162,7 +163,10 @@ def _train(
     windows = max(_MIN_WINDOWS, *(len(propose_example(one, data.engine, data.cache)) for one in dataset))
     vectors = 4 * extractor.pooled_length * _IMAGES_AT_HAND * windows
     memory = max(0, int(training.memory_gb * 1e9 - _BASE_MEMORY - vectors))
-    purpose = {"settings": asdict(settings), "maps": store.folder.name, "dataset": dataset.digest()}
+    purpose = {
+        "settings": _without_finetuning(settings), "layers": extractor.layers_digest,
+        "maps": store.folder.name, "dataset": dataset.digest(),
+    }  # fmt: skip
     checkpoint = Checkpoint(work, purpose)
     state = checkpoint.load()
     if state is None:
@@ -219,6 +223,11 @@ def _train(
     regressors = sampler.finish() if training.regression else None
     progress("final training", 2, 2)
     return svms, regressors
+
+
+def _without_finetuning(settings: RunSettings) -> dict[str, Any]:
+    """What SVMs depend on of the settings; of fine-tuning, they do on its result alone."""
+    return {name: value for name, value in asdict(settings).items() if name != "finetuning"}
 
 
 def _positive(example: Example, training: TrainingSettings) -> BoolArray:

@@ -91,7 +91,8 @@ def finetune(
     at most four minutes old, to the same result as without the break. Every random choice follows from the
     seed and the step, so that the position is all there is to keep of them.
 
-    Several processes share each batch, image by image: the steps are those of one process, up to rounding.
+    Several processes share each batch, image by image: the steps are those of one process, up to rounding and
+    to dropout, which each draws for itself.
 
     Args:
         data: what to train on.

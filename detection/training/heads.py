@@ -9,6 +9,7 @@ from data.types import FloatArray, Image, InputError, IntArray
 from detection.detector import Detector
 from detection.fc import FullyConnected
 from detection.features import FeatureExtractor, FeatureMap, PooledWindows
+from detection.networks import tensors_digest
 from detection.presets import RunSettings
 from detection.training.detector_training import TrainingData, train_detector
 from detection.training.distributed import ALONE, Group
@@ -31,6 +32,7 @@ class LayeredExtractor(FeatureExtractor):
         self.stores_maps = extractor.stores_maps
         self._extractor = extractor
         self._layers = layers
+        self.layers_digest = tensors_digest(layers.tensors())
 
     @property
     def length(self) -> int:

@@ -18,7 +18,7 @@ _SAMPLE, _CHUNK = 8192, 1024
 
 
 class WindowFile:
-    """The pooled vectors of some windows, as float16 in a file without a name of its own.
+    """The pooled vectors of some windows, as float16 in a file.
 
     They are read with plain reads, not through a memory map, whose pages would count as the process' memory.
     """

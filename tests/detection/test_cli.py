@@ -161,7 +161,7 @@ def test_images_without_box_regression(done, tiny_voc):
     assert plain != moved
     detector.regressors = None
     for box in detector.detect(path).boxes:
-        assert " │ ".join(f"{edge:.0f}" for edge in box[:1]) in plain
+        assert re.search(" │ +".join(f"{edge:.0f} *" for edge in box), plain)
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,10 @@ def test_plain_folders_of_files_do(runs, tiny_test, tmp_path):
     # No windows before regression in plain files, so none of the combination.
     assert table.columns[3]._cells == ["50.0", "–", "–"]
     assert not (new.detections / "windows").exists()
+    refined, found = new.read_detections(tiny_test)
+    assert found is None
+    result, windows = new.score(tiny_test, refined, found)
+    assert (result.map_11point, windows) == (1, None)
 
 
 def test_what_is_refused(runs, tiny_test, tmp_path):
@@ -214,7 +218,7 @@ def test_what_is_refused(runs, tiny_test, tmp_path):
     refused(r"other classes.*'bar'")
 
 
-def test_the_command(runs, tiny_voc, monkeypatch):
+def test_the_command(runs, tiny_voc, tiny_test, monkeypatch):
     monkeypatch.delenv("VOC_ROOT", raising=False)
     monkeypatch.setattr(cli_module.console, "_width", 250)
 
@@ -227,6 +231,19 @@ def test_the_command(runs, tiny_voc, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "combination of 2" in result.output
     assert (runs[1].folder.parent / "first+second" / "metrics.json").is_file()
+    # With an image left out by one of them, only if that is asked for.
+    found = read_part(runs[0][1], tiny_test.head(3)).refined
+    Run(runs[1].folder.parent / "fewer", None, runs[1].cache, runs[1].maps).write_detections(
+        tiny_test.head(2), {one.image_id: found[one.image_id] for one in tiny_test.head(2)}, None
+    )
+    assert call("first", "fewer").exit_code == 2
+    both = Run(runs[1].folder.parent / "less", None, runs[1].cache, runs[1].maps)
+    both.write_detections(
+        tiny_test.head(2), {one.image_id: found[one.image_id] for one in tiny_test.head(2)}, None
+    )
+    result = call("less", "fewer", "--skip-errors")
+    assert result.exit_code == 0, result.output
+    assert "2 images" in result.output
     result = call("first", "third")
     assert result.exit_code == 2
     assert "third" in result.output

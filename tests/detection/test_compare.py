@@ -167,6 +167,23 @@ def test_first_windows_are_those_that_the_engine_would_propose(tiny_settings, ti
         few.cache.close()
 
 
+def test_more_windows_than_the_engine_gives_are_all_of_them(tiny_settings, tiny_test, tmp_path):
+    """Nothing that is less than its name says may come into the cache."""
+    with ProposalCache(tmp_path / "p.sqlite", tiny_settings.proposer) as cache:
+        run = Run(tmp_path, tiny_settings, cache, tmp_path)
+        assert _first_windows(tiny_test, run, 10**6).settings == tiny_settings
+        with pytest.raises(InputError, match=r"boxes .mine.: .*leave boxes out"):
+            _first_windows(tiny_test, replace(run, settings=replace(tiny_settings, boxes="mine")), 9)
+
+
+def test_other_test_images_are_detected_in(base, tiny_train, tiny_test):
+    compare(tiny_train, tiny_test, base, SIZES, quiet)
+    swapped = replace(tiny_test, examples=tiny_test.examples[::-1])
+    stages = []
+    compare(tiny_train, swapped, base, SIZES, lambda stage, *_: stages.append(stage))
+    assert f"{ONE_SCALE}: detection" in stages
+
+
 def test_times_are_means_over_the_images(tiny_test, monkeypatch):
     """Stages of known length, on a clock that only the stages move."""
     now = [0.0]

@@ -4,6 +4,7 @@ import re
 import shutil
 import tomllib
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from detection import cli as cli_module
 from detection import cli_run
 from detection.detector import Detector
 from detection.fc import SoftmaxHead
-from detection.training import HEADS, Group
+from detection.presets import make_settings
+from detection.training import HEADS, Group, TrainingData
 from detection.training.heads import LayeredExtractor, train_layer_svms
+from proposals import ProposalCache
 from svm import LinearSVMs
 
 TUNED = [
@@ -117,6 +120,25 @@ def test_bfloat16_detects_beside_float32(tiny_voc, work):
     assert figure(again.output) == figure(result.output)
 
 
+def test_bench_times_a_head(work, tiny_voc, monkeypatch):
+    monkeypatch.setattr("detection.cli_compare.bench_pooling", lambda: "")
+    result = call(
+        "bench", "--dataset", tiny_voc, "--run", "mine", "--limit", 2, "--head", "softmax", "--fc-rank", 4
+    )
+    assert result.exit_code == 0, result.output
+    assert re.search(r"│ fc +│", result.output)
+    assert "2 images, proposals included" in result.output
+
+
+def test_heads_are_combined_by_name(work, tiny_voc):
+    arguments = ("--dataset", tiny_voc, "--scores", "rank")
+    result = call("combine", "mine:softmax", "runs/mine:fc7", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "mine-softmax" in result.output
+    assert "runs/mine-softmax+mine-fc7" in result.output
+    assert call("combine", "mine", "mine:pool5", *arguments).exit_code == 2
+
+
 def test_heads_share_everything_but_the_head(work):
     loaded = {head: Detector.load(work / ("model" if head == "pool5" else f"model-{head}")) for head in HEADS}
     pool5, softmax = loaded["pool5"], loaded["softmax"]
@@ -189,6 +211,29 @@ def test_svms_need_layers(work, tmp_path):
     for detector, head in ((pool5, "fc7"), (tuned, "softmax")):
         with pytest.raises(InputError, match="fine-tune it first"):
             train_layer_svms(None, detector, head, None, tmp_path, None)
+
+
+def test_svms_on_other_layers_of_the_same_settings_are_trained_anew(tiny_voc, work, tmp_path, monkeypatch):
+    """A checkpoint of mining is of the layers that it began with."""
+    monkeypatch.setattr("detection.training.detector_training._CHECKPOINT_SECONDS", -1.0)
+    tuned, dataset = Detector.load(work / "model-softmax"), load_voc(tiny_voc, "train")
+    settings = make_settings("paper-1scale", None, TUNED[7::2], {"name": "alexnet", "weights": "random"})
+    seen = []
+
+    def progress(stage, done, _total):
+        seen.append((stage, done))
+        if len(seen) > 1 and seen[-2] == ("mining", 4) and not finish:
+            raise KeyboardInterrupt
+
+    with ProposalCache(tmp_path / "proposals.sqlite", settings.proposer) as cache:
+        data = TrainingData(dataset, settings.proposer, cache, tmp_path / "maps", 10**9)
+        for change, first, finish in ((1.0, 0, False), (1.0, 4, True), (1.5, 0, True)):
+            layers = tuned.layers
+            tuned.layers = replace(layers, biases=tuple(change * one for one in layers.biases))
+            with nullcontext() if finish else pytest.raises(KeyboardInterrupt):
+                train_layer_svms(data, tuned, "fc7", settings, tmp_path / "work", progress)
+            assert next(done for stage, done in seen if stage == "mining") == first
+            seen.clear()
 
 
 def test_layered_extractor(tiny_voc, work):

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +153,19 @@ def test_use_keeps_maps(others, extractor, maps, network, tmp_path):
     MapStore(tmp_path, FeatureExtractor(network, FeatureSettings((65, 96))), GB)
     save(MapStore(tmp_path, extractor, int(3.5 * size_of(maps))), "digest", maps)
     assert [find(one, "digest") is not None for one in others] == [True, False, True]
+
+
+def test_a_file_that_goes_while_it_is_counted_is_no_error(extractor, maps, tmp_path, monkeypatch):
+    MapStore(tmp_path, extractor, 10**9).get("a" * 64, lambda: maps)
+    stat = Path.stat
+
+    def gone(self, **options):
+        if self.suffix == ".safetensors":
+            raise FileNotFoundError(self)
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", gone)
+    assert MapStore(tmp_path, extractor, 10**9)._free == 10**9
 
 
 def test_no_room_at_all(extractor, maps, tmp_path):

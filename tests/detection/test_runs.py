@@ -68,20 +68,36 @@ def test_claim_with_other_settings_names_the_difference(run, tiny_settings):
     assert "-1.5" in (run.folder / "settings.toml").read_text()
 
 
-@pytest.mark.parametrize("begun", ["training-softmax", "model-softmax"])
-def test_finetuning_settings_may_change_until_it_begins(run, tiny_settings, begun):
+@pytest.mark.parametrize("done", ["model-softmax", "model-fc7", "detections-fc6"])
+def test_finetuning_settings_may_change_until_there_are_layers(run, tiny_settings, done):
     def wider(width):
         return replace(
             run, settings=replace(tiny_settings, finetuning=replace(tiny_settings.finetuning, width=width))
         )
 
+    # Stopped, or ended in an error that asks for other settings.
+    (run.folder / "training-softmax").mkdir()
     wider(77).claim("tiny train", "digest")
     content = tomllib.loads((run.folder / "settings.toml").read_text())
     assert content["finetuning"]["width"] == 77
-    (run.folder / begun).mkdir()
+    (run.folder / done).mkdir()
     wider(77).claim("tiny train", "digest")
     with pytest.raises(InputError, match=r"width = 77.*width = 78"):
         wider(78).claim("tiny train", "digest")
+
+
+def test_files_of_weights_count_by_what_is_in_them(run, tiny_settings, tmp_path):
+    for name, part in (("network", "network"), ("layers", "finetuning")):
+        file = tmp_path / f"{name}.safetensors"
+        file.write_bytes(b"some")
+        settings = replace(tiny_settings, **{part: replace(getattr(tiny_settings, part), weights=str(file))})
+        other = replace(run, folder=tmp_path / name, settings=settings)
+        other.claim("tiny train", "digest")
+        (other.folder / "model-softmax").mkdir()
+        other.claim("tiny train", "digest")
+        file.write_bytes(b"others")
+        with pytest.raises(InputError, match=r"weights_digest = .*RUN name"):
+            other.claim("tiny train", "digest")
 
 
 def test_claim_with_other_images(run):

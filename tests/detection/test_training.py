@@ -209,6 +209,16 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(train, tiny_settings
     assert ("mining", 0, 6) in seen
 
 
+def test_settings_of_finetuning_have_no_part_in_a_checkpoint(train, tiny_settings, monkeypatch):
+    monkeypatch.setattr(detector_training, "_CHECKPOINT_SECONDS", -1.0)
+    with pytest.raises(Killed):
+        train("a", ("mining", 4))
+    other = replace(tiny_settings, finetuning=replace(tiny_settings.finetuning, width=77))
+    seen = []
+    train("a", settings=other, seen=seen)
+    assert ("mining", 0, 6) not in seen
+
+
 def test_without_regression(train, tiny_settings):
     settings = replace(tiny_settings, training=replace(tiny_settings.training, regression=False))
     assert train("a", settings=settings).regressors is None
