@@ -260,11 +260,15 @@ def _detect_images(
             errors.append(result)
             continue
         image, found = result
-        table = Table("class", "score", "left", "top", "right", "bottom", title=str(file))
+        table = Table("class", "score", "left", "top", "right", "bottom")
         for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
             if score >= least:
                 table.add_row(detector.classes[label], f"{score:.2f}", *(f"{edge:.0f}" for edge in box))
-        console.print(table if table.row_count else f"{file}: nothing found", highlight=False)
+        # Not the table's title, which is broken to its width.
+        said = f"{file}:" if table.row_count else f"{file}: nothing found"
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+        if table.row_count:
+            console.print(table)
         if draw is not None:
             _write_picture(draw / f"{name}.png", draw_detections(image, found, detector.classes, least))
     if errors:

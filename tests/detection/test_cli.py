@@ -141,13 +141,16 @@ def test_images_of_one_name_do_not_overwrite_each_other(done, tiny_voc):
     assert len(list((done / "out").rglob("*.png"))) == 2
 
 
-def test_images_print_what_is_found(done, tiny_voc):
+def test_images_print_what_is_found(done, tiny_voc, monkeypatch):
+    # A path is printed whole, however narrow the terminal is.
+    monkeypatch.setattr(cli_module.console, "_width", 60)
     path = tiny_voc / "JPEGImages" / "1000.png"
     found = Detector.load("runs/mine/model").detect(path)
     result = call("detect", "--images", path, "--model", "runs/mine/model", "--min-score", -2)
     assert result.exit_code == 0
     for score in found.scores:
         assert f"{score:.2f}" in result.output
+    assert f"{path}:\n" in result.output
     result = call("detect", "--images", path, "--model", "runs/mine/model", "--min-score", 1000)
     assert "nothing found" in result.output
 
