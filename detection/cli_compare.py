@@ -34,6 +34,7 @@ from detection.combine import combine_runs, part_name
 from detection.compare import Sizes, compare
 from detection.compare_table import comparison_table, comparison_title, write_comparison
 from detection.console import ProgressReport
+from detection.runs import named_by_head
 from detection.suppression import DetectionSettings
 from detection.training import HEADS
 
@@ -66,7 +67,7 @@ def combine_command(
     test, settings = job.open(test_split), DetectionSettings(nms_overlap=nms_overlap)
     if skip_errors:
         for folder in folders:
-            test = with_detections(test, folder / "images.txt")
+            test = with_detections(test, folder)
     console.print(combine_runs(folders, test, job.run, settings, scores))
     console.print(f"run: {job.run.folder}", highlight=False)
 
@@ -74,12 +75,11 @@ def combine_command(
 def _detections(text: str) -> Path:
     """The folder of the detections that ``combine`` is given as a run, or as a folder of files."""
     name, _, head = text.rpartition(":")
-    suffix = f"-{head}"
     if not name or head not in HEADS:
-        name, suffix = text, ""
+        name, head = text, ""
     run = Path("runs") / name if (Path("runs") / name).is_dir() else Path(name)
-    inside = run / f"detections{suffix if suffix != '-pool5' else ''}"
-    return inside if suffix or inside.is_dir() else run
+    inside = run / named_by_head("detections", head or "pool5")
+    return inside if head or inside.is_dir() else run
 
 
 @reported

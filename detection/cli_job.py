@@ -7,7 +7,7 @@ from data import Dataset, InputError, OnError, default_train_split, open_dataset
 from detection.cli_options import SAMPLE, choose_dataset, console
 from detection.console import ProgressReport
 from detection.presets import make_settings
-from detection.runs import Run
+from detection.runs import Run, detected_images
 from eval import check_voc_names
 from proposals import ProposalCache, fill_cache
 from proposals.source import ImageSource
@@ -21,12 +21,12 @@ def file_name(dataset: str) -> str:
     return Path(dataset).name.replace(":", "_")
 
 
-def with_detections(dataset: Dataset, listed: Path) -> Dataset:
-    """The images that a list names, such as a run's ``images.txt``; all of them where there is no list."""
-    if not listed.exists():
+def with_detections(dataset: Dataset, detections: Path) -> Dataset:
+    """The images that a folder of detections is of; all of them where it does not say."""
+    listed = detected_images(detections)
+    if listed is None:
         return dataset
-    wanted = set(listed.read_text(encoding="utf-8").split())
-    return dataset.without({one.image_id for one in dataset} - wanted)
+    return dataset.without({one.image_id for one in dataset} - set(listed))
 
 
 class Job:

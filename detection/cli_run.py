@@ -318,7 +318,7 @@ def evaluate(
     test = job.open(test_split)
     if detections is None:
         if skip_errors:
-            test = with_detections(test, job.run.detections / "images.txt")
+            test = with_detections(test, job.run.detections)
         refined, found = job.run.read_detections(test)
         result, windows = job.run.score(test, refined, found, iou)
         _print_result(test, result, windows, coco_metrics(test, refined))

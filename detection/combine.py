@@ -16,7 +16,7 @@ from rich.table import Table
 
 from data.types import Dataset, Detections, FloatArray, InputError
 from detection.claim import claim
-from detection.runs import Run
+from detection.runs import IMAGES_FILE, Run, detected_images
 from detection.suppression import DetectionSettings, nms_best_first
 from eval import coco_metrics, evaluate_voc, plot_precision_recall, read_voc_detections, write_metrics
 
@@ -65,10 +65,9 @@ def read_part(folder: Path, dataset: Dataset) -> Part:
             "only runs of the same data set can be combined"
         )
     expected = [one.image_id for one in dataset]
-    images = files / "images.txt"
-    if images.exists() and images.read_text(encoding="utf-8").split() != expected:
+    if detected_images(files) not in (None, expected):
         raise InputError(
-            f"{images}: detections are of other images than {dataset.name} {dataset.split}, "
+            f"{files / IMAGES_FILE}: detections are of other images than {dataset.name} {dataset.split}, "
             f"{len(expected)} images; give the data set, split and limit that all the runs were made with"
         )
     refined = read_voc_detections(files, dataset.classes, dataset.split)

@@ -47,6 +47,8 @@ from eval import (
 from proposals import ProposalCache, image_key, propose_cached
 
 Progress = Callable[[str, int, int], None]
+# Beside detections: the images that they are of, one id a line.
+IMAGES_FILE = "images.txt"
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,13 @@ class Run:
     @property
     def model(self) -> Path:
         """The trained detector's folder."""
-        return self.folder / ("model" if self.head == "pool5" else f"model-{self.head}")
+        return self.folder / named_by_head("model", self.head)
 
     def _named(self, name: str, suffix: str = "") -> Path:
         """A file or folder of detections or figures."""
-        head = "" if self.head == "pool5" else f"-{self.head}"
         rank = f"-rank{self.fc_rank}" if self.fc_rank else ""
         precision = "-bf16" if self.bfloat16 else ""
-        return self.folder / f"{name}{head}{rank}{precision}{suffix}"
+        return self.folder / f"{named_by_head(name, self.head)}{rank}{precision}{suffix}"
 
     def claim(self, images: str, digest: str) -> None:
         """Writes ``settings.toml``, or makes sure that it says the same already.
@@ -136,7 +137,7 @@ class Run:
 
     @property
     def _work(self) -> Path:
-        return self.folder / ("training" if self.head == "pool5" else f"training-{self.head}")
+        return self.folder / named_by_head("training", self.head)
 
     def build(self) -> FeatureExtractor:
         """The network, as yet without fitted taps, and its pooling."""
@@ -254,10 +255,7 @@ class Run:
 
     def detected(self, dataset: Dataset) -> bool:
         """Whether `detect` is done with exactly these images."""
-        images = self.detections / "images.txt"
-        return images.exists() and (
-            images.read_text(encoding="utf-8").split() == [one.image_id for one in dataset]
-        )
+        return detected_images(self.detections) == [one.image_id for one in dataset]
 
     @property
     def detections(self) -> Path:
@@ -272,7 +270,7 @@ class Run:
         if found is not None:
             write_voc_detections(self.detections / "windows", found, dataset.classes, dataset.split)
         write_coco_results(self.detections / "coco.json", refined, dataset.category_ids, dataset.image_ids)
-        with atomic_path(self.detections / "images.txt") as path:
+        with atomic_path(self.detections / IMAGES_FILE) as path:
             path.write_text("".join(f"{one.image_id}\n" for one in dataset), encoding="utf-8")
 
     def read_detections(self, dataset: Dataset) -> tuple[dict[str, Detections], dict[str, Detections] | None]:
@@ -281,7 +279,7 @@ class Run:
         Raises:
             InputError: it was not run, or not on the same images.
         """
-        images = self.detections / "images.txt"
+        images = self.detections / IMAGES_FILE
         if not images.exists():
             raise InputError(f"{self.folder}: no detections there; run 'sppnet detect', or name another run")
         if not self.detected(dataset):
@@ -326,6 +324,17 @@ class Run:
         known |= {name: round(value, 3) for name, value in figures.items()}
         with atomic_path(file) as path:
             path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+
+
+def named_by_head(name: str, head: str) -> str:
+    """What a file or folder of a run is called for a head: the name alone for pool5, else with the head."""
+    return name if head == "pool5" else f"{name}-{head}"
+
+
+def detected_images(detections: Path) -> list[str] | None:
+    """The ids of the images that a folder of detections is of; None where it does not say."""
+    images = detections / IMAGES_FILE
+    return images.read_text(encoding="utf-8").split() if images.exists() else None
 
 
 def hasten(detector: Detector, fc_rank: int, bfloat16: bool) -> None:

@@ -60,8 +60,8 @@ def test_what_could_not_be_tested_on_shows_before_the_training(job, tiny_train, 
 
 
 def test_the_images_of_a_list(tiny_test, tmp_path):
-    assert with_detections(tiny_test, tmp_path / "images.txt") is tiny_test
+    assert with_detections(tiny_test, tmp_path) is tiny_test
     (tmp_path / "images.txt").write_text(f"{tiny_test[2].image_id}\n{tiny_test[0].image_id}\n")
-    assert [one.image_id for one in with_detections(tiny_test, tmp_path / "images.txt")] == [
+    assert [one.image_id for one in with_detections(tiny_test, tmp_path)] == [
         tiny_test[0].image_id, tiny_test[2].image_id,
     ]  # fmt: skip
