@@ -18,7 +18,7 @@ from data.types import Dataset, Detections, FloatArray, InputError
 from detection.claim import claim
 from detection.runs import IMAGES_FILE, Run, detected_images
 from detection.suppression import DetectionSettings, nms_best_first
-from eval import coco_metrics, evaluate_voc, plot_precision_recall, read_voc_detections, write_metrics
+from eval import VOCResult, evaluate_voc, read_voc_detections
 
 Scores = Literal["as-is", "rank"]
 _NONE = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
@@ -179,19 +179,18 @@ def combine_runs(
     before = [part.windows for part in parts if part.windows is not None]
     refined = combine([part.refined for part in parts], ids, settings, scores)
     windows = combine(before, ids, settings, scores) if len(before) == len(parts) else None
-    together = Part(f"combination of {len(parts)}", refined, windows)
 
     table = Table(title=f"{dataset.name} {dataset.split}, {len(dataset)} images, mAP in %")
     for column in ("run", "11-point", "area", "11-point without box regression"):
         table.add_column(column, justify="left" if column == "run" else "right")
-    result = raw = None
-    for part in (*parts, together):
-        result = evaluate_voc(dataset, part.refined)
-        raw = None if part.windows is None else evaluate_voc(dataset, part.windows).map_11point
-        figures = result.map_11point, result.map_area, raw
-        table.add_row(part.name, *("–" if one is None else f"{100 * one:.1f}" for one in figures))
-    assert result is not None
 
+    def add_row(name: str, result: VOCResult, raw: VOCResult | None) -> None:
+        figures = result.map_11point, result.map_area, None if raw is None else raw.map_11point
+        table.add_row(name, *("–" if one is None else f"{100 * one:.1f}" for one in figures))
+
+    for part in parts:
+        raw = None if part.windows is None else evaluate_voc(dataset, part.windows)
+        add_row(part.name, evaluate_voc(dataset, part.refined), raw)
     about: dict[str, Any] = {
         "images": f"{dataset.name} {dataset.split}, {len(dataset)} images",
         "combined": [str(folder) for folder in folders],
@@ -201,9 +200,5 @@ def combine_runs(
     }
     claim(run.folder / "settings.toml", tomli_w.dumps(about))
     run.write_detections(dataset, refined, windows)
-    context = {"dataset": dataset.name, "split": dataset.split, "images": len(dataset), "run": about}
-    if raw is not None:
-        context["without_regression"] = {"map_11point": raw}
-    write_metrics(run.folder / "metrics.json", result, coco_metrics(dataset, refined), context)
-    plot_precision_recall(run.folder / "precision_recall.png", result)
+    add_row(f"combination of {len(parts)}", *run.score(dataset, refined, windows))
     return table

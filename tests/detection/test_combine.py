@@ -158,7 +158,7 @@ def test_interrupted_it_is_made_again(runs, tiny_test, monkeypatch):
 
     folders, new = runs
     with monkeypatch.context() as patch:
-        patch.setattr("detection.combine.write_metrics", stop)
+        patch.setattr("detection.runs.write_metrics", stop)
         with pytest.raises(KeyboardInterrupt):
             combine_runs(folders, tiny_test, new, DetectionSettings())
     assert not (new.folder / "metrics.json").exists()
