@@ -63,6 +63,7 @@ def distill_command(
     console.print(f"{split}: {len(examples)} images", highlight=False)
     folder = Path("runs") / run
     result, history = folder / f"{settings.network}.safetensors", folder / "history.json"
+    work = folder / "training"
 
     def keep(step: int, weights: dict[str, Tensor]) -> None:
         _write(folder / "snapshots" / f"{step:06d}.safetensors", weights)
@@ -70,18 +71,19 @@ def distill_command(
     about = tomli_w.dumps({"images_digest": examples.digest()} | asdict(settings))
     if history.exists():
         claim(folder / "settings.toml", about)
+        # What a kill between writing and cleaning up left.
+        shutil.rmtree(work, ignore_errors=True)
         console.print(f"weights: {result} (trained before)", highlight=False)
         return
     with ProgressReport(console) as progress:
-        work = folder / "training"
         job = Distilling(examples, settings, Path("cache/maps"), int(map_gb * 1e9), work, progress, keep)
         # Once it is known that there are such teachers: what cannot be trained takes no run's name.
         claim(folder / "settings.toml", about)
         network, points = job.run()
     _write(result, dict(network.body.state_dict()))
-    shutil.rmtree(work, ignore_errors=True)
     with atomic_path(history) as path:
         path.write_text(json.dumps([asdict(point) for point in points], indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(work, ignore_errors=True)
     table = Table(
         "step", "minutes", *settings.teachers, title="variance of held-out maps explained, %, by tap"
     )
