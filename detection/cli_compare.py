@@ -114,9 +114,10 @@ def compare_command(
         job.run = replace(job.run, folder=Path("runs") / folder)
     # What is wrong with the network shows before the work.
     job.run.build()
-    train = job.fill(job.open(job.train_split).head(sizes.train_images), jobs)
-    test = job.fill(job.open(test_split).head(sizes.test_images), jobs)
+    train = job.open(job.train_split).head(sizes.train_images)
+    test = job.open(test_split).head(sizes.test_images)
     job.check_test(test, train)
+    train, test = job.fill(train, jobs), job.fill(test, jobs)
     sizes = replace(
         sizes, train_images=len(train), test_images=len(test), timed_images=min(timed_images, len(test))
     )
