@@ -32,15 +32,12 @@ from detection.cli_options import (
 )
 from detection.console import ProgressReport
 from detection.networks import build_network, weights_digest
-from detection.networks.build import CHAINS, RANDOM
+from detection.networks.build import CHAINS, RANDOM, starting_weights
 from detection.settings import changed
 from detection.training import join_group
 from detection.training.image_batches import epoch_steps
 from detection.training.pretraining import Epoch, pretrain
 from detection.training.pretraining_settings import PRETRAINING_PRESETS, pretraining_preset
-
-# What `--weights` calls those that come with a network.
-_OWN = "own"
 
 
 @reported
@@ -75,7 +72,7 @@ def pretrain_command(
         console.quiet = group.rank > 0
         settings = changed(pretraining_preset(preset, network), config, change or ())
         train, tested = _open(data, val, hold_out)
-        start = None if weights == _OWN else weights or RANDOM
+        start = starting_weights(weights)
         classifier = settings.classifier
         steps = settings.total_epochs * epoch_steps(settings, len(train))
         if settings.warmup_steps >= steps:

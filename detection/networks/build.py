@@ -25,6 +25,8 @@ from detection.networks.weights import load_exactly, read_weights
 from detection.networks.zf5 import zf5_layers
 
 RANDOM = "random"
+# What a training that starts from random weights calls those that come with the network.
+_OWN = "own"
 CHAINS: dict[str, tuple[Callable[[], nn.Sequential], Normalisation]] = {
     "zf5": (zf5_layers, RELEASED),
     "convnet5": (convnet5_layers, IMAGENET),
@@ -69,6 +71,11 @@ def build_network(
         torch.manual_seed(seed)
         network = _build(name, weights, taps)
     return network.eval()
+
+
+def starting_weights(text: str) -> str | None:
+    """What `build_network` takes for the start of a training: a file, ``own``; random if empty."""
+    return None if text == _OWN else text or RANDOM
 
 
 def _build(name: str, weights: str | Path | None, taps: Sequence[int] | None) -> Network:

@@ -17,7 +17,7 @@ from data.types import Dataset, FloatArray, InputError
 from detection.features import FeatureExtractor, FeatureSettings
 from detection.networks import build_network, weights_digest
 from detection.networks.base import SequentialNetwork
-from detection.networks.build import RANDOM
+from detection.networks.build import starting_weights
 from detection.networks.folding import fold_structure
 from detection.networks.zf5 import WithinChannelLRN
 from detection.training.checkpoint import (
@@ -117,8 +117,7 @@ class Distilling:
             InputError: an unknown network or teacher, too few images.
         """
         self.dataset, self.settings, self.progress, self.keep = dataset, settings, progress, keep
-        start = None if settings.start == "own" else settings.start or RANDOM
-        network = build_network(settings.network, start, seed=settings.seed)
+        network = build_network(settings.network, starting_weights(settings.start), seed=settings.seed)
         body = network.body
         if (
             not isinstance(network, SequentialNetwork)

@@ -90,8 +90,8 @@ def pretrain(
 
     It can be stopped at any moment: run again with the same arguments, it goes on from a checkpoint that is
     at most four minutes old (of before the test images, while it goes through these), with the same losses
-    as without the break. Every random choice follows from the
-    seed, the epoch and the image or the step, so that the position is all there is to keep of them.
+    as without the break. Every random choice follows from the seed, the epoch and the image or the step, so
+    that the position is all there is to keep of them.
 
     Several processes share each batch; the steps are those of one process, but for rounding and dropout.
 
