@@ -22,6 +22,7 @@ from detection.classification.image_features import (
 )
 from detection.classification.linear import class_accuracy, fit_folder, fit_voc, split_images
 from detection.classification.network import Classifier
+from detection.cli_job import file_name
 from detection.cli_options import (
     SAMPLE,
     VOC_ROOT,
@@ -118,8 +119,7 @@ def classify_svm_command(
         figures = _classify_folder(open_image_folder(data), per_class, test_per_class, splits, vectors)
     else:
         name, root = choose_dataset(dataset, voc_root)
-        named = Path(name).name.replace(":", "_")
-        vectors = _Vectors(extractor, Path("runs") / (run or f"svm-{named}-{what}"), feature_gb)
+        vectors = _Vectors(extractor, Path("runs") / (run or f"svm-{file_name(name)}-{what}"), feature_gb)
         train, test = (
             open_dataset(name, split, root, SAMPLE).head(limit or None)
             for split in (train_split or default_train_split(name, root, test_split), test_split)
