@@ -15,6 +15,7 @@ from data.files import atomic_path
 from data.image_folder import IMAGE_SUFFIXES, ImageFolder, open_image_folder
 from data.types import FloatArray
 from detection.classification.network import Classifier
+from detection.classification.score_store import ScoreStore
 from detection.classification.testing import Source, ViewTester, compare_sources
 from detection.classification.views import ViewName, ViewSettings
 from detection.cli_options import Change, SkipErrors, console, percent, reported
@@ -57,7 +58,7 @@ def classify_command(
         Path | None,
         typer.Option(
             help="Folder to write to: top5.json of images; classification.json, confusion.csv and "
-            "confusion.png of a labelled set."
+            "confusion.png of a labelled set; scores.sqlite, by which the same command goes on when stopped."
         ),
     ] = None,
 ) -> None:
@@ -75,7 +76,8 @@ def classify_command(
     files = list(folder.paths) if folder else _files(images or [])[: limit or None]
     if check_crops:
         _compare(tester, files[:: max(1, len(files) // check_crops)][:check_crops], skip_errors)
-    scores, errors = _scores(tester, files, show=folder is None)
+    store = None if output is None else ScoreStore(output / "scores.sqlite", tester)
+    scores, errors = _scores(tester, files, store, show=folder is None)
     if folder is None and output is not None:
         found = [{"image": str(file), "classes": _best(tester.classes, row)} for file, row in scores.items()]
         _write_json(output / "top5.json", found)
@@ -125,15 +127,22 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _scores(
-    tester: ViewTester, files: Sequence[Path], show: bool
+    tester: ViewTester, files: Sequence[Path], store: ScoreStore | None, show: bool
 ) -> tuple[dict[Path, FloatArray], list[InputError]]:
     """The scores of the images that can be read, in their order, and why others have none."""
     scores: dict[Path, FloatArray] = {}
     errors: list[InputError] = []
+    kept = 0
+    results = (
+        ((file, result, False) for file, result in tester.scores_of_files(files))
+        if store is None
+        else store.scores_of_files(files)
+    )
     start = time.monotonic()
     try:
         with ProgressReport(console) as progress:
-            for file, result in tester.scores_of_files(files):
+            for file, result, known in results:
+                kept += known
                 if isinstance(result, InputError):
                     errors.append(result)
                 else:
@@ -147,11 +156,14 @@ def _scores(
                 progress("images classified", len(scores) + len(errors), len(files))
     except KeyboardInterrupt:
         done = len(scores) + len(errors)
-        console.print(f"stopped after {done} of {len(files)} images; nothing is written", highlight=False)
+        how = "with --output it could go on" if store is None else "the same command goes on"
+        console.print(f"stopped after {done} of {len(files)} images; {how}", highlight=False)
         raise typer.Exit(130) from None
-    if scores:
-        rate = len(scores) / (time.monotonic() - start)
-        console.print(f"{len(scores)} images, {rate:.2f} a second", highlight=False)
+    if kept:
+        console.print(f"{kept} images, scored before", highlight=False)
+    if len(scores) > kept:
+        rate = (len(scores) - kept) / (time.monotonic() - start)
+        console.print(f"{len(scores) - kept} images, {rate:.2f} a second", highlight=False)
     return scores, errors
 
 

@@ -8,9 +8,9 @@ The two differ as cells near a view's border see the pixels beyond it in the one
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from data.types import FloatArray, Image, InputError, IntArray
 from detection.classification.network import Classifier
 from detection.classification.views import VIEW_NAMES, ScaleViews, ViewName, ViewSettings, make_views, resize
 from detection.many import one_a_core
-from detection.networks import Geometry
+from detection.networks import Geometry, weights_digest
 from detection.pooling import pool
 from detection.windows import Cells, project
 
@@ -78,6 +78,22 @@ class ViewTester:
     def settings_for(self, classifier: Classifier) -> ViewSettings:
         """The sizes of the views that a classifier is shown."""
         return self.settings or ViewSettings.proportional(classifier.settings.size)
+
+    def made_by(self) -> dict[str, Any]:
+        """JSON values that tell scores of other classifiers, views or sizes apart."""
+        return {
+            "classifiers": [
+                {
+                    "classes": one.classes,
+                    "settings": asdict(one.settings),
+                    "weights": weights_digest(one),
+                    "sizes": asdict(self.settings_for(one)),
+                }
+                for one in self.classifiers
+            ],
+            "views": self.views,
+            "source": self.source,
+        }
 
     @torch.inference_mode()
     def scores(self, image: Image) -> FloatArray:

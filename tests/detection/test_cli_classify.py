@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import sqlite3
+from contextlib import closing
 
 import cv2
 import numpy as np
@@ -152,16 +154,55 @@ def test_bad_files_are_named_and_the_others_kept(models, labelled, tmp_path):
         assert ("8 images: maps against crops" in " ".join(checked.output.split())) == (code == 0)
 
 
-def test_a_stop(models, labelled, tmp_path, monkeypatch):
+def test_a_stopped_test_goes_on(models, labelled, tmp_path, monkeypatch):
+    whole = ViewTester.scores_of_files
+
     def stopped(self, files):
-        yield files[0], np.zeros(len(CLASSES), np.float32)
+        yield from list(whole(self, files))[:3]
         raise KeyboardInterrupt
 
+    arguments = ["classify", models / "one", "--labelled", labelled]
+    call(*arguments, "--output", tmp_path / "unbroken")
     monkeypatch.setattr(ViewTester, "scores_of_files", stopped)
-    result = call("classify", models / "one", "--labelled", labelled, "--output", tmp_path / "out")
-    assert result.exit_code == 130
-    assert "stopped after 1 of 8 images" in result.output
-    assert not (tmp_path / "out").exists()
+    result = call(*arguments)
+    assert (result.exit_code, "after 3 of 8 images; with --output" in result.output) == (130, True)
+    result = call(*arguments, "--output", tmp_path / "out")
+    assert (result.exit_code, "after 3 of 8 images; the same command" in result.output) == (130, True)
+    assert not (tmp_path / "out" / "classification.json").exists()
+
+    asked = []
+
+    def counted(self, files):
+        asked.append(len(files))
+        return whole(self, files)
+
+    monkeypatch.setattr(ViewTester, "scores_of_files", counted)
+    result = call(*arguments, "--output", tmp_path / "out")
+    assert "3 images, scored before" in result.output
+    for name in ("classification.json", "confusion.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
+    # Other views, another classifier, a changed image are scored anew; what is known is not.
+    call(*arguments, "--output", tmp_path / "out", "--views", "centre")
+    call("classify", models / "two", "--labelled", labelled, "--output", tmp_path / "out")
+    changed = next(labelled.rglob("*.png"))
+    cv2.imwrite(str(changed), np.zeros((80, 96, 3), np.uint8))
+    call(*arguments, "--output", tmp_path / "out")
+    assert asked == [5, 8, 8, 1]
+
+
+def test_a_damaged_store_is_named(models, photos, tmp_path):
+    store = tmp_path / "scores.sqlite"
+    store.write_bytes(b"not a database " * 100)
+    result = call("classify", models / "one", "--images", photos, "--output", tmp_path)
+    assert result.exit_code == 2
+    assert "scores.sqlite: scores cannot be kept there" in "".join(result.output.split("\n"))
+    store.unlink()
+    call("classify", models / "one", "--images", photos / "1.png", "--output", tmp_path)
+    with closing(sqlite3.connect(store)) as database, database:
+        database.execute("UPDATE scores SET scores = x'00000000'")
+    result = call("classify", models / "one", "--images", photos, "--output", tmp_path)
+    assert result.exit_code == 2
+    assert "scores.sqlite: damaged" in "".join(result.output.split("\n"))
 
 
 def test_what_is_asked_wrongly(models, photos, labelled, tmp_path):
