@@ -40,6 +40,10 @@ def write_object_crops(
         InputError: the folder has something in it, an image cannot be read or is of another size than its
             annotation says, a split has no such object.
     """
+    here = Path.cwd()
+    if folder.resolve() in (here, *here.parents):
+        # It would be replaced below the feet of the one who works in it.
+        raise InputError(f"{folder}: the folder you are in, or around it; name one that does not exist yet")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: there is something already; give another folder, or remove it")
     counts = {}

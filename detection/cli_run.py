@@ -40,6 +40,7 @@ from detection.detector import Detector
 from detection.many import detect_many
 from detection.runs import hasten
 from detection.training import ALONE, Group, join_group
+from detection.training.finetuning import starting_layers
 from eval import (
     VOCResult,
     class_table,
@@ -122,8 +123,11 @@ def _train(job: Job, jobs: int, group: Group = ALONE, test: Dataset | None = Non
     if detector is not None:
         console.print(f"model: {job.run.model} (trained before)", highlight=False)
         return detector
-    # Before the hours of proposals: what is wrong with the network shows here.
+    # Before the hours of proposals and pooled windows: what is wrong with the network, or with the layers to
+    # start fine-tuning from, shows here.
     extractor = job.run.build()
+    if job.run.head != "pool5" and replace(job.run, head="softmax", fc_rank=0, bfloat16=False).load() is None:
+        starting_layers(job.run.settings.finetuning, extractor)
     # One process writes the cache; the others then find all in it.
     if group.rank > 0:
         group.wait()

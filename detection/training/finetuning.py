@@ -76,6 +76,22 @@ def split_images(dataset: Dataset, settings: FineTuningSettings) -> tuple[list[i
     return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
 
 
+def starting_layers(settings: FineTuningSettings, extractor: FeatureExtractor) -> FullyConnected | None:
+    """The layers of the settings' file of weights, or None without one.
+
+    Args:
+        settings: of fine-tuning.
+        extractor: the network, whose taps need not be fitted yet, and pooling.
+
+    Raises:
+        InputError: see `read_layers`.
+    """
+    if not settings.weights:
+        return None
+    levels, channels = extractor.settings.levels, extractor.network.channels
+    return read_layers(Path(settings.weights), levels, channels, settings.width)
+
+
 def finetune(
     data: TrainingData,
     extractor: FeatureExtractor,
@@ -126,7 +142,7 @@ class _Training:
         self.settings, self.group, self.work, self.progress = settings.finetuning, group, work, progress
         self.classes, self.length = len(data.dataset.classes), extractor.length
         self.name = f"{data.dataset.name} {data.dataset.split}"
-        start = self._read_start(extractor)
+        start = starting_layers(self.settings, extractor)
         self.scale = 1.0 if start else scale
         self.net = self._network(start, settings.training.memory_gb)
         self.sampler = WindowSampler(data, extractor, self.settings, settings.training.difficult_positives)
@@ -247,12 +263,6 @@ class _Training:
                 "an image; give more"
             )
         return min(self.settings.windows_per_image, fitting)
-
-    def _read_start(self, extractor: FeatureExtractor) -> FullyConnected | None:
-        if not self.settings.weights:
-            return None
-        levels, channels = extractor.settings.levels, extractor.network.channels
-        return read_layers(Path(self.settings.weights), levels, channels, self.settings.width)
 
     def _network(self, start: FullyConnected | None, memory_gb: float) -> FCNetwork:
         width = self.settings.width

@@ -1,6 +1,7 @@
 """Objects as images of their own: which, how much of their surroundings, and what goes wrong."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -84,6 +85,14 @@ def test_a_folder_with_something_in_it_is_left_alone(dataset, tmp_path):
             write_object_crops({"train": dataset}, folder)
     (tmp_path / "empty").mkdir()
     assert write_object_crops({"train": dataset}, tmp_path / "empty") == {"train": 3}
+
+
+def test_the_folder_one_works_in_is_not_replaced(dataset, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for folder in (".", "..", tmp_path / "empty"):
+        with pytest.raises(InputError, match="the folder you are in"):
+            write_object_crops({"train": dataset}, Path(folder))
 
 
 def broken(dataset):

@@ -237,6 +237,14 @@ def test_another_run_in_the_same_folder(done, tiny_voc):
     assert "nms_overlap = 0.3" in result.output
 
 
+def test_layers_to_start_from_are_read_before_anything_is_computed(work, tiny_voc):
+    gone = "finetuning.weights = 'gone.safetensors'"
+    result = call("finetune", "--dataset", tiny_voc, "--run", "mine", *QUICK, "--set", gone)
+    assert result.exit_code == 2
+    assert "gone.safetensors" in result.output
+    assert "images computed" not in result.output
+
+
 def test_an_empty_split(work, tiny_voc):
     copy = work / "copy"
     shutil.copytree(tiny_voc, copy)
