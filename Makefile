@@ -62,7 +62,7 @@ combine: setup
 
 # Its sizes: ARGS="--train-images 60 --test-images 40 --timed-images 3".
 compare: setup
-	$(bin)/sppnet compare --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --backbone "$(BACKBONE)" --weights "$(WEIGHTS)" --run "$(RUN)" --jobs $(JOBS) $(ARGS)
+	$(bin)/sppnet compare --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" $(if $(filter-out default,$(PRESET)),--preset "$(PRESET)") --backbone "$(BACKBONE)" --weights "$(WEIGHTS)" --run "$(RUN)" --jobs $(JOBS) $(ARGS)
 
 proposals: setup
 	$(bin)/sppnet proposals $(data) --jobs $(JOBS) --scheduler "$(SCHEDULER)" $(ARGS)

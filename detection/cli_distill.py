@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data import default_train_split, open_dataset
-from data.files import atomic_path
+from data.files import atomic_path, file_digest
 from detection.claim import claim
 from detection.cli_options import (
     SAMPLE,
@@ -31,7 +31,7 @@ from detection.cli_options import (
 )
 from detection.console import ProgressReport
 from detection.settings import changed
-from detection.training.distill import Distilling
+from detection.training.distill import Distilling, sources_digests
 from detection.training.distill_settings import DistillSettings
 
 
@@ -68,7 +68,13 @@ def distill_command(
     def keep(step: int, weights: dict[str, Tensor]) -> None:
         _write(folder / "snapshots" / f"{step:06d}.safetensors", weights)
 
-    about = tomli_w.dumps({"images_digest": examples.digest()} | asdict(settings))
+    start = Path(settings.start)
+    digests = {
+        "images_digest": examples.digest(),
+        "teachers_digests": sources_digests(settings),
+        "start_digest": file_digest(start) if start.is_file() else "",
+    }
+    about = tomli_w.dumps(digests | asdict(settings))
     if history.exists():
         claim(folder / "settings.toml", about)
         # What a kill between writing and cleaning up left.

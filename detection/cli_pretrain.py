@@ -94,6 +94,9 @@ def pretrain_command(
             console.print(f"val: {len(tested)} images in {tested.folder}", highlight=False)
         result = folder / "classifier"
         if (result / "classifier.json").exists():
+            # What a kill between writing and cleaning up left.
+            if group.rank == 0:
+                shutil.rmtree(folder / "training", ignore_errors=True)
             console.print(f"classifier: {result} (trained before)", highlight=False)
             return
         with ProgressReport(console) as progress:

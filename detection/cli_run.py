@@ -195,9 +195,11 @@ def detect(
     """The main job: proposals, training where there is no model yet, detection, mAP. Or any images."""
     images = [*(images or []), *(more_images or [])]
     if model is not None:
-        if not images or head != "pool5" or config is not None or change:
+        unused = dataset, backbone, weights, run, config, change, limit
+        if not images or any(unused) or head != "pool5" or preset != "default":
             raise InputError(
-                "--model is for images, and has its head and settings; leave out --head, --config and --set"
+                "--model is for images, and has its head and settings; leave out the flags of a run "
+                "(--dataset, --backbone, --weights, --preset, --head, --config, --set, --run, --limit)"
             )
         detector = Detector.load(model)
         hasten(detector, fc_rank, bfloat16)

@@ -174,9 +174,10 @@ def time_stages(
             for place, kind in enumerate(("seconds", "cpu_seconds")):
                 inner, outer = getattr(detector.extractor.clock, kind), getattr(detector.clock, kind)
                 stages = {
-                    "resize or warp": inner["resize"],
-                    "convolution": inner["convolution"],
-                    "pooling": inner["pooling"],
+                    # R-CNN passes none of these where an image has no windows.
+                    "resize or warp": inner.get("resize", 0.0),
+                    "convolution": inner.get("convolution", 0.0),
+                    "pooling": inner.get("pooling", 0.0),
                     "SVM + NMS": outer["svm"] + outer["nms"],
                     "box regression": outer.get("regression", 0.0),
                     "all": getattr(whole, kind)["all"],

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import re
 import shutil
@@ -21,6 +22,8 @@ from detection.networks import weights_digest
 _LOG = logging.getLogger(__name__)
 # Maps that another process may be using, or another network in this one.
 _IN_USE_SECONDS = 3600.0
+# What a store has written of the bound before it counts again what others have.
+_COUNT_AFTER = 0.02
 # Folders that a store made.
 _OWN = re.compile(r"[0-9a-f]{16}")
 
@@ -47,7 +50,9 @@ class MapStore:
         self._full = False
         self._scales = len(extractor.settings.scales)
         # All of ``folder`` counts, so that maps of several networks together keep the bound.
-        self._max_bytes, self._free = max_bytes, max_bytes - _bytes_in(folder)
+        self._max_bytes, self._free = max_bytes, 0
+        # Others write there, too; so it is counted again after so many bytes, and before the first.
+        self._uncounted = math.inf
         if self.folder.exists():
             os.utime(self.folder)
 
@@ -81,6 +86,8 @@ class MapStore:
     def _save(self, image_digest: str, maps: Sequence[FeatureMap]) -> None:
         arrays = {f"map{scale}": one.values.astype(np.float16) for scale, one in enumerate(maps)}
         size = sum(array.nbytes for array in arrays.values())
+        if self._uncounted > _COUNT_AFTER * self._max_bytes:
+            self._free, self._uncounted = self._max_bytes - _bytes_in(self.folder.parent), 0
         while self._free < size <= self._max_bytes and not self._full and (freed := self._drop_unused()):
             self._free += freed
         if size > self._free:
@@ -96,6 +103,7 @@ class MapStore:
             _LOG.warning("%s: feature maps are no longer stored (%s)", self.folder, error)
             self._free, self._full = 0, True
         self._free -= size
+        self._uncounted += size
 
     def _drop_unused(self) -> int:
         """Deletes the maps that have not been used for longest, but for the last hour's; the bytes freed."""

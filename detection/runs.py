@@ -104,7 +104,7 @@ class Run:
         """Writes ``settings.toml``, or makes sure that it says the same already.
 
         Until the run's layers are fine-tuned, the settings of that may change: nothing depends on them yet.
-        Files of weights count by what is in them.
+        Files of weights count by their path and by what is in them.
 
         Args:
             images: what the run is trained on, for people.
@@ -119,7 +119,8 @@ class Run:
             if part["weights"] and Path(part["weights"]).is_file():
                 part["weights_digest"] = file_digest(Path(part["weights"]))
         text = tomli_w.dumps(about)
-        done = any(any(self.folder.glob(f"{name}-*")) for name in ("model", "detections"))
+        tuned = [named_by_head(name, head) for name in ("model", "detections") for head in HEADS[1:]]
+        done = any(any(self.folder.glob(f"{name}*")) for name in tuned)
         if not done and _alike_but_for_finetuning(file, text):
             with atomic_path(file) as path:
                 path.write_text(text, encoding="utf-8")

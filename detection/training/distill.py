@@ -30,7 +30,15 @@ from detection.training.checkpoint import (
 from detection.training.distill_settings import DistillSettings
 from detection.training.muon import Muon
 from detection.training.prefetch import prefetch
-from detection.training.teachers import LABELS, Labels, Standard, Teacher, View, standard_of
+from detection.training.teachers import (
+    LABELS,
+    Labels,
+    Standard,
+    Teacher,
+    View,
+    source_digest,
+    standard_of,
+)
 
 _CHECKPOINT_SECONDS = 240.0
 # Pixels reach zf5 as -128 to 127 (released code). It learns from a 64th of that, as initialisation and AdamW
@@ -41,6 +49,11 @@ _WORKERS = 2
 
 Progress = Callable[[str, int, int], None]
 Kept = Callable[[int, dict[str, Tensor]], None]
+
+
+def sources_digests(settings: DistillSettings) -> list[str]:
+    """`source_digest` of each teacher: the settings have names of files, whose content may change."""
+    return [source_digest(one.rsplit(maxsplit=len(settings.scales))[0]) for one in settings.teachers]
 
 
 @dataclass(frozen=True)
@@ -163,6 +176,7 @@ class Distilling:
         self.cells = cells
         purpose = {
             "settings": asdict(settings), "dataset": dataset.digest(), "start": weights_digest(self.student),
+            "teachers": sources_digests(settings),
         }  # fmt: skip
         self.work, self.checkpoint = work, Checkpoint(work, purpose)
         self.step, self.seconds = 0, 0.0

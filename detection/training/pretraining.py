@@ -252,7 +252,8 @@ class _Pretraining:
         net = self._tested()
         sums = torch.zeros(5, dtype=torch.float64)
         requests = centre_requests(self.settings, len(images), self.group.rank, self.group.size)
-        for batch in self._read(images, iter(requests)):
+        for done, batch in enumerate(self._read(images, iter(requests))):
+            self.progress("testing", done, len(requests))
             sums[4] += len(batch.errors)
             if len(batch.labels) == 0:  # a last batch can be a single image
                 continue

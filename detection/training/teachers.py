@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.files import file_digest
 from data.images import read_image
 from data.types import Example, FloatArray, Image, InputError
 from detection.detector import Detector
@@ -63,7 +64,8 @@ class Teacher:
         Raises:
             InputError: no such network, weights or folder, or not one short side for each of ``scales``.
         """
-        name, *sides = text.split()
+        # From the right: a file's name may have blanks.
+        name, *sides = text.rsplit(maxsplit=scales)
         if len(sides) != scales or not all(side.isdecimal() and int(side) > 0 for side in sides):
             raise InputError(
                 f"teacher {text!r}: write its name, then a short side in pixels for each of {scales} scales"
@@ -165,6 +167,18 @@ def named_network(text: str) -> Network:
         return Detector.load(text).extractor.network
     name, _, weights = text.partition("=")
     return build_network(name, weights or None)
+
+
+def source_digest(text: str) -> str:
+    """SHA-256 of the file that a network's weights come from; empty where a package or a seed gives them.
+
+    Args:
+        text: as in `named_network`.
+    """
+    _, _, weights = text.partition("=")
+    # A model's description has the digest of its weights.
+    file = next((one for one in (Path(text) / "model.json", Path(weights)) if one.is_file()), None)
+    return "" if file is None else file_digest(file)
 
 
 @dataclass(frozen=True, eq=False)

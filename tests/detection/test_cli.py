@@ -196,6 +196,16 @@ def test_a_folder_without_images(done):
     assert "empty" in result.output
 
 
+@pytest.mark.parametrize(
+    "flag", [("--limit", 5), ("--backbone", "zf5"), ("--head", "fc7"), ("--run", "mine")]
+)
+def test_flags_of_a_run_are_no_flags_of_a_model(done, tiny_voc, flag):
+    photo = tiny_voc / "JPEGImages" / "1000.png"
+    result = call("detect", photo, "--model", done / "runs" / "mine" / "model", *flag)
+    assert result.exit_code == 2
+    assert "leave out the flags of a run" in " ".join(result.output.replace("│", "").split())
+
+
 def test_a_model_that_is_none(work, tiny_voc):
     result = call("detect", "--images", tiny_voc / "JPEGImages" / "1000.png", "--model", "nowhere")
     assert result.exit_code == 2

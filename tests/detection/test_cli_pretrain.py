@@ -115,10 +115,13 @@ def test_from_images_to_a_classifier(photos, tmp_path):
     assert written["images"] == len(val)
 
     before = (run / "classifier" / "classifier.safetensors").stat()
+    # As a kill between writing and cleaning up leaves it.
+    (run / "training").mkdir()
     again = call(*command)
     assert again.exit_code == 0
     assert "(trained before)" in again.output
     assert "epoch 1" not in again.output
+    assert not (run / "training").exists()
     assert (run / "classifier" / "classifier.safetensors").stat() == before
     refused = call(*command, "--set", "seed = 3")
     assert refused.exit_code == 2

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from data.types import InputError
 from detection.networks import build_network
 from detection.training import distill as module
-from detection.training.distill import Distilling
+from detection.training.distill import Distilling, sources_digests
 from detection.training.distill_settings import DistillSettings
 
 SETTINGS = DistillSettings(
@@ -126,6 +126,23 @@ def test_it_goes_on_after_a_stop_to_the_same_weights(tiny_train, tmp_path, monke
     assert [(point.step, point.explained) for point in later] == [
         (point.step, point.explained) for point in points
     ]
+
+
+def test_a_teacher_of_other_weights_is_another(tiny_train, tmp_path, monkeypatch):
+    """Its file has the same name as before."""
+    file = tmp_path / "my teacher.safetensors"
+    settings = replace(SETTINGS, teachers=(SETTINGS.teachers[0].replace("=random", f"={file}"),), steps=4)
+    monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
+    digests = []
+    for seed in (0, 1):
+        save_file(dict(build_network("alexnet", "random", seed=seed).body.state_dict()), file)
+        with pytest.raises(Stopped):
+            run(tiny_train, tmp_path / "broken", settings, stop_at=3)
+        digests.append(sources_digests(settings))
+    assert digests[0] != digests[1]
+    _, (*_, last), _ = run(tiny_train, tmp_path / "broken", settings)
+    _, (*_, expected), _ = run(tiny_train, tmp_path / "whole", settings)
+    assert last.explained == expected.explained
 
 
 def test_random_state_outside_is_left_alone(tiny_train, tmp_path):

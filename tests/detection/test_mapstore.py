@@ -123,6 +123,20 @@ def test_the_bound_counts_all_networks_together(extractor, maps, tmp_path):
     assert find(other, "digest") is None
 
 
+def test_stores_that_are_open_at_once_keep_the_bound_together(network, maps, tmp_path):
+    """As of the scales of a teacher, or of two processes."""
+    bound = int(2.5 * size_of(maps))
+    stores = [
+        MapStore(tmp_path, FeatureExtractor(network, FeatureSettings((scale, 96))), bound)
+        for scale in (65, 66, 67)
+    ]
+    for number in range(4):
+        for store in stores:
+            save(store, str(number), maps)
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors")) <= bound
+    assert [find(store, "0") is not None for store in stores] == [True, True, False]
+
+
 @pytest.fixture
 def others(network, tmp_path, maps):
     """Stores of other scales with a map each, used three, two hours, and half an hour ago; and a stranger."""
@@ -165,7 +179,9 @@ def test_a_file_that_goes_while_it_is_counted_is_no_error(extractor, maps, tmp_p
         return stat(self, **options)
 
     monkeypatch.setattr(Path, "stat", gone)
-    assert MapStore(tmp_path, extractor, 10**9)._free == 10**9
+    store = MapStore(tmp_path, extractor, 10**9)
+    save(store, "b" * 64, maps)
+    assert find(store, "b" * 64) is not None
 
 
 def test_no_room_at_all(extractor, maps, tmp_path):
