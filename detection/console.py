@@ -24,6 +24,7 @@ class ProgressReport:
         )
         self._tasks: dict[str, TaskID] = {}
         self._begun: dict[str, tuple[float, int]] = {}
+        self._done: dict[str, int] = {}
         self._printed = time.monotonic()
 
     def __enter__(self) -> "ProgressReport":
@@ -36,13 +37,20 @@ class ProgressReport:
         self._bars.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        if done < self._done.get(stage, 0):
+            # It begins anew, as the test after each epoch; so does its estimate.
+            self._begun.pop(stage)
+            if stage in self._tasks:
+                self._bars.reset(self._tasks[stage], total=total, completed=done)
+        self._done[stage] = done
+        self._begun.setdefault(stage, (time.monotonic(), done))
         if self._console.is_terminal:
             if stage not in self._tasks:
                 self._tasks[stage] = self._bars.add_task(stage, total=total, completed=done)
             self._bars.update(self._tasks[stage], completed=done)
             return
         now = time.monotonic()
-        start, before = self._begun.setdefault(stage, (now, done))
+        start, before = self._begun[stage]
         if now - self._printed > _SECONDS_BETWEEN_LINES and done > before:
             left = (now - start) / (done - before) * (total - done)
             self._console.print(

@@ -89,8 +89,6 @@ def test_all_methods_in_one_comparison(base, tiny_train, tiny_test, monkeypatch)
             assert seconds["convolution"] > 0
             assert seconds[FC] > 0
         assert 0 <= one.map_windows <= 1
-    # 60 windows of 71 x 71 pixels against one image of 96 x 132.
-    assert figures[0].cpu_seconds["convolution"] > 3 * figures[1].cpu_seconds["convolution"]
 
     # The layers are passed once to warm up, and once with the vectors that the method's own windows have.
     for detector, warm, timed in zip(load_all(base), vectors[::2], vectors[1::2], strict=True):

@@ -75,9 +75,13 @@ def learn(photos, tmp_path):
     """Trains in a folder of its own; the same ``place`` goes on where it stopped. Epochs and steps seen."""
 
     def run(place="a", settings=TINY, stop=None, val="val", workers=0, **options):
-        epochs, steps = [], []
+        epochs, steps, tests = [], [], []
 
         def progress(stage, done, total):
+            if stage == "testing":
+                assert 0 <= done < total
+                tests.append(done)
+                return
             if done == stop:
                 raise Killed
             steps.append((stage, done, total))
@@ -87,6 +91,7 @@ def learn(photos, tmp_path):
         made = pretrain(
             train, tested, settings, tmp_path / place, progress, epochs.append, workers=workers, **options
         )
+        assert tests.count(0) == (len(epochs) if val else 0)
         return made, epochs, steps
 
     return run
