@@ -101,7 +101,7 @@ def finetune_layers(
             dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
             skip_errors, "softmax",
         )  # fmt: skip
-        if group.size > 1 and replace(job.run, head="pool5").load() is None:
+        if group.size > 1 and not replace(job.run, head="pool5").trained:
             raise InputError(f"{job.run.folder}: no model yet; run 'sppnet train' first, without torchrun")
         detector = _train(job, jobs, group)
     table = Table("step", "loss", "accuracy", "precision", title="held-out windows, % but for the loss")
@@ -126,7 +126,7 @@ def _train(job: Job, jobs: int, group: Group = ALONE, test: Dataset | None = Non
     # Before the hours of proposals and pooled windows: what is wrong with the network, or with the layers to
     # start fine-tuning from, shows here.
     extractor = job.run.build()
-    if job.run.head != "pool5" and replace(job.run, head="softmax", fc_rank=0, bfloat16=False).load() is None:
+    if job.run.head != "pool5" and not replace(job.run, head="softmax").trained:
         starting_layers(job.run.settings.finetuning, extractor)
     # One process writes the cache; the others then find all in it.
     if group.rank > 0:

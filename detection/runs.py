@@ -126,9 +126,14 @@ class Run:
                 path.write_text(text, encoding="utf-8")
         claim(file, text)
 
+    @property
+    def trained(self) -> bool:
+        """Whether there is a model of this head."""
+        return (self.model / "model.json").exists()
+
     def load(self) -> Detector | None:
         """The trained detector; None where there is no model yet."""
-        if not (self.model / "model.json").exists():
+        if not self.trained:
             return None
         # What a kill between saving and cleaning up left.
         shutil.rmtree(self._work, ignore_errors=True)

@@ -38,6 +38,7 @@ from detection.training.teachers import (
     View,
     source_digest,
     standard_of,
+    teacher_parts,
 )
 
 _CHECKPOINT_SECONDS = 240.0
@@ -53,7 +54,7 @@ Kept = Callable[[int, dict[str, Tensor]], None]
 
 def sources_digests(settings: DistillSettings) -> list[str]:
     """`source_digest` of each teacher: the settings have names of files, whose content may change."""
-    return [source_digest(one.rsplit(maxsplit=len(settings.scales))[0]) for one in settings.teachers]
+    return [source_digest(teacher_parts(one, len(settings.scales))[0]) for one in settings.teachers]
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,7 @@ class Teacher:
         Raises:
             InputError: no such network, weights or folder, or not one short side for each of ``scales``.
         """
-        # From the right: a file's name may have blanks.
-        name, *sides = text.rsplit(maxsplit=scales)
+        name, *sides = teacher_parts(text, scales)
         if len(sides) != scales or not all(side.isdecimal() and int(side) > 0 for side in sides):
             raise InputError(
                 f"teacher {text!r}: write its name, then a short side in pixels for each of {scales} scales"
@@ -159,6 +158,12 @@ def _interpolated(values: FloatArray, axis: int, places: FloatArray) -> FloatArr
     weight = (places - below).astype(np.float32).reshape([-1 if one == axis else 1 for one in range(3)])
     result: FloatArray = (1 - weight) * values.take(below, axis) + weight * values.take(above, axis)
     return result
+
+
+def teacher_parts(text: str, scales: int) -> list[str]:
+    """What names a teacher's network, and its short side for each of ``scales``, as far as they are given."""
+    # From the right: a file's name may have blanks.
+    return text.rsplit(maxsplit=scales)
 
 
 def named_network(text: str) -> Network:
