@@ -49,7 +49,7 @@ class ImageFolder:
 
 
 def split_folders(folder: Path) -> tuple[Path, Path | None] | None:
-    """The splits in a folder that holds these and not classes: ``train``, ``val`` (or ``valid``), ``test``.
+    """The splits in a folder that holds these and not classes: train, val (or valid, or validation), test.
 
     Returns:
         the folder to train on, and the one to test on while training, if any; None: there are no splits.

@@ -41,7 +41,8 @@ class ViewTester:
         source: ``maps``: pooled from the feature maps; ``crops``: each cut out and passed on its own.
 
     Raises:
-        InputError: classifiers of different classes, or views that one without a pyramid cannot take.
+        InputError: classifiers of different classes, unknown views or source, or views that one without a
+            pyramid cannot take.
     """
 
     classifiers: Sequence[Classifier]

@@ -64,7 +64,7 @@ class Point:
     Attributes:
         step: so many were made.
         seconds: of training so far.
-        explained: by teacher and tap, the part of the variance explained, mean over the channels.
+        explained: by teacher and tap, the part of the variance explained, of all channels together.
     """
 
     step: int
@@ -128,7 +128,8 @@ class Distilling:
             keep: called at each validation with the step and the weights so far.
 
         Raises:
-            InputError: an unknown network or teacher, too few images.
+            InputError: an unknown network or teacher, a network that is no plain chain, too few images, crops
+                of which the border leaves nothing.
         """
         self.dataset, self.settings, self.progress, self.keep = dataset, settings, progress, keep
         network = build_network(settings.network, starting_weights(settings.start), seed=settings.seed)

@@ -55,7 +55,7 @@ class Epoch:
         rate: learning rate of its last step.
         loss: mean over its images, while training.
         val_loss, top1, top5: of the validation images' centre crops, the accuracies in 0 to 1; None without
-            such images. Of fewer than 5 classes, ``top5`` is 1.
+            such images. Of at most 5 classes, ``top5`` is 1.
         skipped: images that could not be read, of those for training and for validation.
         images_per_second: while training, of all processes.
         waiting: part of that time in which the first process had no batch to work on.
@@ -109,8 +109,8 @@ def pretrain(
         group: the processes of this training.
 
     Raises:
-        InputError: an image or the weights cannot be read, fewer images than processes, a loss that is not
-            finite, a full disk.
+        InputError: an image or the weights cannot be read (with ``skip_errors``: no image of a batch, or none
+            to test on), a batch of fewer images than processes, a loss that is not finite, a full disk.
     """
     work = folder / "training"
     with disk_errors_named(work), torch.random.fork_rng(devices=[]):
