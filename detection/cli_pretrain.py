@@ -93,20 +93,19 @@ def pretrain_command(
         if tested is not None:
             console.print(f"val: {len(tested)} images in {tested.folder}", highlight=False)
         result = folder / "classifier"
-        if (result / "classifier.json").exists():
-            # What a kill between writing and cleaning up left.
-            if group.rank == 0:
-                shutil.rmtree(folder / "training", ignore_errors=True)
-            console.print(f"classifier: {result} (trained before)", highlight=False)
-            return
-        with ProgressReport(console) as progress:
-            pretrain(
-                train, tested, settings, folder, progress, lambda epoch: _print(epoch, settings.total_epochs),
-                weights=start, workers=workers, skip_errors=skip_errors, group=group,
-            )  # fmt: skip
+        remark = " (trained before)"
+        if not (result / "classifier.json").exists():
+            with ProgressReport(console) as progress:
+                pretrain(
+                    train, tested, settings, folder, progress,
+                    lambda epoch: _print(epoch, settings.total_epochs),
+                    weights=start, workers=workers, skip_errors=skip_errors, group=group,
+                )  # fmt: skip
+            remark = f", the epochs in {folder}/history.json"
+        # Of a classifier trained before: what a kill between writing and cleaning up left.
         if group.rank == 0:
             shutil.rmtree(folder / "training", ignore_errors=True)
-    console.print(f"classifier: {result}, the epochs in {folder}/history.json", highlight=False)
+    console.print(f"classifier: {result}{remark}", highlight=False)
 
 
 def _open(data: Path, val: Path | None, hold_out: float) -> tuple[ImageFolder, ImageFolder | None]:
