@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchvision.ops import roi_pool
 
+from detection import pooling
 from detection.pooling import PAPER_LEVELS, num_bins, pool
 
 
@@ -55,7 +56,14 @@ def test_bins_of_the_paper():
     assert num_bins(PAPER_LEVELS) == 36 + 9 + 4 + 1 == 50
 
 
+@pytest.fixture(params=["tables", "cells"])
+def every_way(request, monkeypatch):
+    """`pool` by tables, and without them; by itself it chooses what is faster."""
+    monkeypatch.setattr(pooling, "_worth_tables", lambda *cells: request.param == "tables")
+
+
 @pytest.mark.parametrize("side", range(1, 41))
+@pytest.mark.usefixtures("every_way")
 def test_every_window_size(side):
     feature_map = make_map(41, 44, 3, side)
     wide = np.array([[2, 1, 2 + side, 41], [2, 1, 3, 1 + side], [44 - side, 0, 44, side]], np.int32)
@@ -82,6 +90,7 @@ def test_every_window_size(side):
     ids=lambda levels: "-".join(map(str, levels)),
 )
 @pytest.mark.parametrize("channels", [1, 3, 8])
+@pytest.mark.usefixtures("every_way")
 def test_levels(levels, channels):
     feature_map, cells = make_map(23, 31, channels), random_cells(60, 23, 31)
     found = pool(feature_map, cells, levels)
@@ -92,6 +101,7 @@ def test_levels(levels, channels):
 
 
 @pytest.mark.parametrize("channels", [13, 256])
+@pytest.mark.usefixtures("every_way")
 def test_channels(channels):
     feature_map, cells = make_map(40, 55, channels), random_cells(40, 40, 55)
     np.testing.assert_array_equal(
@@ -99,6 +109,19 @@ def test_channels(channels):
     )
 
 
+def test_tables_are_made_for_many_windows_only(monkeypatch):
+    made = []
+    real = pooling._max_tables
+    monkeypatch.setattr(pooling, "_max_tables", lambda *args: made.append(args) or real(*args))
+    feature_map, cells = make_map(40, 55, 8), random_cells(400, 40, 55)
+    together = pool(feature_map, cells)
+    assert len(made) == 1
+    few = np.concatenate([pool(feature_map, cells[start : start + 5]) for start in range(0, 400, 5)])
+    assert len(made) == 1
+    np.testing.assert_array_equal(together, few)
+
+
+@pytest.mark.usefixtures("every_way")
 def test_all_negative():
     # A maximum that starts from 0, as Caffe's does for empty bins, would show here.
     feature_map, cells = -1 - np.abs(make_map(20, 20, 4)), random_cells(30, 20, 20)
@@ -107,6 +130,7 @@ def test_all_negative():
     np.testing.assert_array_equal(found, slow_pool(feature_map, cells, PAPER_LEVELS))
 
 
+@pytest.mark.usefixtures("every_way")
 def test_infinities():
     feature_map = make_map(9, 9, 2)
     feature_map[4, 4], feature_map[:4, :4] = np.inf, -np.inf
@@ -136,6 +160,7 @@ def test_tiny_maps(height, width):
     np.testing.assert_array_equal(pool(feature_map, cells), slow_pool(feature_map, cells, PAPER_LEVELS))
 
 
+@pytest.mark.usefixtures("every_way")
 def test_a_map_in_another_memory_order():
     feature_map = make_map(5, 20, 30).transpose(1, 2, 0)
     cells = random_cells(20, 20, 30)
