@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from data.files import read_text
-from data.types import Example, FloatArray, InputError
+from data.images import image_size
+from data.types import Dataset, Example, FloatArray, InputError
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,36 @@ def clip_boxes(
             f"of the {width}x{height} image; correct or remove the object"
         )
     return clipped, int((clipped != boxes).any(axis=1).sum())
+
+
+def size_faults(dataset: Dataset) -> dict[str, str]:
+    """What is wrong with images that are smaller than their annotations take them for, by image id.
+
+    Logs how many others are of another size than annotated. Files that cannot be read are passed over.
+    """
+    faults: dict[str, str] = {}
+    other: list[Example] = []
+    for example in dataset:
+        try:
+            width, height = image_size(example.path)
+        except InputError:
+            continue  # Whoever decodes it tells why.
+        if (width, height) == (example.width, example.height):
+            continue
+        if (example.boxes[:, 2:] > (width, height)).any():
+            faults[example.image_id] = (
+                f"{example.path}: {width}x{height} pixels, but annotated as "
+                f"{example.width}x{example.height}, and a box reaches out of it; restore the image, or "
+                "correct its annotation"
+            )
+        else:
+            other.append(example)
+    if other:
+        logger.warning(
+            "%s %s: %d images are of another size than annotated, the first %s; their boxes are taken as "
+            "they are", dataset.name, dataset.split, len(other), other[0].path,
+        )  # fmt: skip
+    return faults
 
 
 def gather(

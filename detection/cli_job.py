@@ -1,9 +1,11 @@
 """What the commands on a run share: settings, data sets, proposals, the run's folder."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from data import Dataset, InputError, OnError, default_train_split, open_dataset
+from data.examples import size_faults
 from detection.cli_options import SAMPLE, choose_dataset, console
 from detection.console import ProgressReport
 from detection.presets import make_settings
@@ -27,6 +29,32 @@ def with_detections(dataset: Dataset, detections: Path) -> Dataset:
     if listed is None:
         return dataset
     return dataset.without({one.image_id for one in dataset} - set(listed))
+
+
+def check_classes(test: Dataset, train: Dataset) -> None:
+    """Refuses a test set that what is trained on ``train`` could not be tested on.
+
+    Raises:
+        InputError: its classes are others.
+    """
+    if test.classes != train.classes:
+        other = sorted({*test.classes} ^ {*train.classes}) or ["the order"]
+        raise InputError(
+            f"{test.name}: {test.split} and {train.split} differ in their classes, such as {other[0]!r}; "
+            "give both the same classes in the same order"
+        )
+
+
+def warn_of_shared_images(test: Dataset, train: Dataset) -> None:
+    """Prints how many images are trained on and tested on alike, where there are some."""
+    both = {one.path for one in test} & {one.path for one in train}
+    if both:
+        console.print(
+            f"warning: {len(both)} of the {len(test)} images of {test.split} are among those trained on "
+            f"({train.split}), so the figures say little of new images; see --train-split and --test-split, "
+            "and {split} in coco:<json>:<images>",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 class Job:
@@ -80,21 +108,9 @@ class Job:
         Raises:
             InputError: its classes are others than ``train``'s, or detections of it cannot be written.
         """
-        if test.classes != train.classes:
-            other = sorted({*test.classes} ^ {*train.classes}) or ["the order"]
-            raise InputError(
-                f"{test.name}: {test.split} and {train.split} differ in their classes, such as {other[0]!r}; "
-                "give both the same classes in the same order"
-            )
+        check_classes(test, train)
         check_voc_names(test.classes, test.split, [one.image_id for one in test])
-        both = {one.path for one in test} & {one.path for one in train}
-        if both:
-            console.print(
-                f"warning: {len(both)} of the {len(test)} images of {test.split} are among those trained on "
-                f"({train.split}), so the mAP says little of new images; see --train-split and --test-split, "
-                "and {split} in coco:<json>:<images>",
-                highlight=False, markup=False, soft_wrap=True,
-            )  # fmt: skip
+        warn_of_shared_images(test, train)
 
     def image_source(self, split: str, url: str) -> ImageSource | None:
         """The URL that stands for the data set's folder (VOC's devkit, COCO's images) at the workers."""
@@ -105,7 +121,16 @@ class Job:
         return ImageSource(named or Path(folders[-1] if folders else self.name), url)
 
     def fill(self, dataset: Dataset, jobs: int, source: ImageSource | None = None) -> Dataset:
-        """Fills the cache with the proposals of a split; returns the images that have some."""
+        """Fills the cache with the proposals of a split; returns the images that have some.
+
+        Raises:
+            InputError: without ``--skip-errors``, an image is smaller than annotated, or cannot be read.
+        """
+        faults = size_faults(dataset)
+        if faults:
+            self._leave_out(faults, f"{len(faults)} images do not fit their annotations, the first: "
+                f"{next(iter(faults.values()))}; or leave them out with --skip-errors")  # fmt: skip
+            dataset = dataset.without(faults)
         start = time.monotonic()
         with ProgressReport(console) as progress:
             report = fill_cache(
@@ -117,10 +142,12 @@ class Job:
             f"{time.monotonic() - start:.0f} s, {report.cached} in the cache",
             highlight=False,
         )
-        if not report.errors:
-            return dataset
-        if not self.skip_errors:
-            raise InputError(report.complaint())
-        first = next(iter(report.errors.values()))
-        console.print(f"{len(report.errors)} images left out, the first: {first}", highlight=False)
+        if report.errors:
+            self._leave_out(report.errors, report.complaint())
         return dataset.without(report.errors)
+
+    def _leave_out(self, faults: Mapping[str, str], complaint: str) -> None:
+        if not self.skip_errors:
+            raise InputError(complaint)
+        first = next(iter(faults.values()))
+        console.print(f"{len(faults)} images left out, the first: {first}", highlight=False)

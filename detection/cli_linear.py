@@ -22,7 +22,7 @@ from detection.classification.image_features import (
 )
 from detection.classification.linear import class_accuracy, fit_folder, fit_voc, split_images
 from detection.classification.network import Classifier
-from detection.cli_job import file_name
+from detection.cli_job import check_classes, file_name, warn_of_shared_images
 from detection.cli_options import (
     SAMPLE,
     VOC_ROOT,
@@ -46,6 +46,8 @@ from eval import classification_dict, classification_table, evaluate_voc_classif
 # As in training a detector.
 _TAP_IMAGES = TrainingSettings().tap_images
 _NETWORK = NetworkSettings().name
+# Caltech101's protocol.
+_PER_CLASS, _TEST_PER_CLASS, _SPLITS = 30, 50, 5
 
 
 @reported
@@ -56,11 +58,11 @@ def classify_svm_command(
             help="A labelled set, FOLDER/<class>/<image>, for Caltech101's protocol in place of VOC's."
         ),
     ] = None,
-    per_class: Annotated[int, typer.Option(min=1, help="With --data: training images a class.")] = 30,
+    per_class: Annotated[int, typer.Option(min=1, help="With --data: training images a class.")] = _PER_CLASS,
     test_per_class: Annotated[
         int, typer.Option(min=1, help="With --data: test images a class at most.")
-    ] = 50,
-    splits: Annotated[int, typer.Option(min=1, help="With --data: how many random splits.")] = 5,
+    ] = _TEST_PER_CLASS,
+    splits: Annotated[int, typer.Option(min=1, help="With --data: how many random splits.")] = _SPLITS,
     dataset: DatasetName = "",
     voc_root: VocRoot = VOC_ROOT,
     train_split: TrainSplit = "",
@@ -91,8 +93,10 @@ def classify_svm_command(
     settings = ImageFeatureSettings(view=view, scales=tuple(scale or (224,)), layer=layer)
     if classifier is not None and (backbone or weights):
         raise InputError("give either --classifier, or --backbone and --weights")
-    if data is not None and (dataset or train_split):
+    if data is not None and (dataset or train_split or test_split != "test"):
         raise InputError("give either --data, or --dataset and its splits")
+    if data is None and (per_class, test_per_class, splits) != (_PER_CLASS, _TEST_PER_CLASS, _SPLITS):
+        raise InputError("--per-class, --test-per-class and --splits are for --data; with VOC use --limit")
     if data is not None and split_folders(data):
         raise InputError(
             f"{data}: holds splits, not classes, and images are split anew; give {data / 'train'}"
@@ -124,6 +128,8 @@ def classify_svm_command(
             open_dataset(name, split, root, SAMPLE).head(limit or None)
             for split in (train_split or default_train_split(name, root, test_split), test_split)
         )
+        check_classes(test, train)
+        warn_of_shared_images(test, train)
         about |= {"dataset": name, "train": [train.split, len(train)], "test": [test.split, len(test)]}
         figures = _classify_voc(train, test, vectors)
     about["seconds"] = round(time.monotonic() - start, 1)
@@ -182,6 +188,7 @@ def _classify_folder(
     console.print(f"{images.folder}: {len(images)} images, {len(images.classes)} classes", highlight=False)
     used = np.unique(np.concatenate([indices for part in parts for indices in part]))
     chosen = images.only(used)
+    # One for all splits, so that each image is convolved once; the labels do not enter.
     vectors.fit_taps(chosen.paths)
     halves = vectors.read(chosen.paths, "vectors")
     found = []

@@ -15,6 +15,7 @@ from data import InputError, default_train_split, open_dataset
 from data.image_folder import ImageFolder, open_image_folder, split_folders
 from data.object_crops import write_object_crops
 from detection.claim import claim
+from detection.cli_job import check_classes, warn_of_shared_images
 from detection.cli_options import (
     SAMPLE,
     VOC_ROOT,
@@ -160,6 +161,8 @@ def crops_command(
     splits = {
         place: open_dataset(name, split, root, SAMPLE).head(limit or None) for place, split in names.items()
     }
+    check_classes(splits["val"], splits["train"])
+    warn_of_shared_images(splits["val"], splits["train"])
     with ProgressReport(console) as progress:
         counts = write_object_crops(splits, folder, progress)
     for place, count in counts.items():

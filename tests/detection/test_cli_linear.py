@@ -202,6 +202,8 @@ def test_what_is_asked_wrongly(work, coloured, monkeypatch):
         ([*ZF5, *folder, "--limit", 5], "--limit is for VOC"),
         ([*ZF5, *folder, "--dataset", "sample"], "either --data, or --dataset"),
         ([*ZF5, *folder, "--train-split", "train"], "either --data, or --dataset"),
+        ([*ZF5, *folder, "--test-split", "val"], "either --data, or --dataset"),
+        ([*ZF5, "--splits", 3], "--splits are for --data"),
         ([*ZF5, *folder, "--per-class", 8], "class 'blue': 8 images, 8 of them to train on"),
         ([*ZF5, "--data", "empty"], "empty: has no folders of classes"),
         ([*ZF5, "--data", "splits"], "splits: holds splits, not classes, and images are split anew; give"),
