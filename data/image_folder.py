@@ -110,6 +110,20 @@ def open_image_folder(folder: Path, classes: tuple[str, ...] | None = None) -> I
     return ImageFolder(folder, classes, tuple(paths), np.array(labels, np.int64))
 
 
+def list_images(path: Path) -> list[Path]:
+    """``path`` itself if it is a file; of a folder the images at any depth, in order, but for hidden ones.
+
+    Raises:
+        InputError: a folder without images.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted(one for one in path.rglob("*") if _is_image(one, path))
+    if not found:
+        raise InputError(f"{path}: the folder has no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return found
+
+
 def _is_image(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()

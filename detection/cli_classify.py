@@ -12,7 +12,7 @@ from rich.table import Table
 
 from data import InputError, read_image
 from data.files import atomic_path
-from data.image_folder import IMAGE_SUFFIXES, ImageFolder, open_image_folder
+from data.image_folder import ImageFolder, list_images, open_image_folder
 from data.types import FloatArray
 from detection.classification.network import Classifier
 from detection.classification.score_store import ScoreStore
@@ -73,7 +73,9 @@ def classify_command(
         source = "maps" if all(one.settings.levels for one in classifiers) else "crops"
     tester = ViewTester(classifiers, views, sizes, source)
     folder = None if labelled is None else spread(open_image_folder(labelled, tester.classes), limit)
-    files = list(folder.paths) if folder else _files(images or [])[: limit or None]
+    files = list(folder.paths) if folder else [one for path in images or () for one in list_images(path)]
+    if folder is None and limit:
+        files = files[:limit]
     if check_crops:
         _compare(tester, files[:: max(1, len(files) // check_crops)][:check_crops], skip_errors)
     store = None if output is None else ScoreStore(output / "scores.sqlite", tester)
@@ -112,18 +114,6 @@ def spread(folder: ImageFolder, limit: int) -> ImageFolder:
     rank = np.arange(len(folder)) - first
     chosen = np.lexsort((folder.labels, rank))[: limit or None]
     return folder.only(np.sort(chosen))
-
-
-def _files(paths: Sequence[Path]) -> list[Path]:
-    files = []
-    for path in paths:
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(one for one in path.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise InputError(f"{path}: the folder has no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        files += inside
-    return files
 
 
 def _scores(

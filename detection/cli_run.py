@@ -1,6 +1,7 @@
 """The commands ``sppnet train``, ``finetune``, ``detect`` and ``eval``."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 from rich.table import Table
 
 from data import Dataset, Image, InputError, read_image
+from data.image_folder import list_images
 from detection.cli_job import Job, with_detections
 from detection.cli_options import (
     VOC_ROOT,
@@ -51,6 +53,7 @@ from eval import (
     read_voc_detections,
     write_metrics,
 )
+from proposals import ImportedBoxes, SelectiveSearch
 
 
 @reported
@@ -195,22 +198,24 @@ def detect(
     """The main job: proposals, training where there is no model yet, detection, mAP. Or any images."""
     images = [*(images or []), *(more_images or [])]
     if model is not None:
-        unused = dataset, backbone, weights, run, config, change, limit
-        if not images or any(unused) or head != "pool5" or preset != "default":
+        unused = dataset, train_split, backbone, weights, run, config, change, limit
+        chosen = head != "pool5" or preset != "default" or test_split != "test"
+        if not images or any(unused) or chosen:
             raise InputError(
                 "--model is for images, and has its head and settings; leave out the flags of a run "
-                "(--dataset, --backbone, --weights, --preset, --head, --config, --set, --run, --limit)"
+                "(--dataset and its splits, --backbone, --weights, --preset, --head, --config, --set, --run, "
+                "--limit)"
             )
         detector = Detector.load(model)
         hasten(detector, fc_rank, bfloat16)
-        _detect_images(detector, images, draw, min_score, regression)
+        _detect_images(detector, images, draw, min_score, regression, skip_errors)
         return
     job = Job(
         dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
         skip_errors, head, fc_rank, bfloat16, test_split,
     )  # fmt: skip
     if images:
-        _detect_images(_train(job, jobs), images, draw, min_score, regression)
+        _detect_images(_train(job, jobs), images, draw, min_score, regression, skip_errors)
         return
     start = time.monotonic()
     test = job.open(test_split)
@@ -247,21 +252,32 @@ def _print_result(
 
 
 def _detect_images(
-    detector: Detector, images: list[Path], draw: Path | None, min_score: float | None, regression: bool
+    detector: Detector,
+    images: list[Path],
+    draw: Path | None,
+    min_score: float | None,
+    regression: bool,
+    skip_errors: bool,
 ) -> None:
     least = detector.least_shown if min_score is None else min_score
     if not regression:
         detector.regressors = None
-    files = []
-    for path in images:
-        inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        if not inside:
-            raise InputError(f"{path}: the folder has no files")
-        # A picture is called after the path below the folder that was given.
-        files += [(file, file.relative_to(path) if path.is_dir() else Path(file.name)) for file in inside]
+    if isinstance(detector.engine, ImportedBoxes):
+        console.print("warning: trained on imported boxes, of which these images have none; Selective Search")
+        detector.engine = SelectiveSearch()
+    files = [(path, file) for path in images for file in list_images(path)]
+    # A picture is called after the path below the folder that was given.
+    pictures = [str(file.relative_to(path)) if path.is_dir() else file.name for path, file in files]
+    twice = next((name for name, count in Counter(pictures).items() if count > 1), None)
+    if draw is not None and twice is not None:
+        first, second = [file for (_, file), name in zip(files, pictures, strict=True) if name == twice][:2]
+        raise InputError(
+            f"{first} and {second}: both would be drawn as {draw / twice}.png; give the folder above both, "
+            "or draw them one after the other, into two folders"
+        )
     errors = []
-    results = detect_many(detector, [file for file, _ in files])
-    for (file, result), (_, name) in zip(results, files, strict=True):
+    results = detect_many(detector, [file for _, file in files])
+    for (file, result), name in zip(results, pictures, strict=True):
         if isinstance(result, InputError):
             errors.append(result)
             continue
@@ -278,7 +294,10 @@ def _detect_images(
         if draw is not None:
             _write_picture(draw / f"{name}.png", draw_detections(image, found, detector.classes, least))
     if errors:
-        raise InputError(f"{len(errors)} of {len(files)} files skipped, the first: {errors[0]}")
+        complaint = f"{len(errors)} of {len(files)} files skipped, the first: {errors[0]}"
+        if not skip_errors:
+            raise InputError(complaint)
+        console.print(complaint, highlight=False, markup=False, soft_wrap=True)
 
 
 def _write_picture(path: Path, picture: Image) -> None:
@@ -308,6 +327,10 @@ def evaluate(
     """Scores a run, or any folder of VOC detection files, against a split."""
     if not 0 < iou <= 1:
         raise InputError(f"--iou {iou}: give an overlap above 0, at most 1")
+    if detections is not None and (
+        run or backbone or preset != "default" or head != "pool5" or fc_rank or bfloat16
+    ):
+        raise InputError("--detections is a folder of any program's; leave out the flags of a run")
     job = Job(
         dataset,
         voc_root,

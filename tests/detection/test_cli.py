@@ -12,6 +12,7 @@ from data import load_voc
 from detection import cli as cli_module
 from detection import cli_job
 from detection.detector import Detector
+from proposals import ImportedBoxes
 
 QUICK = ["--backbone", "alexnet", "--weights", "random", "--preset", "paper-1scale",
          "--set", "features.scales = [96]", "--set", "features.levels = [2, 1]",
@@ -78,6 +79,14 @@ def test_eval_of_a_folder(finished, done, tiny_voc):
     assert f"mAP, 11-point: {figure(finished[1].output)[0]};" in result.output
 
 
+def test_flags_of_a_run_are_no_flags_of_a_folder(done, tiny_voc):
+    for flag in (("--run", "mine"), ("--head", "fc7"), ("--backbone", "zf5"), ("--fc-rank", 8)):
+        command = ["eval", "--dataset", tiny_voc, "--detections", "runs/mine/detections", *flag]
+        result = call(*command)
+        assert result.exit_code == 2, flag
+        assert "leave out the flags of a run" in " ".join(result.output.split())
+
+
 def test_eval_of_perfect_detections(work, tiny_voc):
     from data.types import Detections
     from eval import write_voc_detections
@@ -141,6 +150,56 @@ def test_images_of_one_name_do_not_overwrite_each_other(done, tiny_voc):
     assert len(list((done / "out").rglob("*.png"))) == 2
 
 
+def test_pictures_of_one_name_from_two_folders_are_refused(done, tiny_voc):
+    for name in ("x", "y"):
+        (done / name).mkdir()
+        shutil.copy(tiny_voc / "JPEGImages" / "1000.png", done / name / "same.png")
+    for given in (["x", "y"], ["x/same.png", "y/same.png"]):
+        result = call("detect", *given, "--model", "runs/mine/model", "--draw", "out")
+        assert result.exit_code == 2
+        assert re.search("x/same.png and y/same.png: both would be drawn as out/same.png.png", result.output)
+        assert not (done / "out").exists()
+    assert call("detect", "x", "y", "--model", "runs/mine/model").exit_code == 0
+
+
+def test_bad_images_can_be_left_out(done, tiny_voc):
+    (done / "in").mkdir()
+    shutil.copy(tiny_voc / "JPEGImages" / "1000.png", done / "in" / "a.png")
+    (done / "in" / "b.jpg").write_bytes(b"no image")
+    # What a file manager leaves is not looked at.
+    for name in (".DS_Store", "._a.png", "notes.txt"):
+        (done / "in" / name).write_bytes(b"no image")
+    result = call("detect", "in", "--model", "runs/mine/model", "--skip-errors")
+    assert result.exit_code == 0, result.output
+    assert "1 of 2 files skipped, the first: in/b.jpg" in result.output
+
+
+def test_photos_have_no_imported_boxes(done, tiny_voc):
+    model = done / "runs" / "mine" / "model"
+    detector = Detector.load(model)
+    detector.engine = ImportedBoxes("published")
+    detector.save(model)
+    result = call("detect", tiny_voc / "JPEGImages" / "1000.png", "--model", model)
+    assert result.exit_code == 0, result.output
+    assert "warning: trained on imported boxes" in result.output
+
+
+def test_an_image_that_was_shrunk_after_it_was_annotated(work, tiny_voc):
+    shutil.copytree(tiny_voc, work / "own")
+    path = work / "own" / "JPEGImages" / "1001.png"
+    image = cv2.imread(str(path))
+    cv2.imwrite(str(path), cv2.resize(image, None, fx=0.5, fy=0.5))
+    command = ["proposals", "--dataset", "own", "--split", "test", "--jobs", 1]
+    result = call(*command)
+    assert result.exit_code == 2
+    height, width = image.shape[:2]
+    assert f"1001.png: {width // 2}x{height // 2} pixels, but annotated as {width}x{height}" in result.output
+    result = call(*command, "--skip-errors")
+    assert result.exit_code == 0, result.output
+    assert "1 images left out" in result.output
+    assert "2 images computed" in result.output
+
+
 def test_images_print_what_is_found(done, tiny_voc, monkeypatch):
     # A path is printed whole, however narrow the terminal is.
     monkeypatch.setattr(cli_module.console, "_width", 60)
@@ -197,7 +256,8 @@ def test_a_folder_without_images(done):
 
 
 @pytest.mark.parametrize(
-    "flag", [("--limit", 5), ("--backbone", "zf5"), ("--head", "fc7"), ("--run", "mine")]
+    "flag",
+    [("--limit", 5), ("--backbone", "zf5"), ("--head", "fc7"), ("--run", "mine"), ("--test-split", "val")],
 )
 def test_flags_of_a_run_are_no_flags_of_a_model(done, tiny_voc, flag):
     photo = tiny_voc / "JPEGImages" / "1000.png"
