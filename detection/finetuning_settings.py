@@ -32,7 +32,8 @@ class FineTuningSettings:
         windows_per_image: windows drawn from an image at a time, ``positive_fraction`` of them positives, as
             far as there are so many.
         draw_steps: after so many steps windows are drawn anew.
-        disk_gb: the drawn vectors take at most so much, in 10^9 bytes; fewer are drawn where they would not.
+        disk_gb: the drawn vectors take at most so much, in 10^9 bytes, those of all processes together; fewer
+            windows are drawn of each image where they would take more.
         flip: whether half of the windows are taken from the mirrored image (released code).
         random_scale: whether a window is pooled from a random scale, where there are several (released code).
         optimiser: ``sgd`` with momentum (paper), or ``adamw``.
@@ -98,6 +99,12 @@ class FineTuningSettings:
         for name in ("positive_fraction", "validation", "min_probability"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give a part between 0 and 1")
+        for name in ("batch", "windows_per_image"):
+            if not 0 < round(getattr(self, name) * self.positive_fraction) < getattr(self, name):
+                raise InputError(
+                    f"{name} {getattr(self, name)} with positive_fraction {self.positive_fraction} leaves no "
+                    "positives, or no negatives; give more windows, or another part"
+                )
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; it must not be negative")
         low, high = self.negative_overlaps if len(self.negative_overlaps) == 2 else (1.0, 0.0)

@@ -199,14 +199,17 @@ def _train(
         np.minimum.at(least, rows, by_class)
         representative = np.zeros((len(distinct), 4), np.float32)
         representative[rows] = image.boxes
-        miner.add_image(image.index, distinct, least, representative)
-        if training.regression and len(truth):
-            wanted = np.flatnonzero(_positive(image.example, training))
-            best = overlap[:, wanted].max(axis=1, initial=0.0)
-            near = np.flatnonzero(best >= settings.regression.min_overlap)
-            sampler.add_image(
-                image.index, distinct[rows[near]], image.boxes[near], truth[wanted], labels[wanted]
-            )
+        try:
+            miner.add_image(image.index, distinct, least, representative)
+            if training.regression and len(truth):
+                wanted = np.flatnonzero(_positive(image.example, training))
+                best = overlap[:, wanted].max(axis=1, initial=0.0)
+                near = np.flatnonzero(best >= settings.regression.min_overlap)
+                sampler.add_image(
+                    image.index, distinct[rows[near]], image.boxes[near], truth[wanted], labels[wanted]
+                )
+        except ValueError as error:
+            raise InputError(f"{image.example.path}: cannot be trained on ({error})") from error
         progress("mining", image.index + 1, len(dataset))
         if time.monotonic() - saved > _CHECKPOINT_SECONDS:
             checkpoint.save(

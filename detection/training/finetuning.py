@@ -254,8 +254,8 @@ class _Training:
         return Drawn(file, mine, labels, self.classes, self.settings, number)
 
     def _windows_per_image(self) -> int:
-        """As many as wanted, or as the bound on the files leaves."""
-        images = -(-(len(self.train_images) + len(self.held_out)) // self.group.size)
+        """As many as wanted, or as the bound on the files of all processes together leaves."""
+        images = len(self.train_images) + len(self.held_out)
         fitting = int(self.settings.disk_gb * 1e9 / (images * self.length * np.float16().nbytes))
         if fitting < self.settings.windows_per_image and fitting < 4:
             raise InputError(

@@ -44,7 +44,7 @@ class WindowFile:
                 rows = (vectors * np.float32(scale)).astype(np.float16)
             if not np.isfinite(rows).all():
                 raise InputError(
-                    f"image {windows.images[places[0]]}: pooled vectors exceed float16; "
+                    f"{sampler.image_path(int(windows.images[places[0]]))}: pooled vectors exceed float16; "
                     "are these the network's own weights?"
                 )
             for place, row in zip(places, rows, strict=True):

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
@@ -129,6 +130,11 @@ class WindowSampler:
             mirrored if augment and settings.flip else np.zeros(total, np.bool_),
             random_scales if augment and settings.random_scale and scales > 1 else np.full(total, -1),
         )
+
+    def image_path(self, index: int) -> Path:
+        """The file of an image, for messages."""
+        example: Example = self._data.dataset[index]
+        return example.path
 
     def vectors(self, windows: Windows) -> Iterator[tuple[IntArray, FloatArray]]:
         """The windows' pooled vectors, image by image, the next image being prepared meanwhile.

@@ -291,7 +291,7 @@ settings = replace(
     proposals=SelectiveSearch(max_windows=60),
     finetuning=FineTuningSettings(
         width=24, batch=16, windows_per_image=16, draw_steps=7, steps=(12,), rates=(3e-3,), validation=0.34,
-        validate_every=4, dropout=0.0,
+        validate_every=4, dropout=0.0, disk_gb=1.6e-4,
     ),
 )
 finetuning._CHECKPOINT_SECONDS = 0
@@ -333,7 +333,8 @@ def test_two_processes_make_the_steps_of_one(tiny_voc, tmp_path, tune):
         for rank in range(2)
     ]
     try:
-        alone = tune("alone", steps=(12,), dropout=0.0)
+        # The disk bounds the windows of both together to those of one, 10 of an image.
+        alone = tune("alone", steps=(12,), dropout=0.0, disk_gb=1.6e-4)
         for process in processes:
             _, errors = process.communicate(timeout=400)
             assert process.returncode == 0, errors.decode()

@@ -255,6 +255,7 @@ def test_schedules(settings, total, rates):
         {"width": 0}, {"batch": 0}, {"dropout": 1.0}, {"validation": 0.0}, {"optimiser": "adam"},
         {"negative_overlaps": (0.5, 0.1)}, {"negative_overlaps": (0.1, 0.6)}, {"rates": ()},
         {"rates": (1.0, 0.1)}, {"rates": (1.0, 0.1), "steps": (5, 5)}, {"choose": "best"}, {"disk_gb": 0.0},
+        {"batch": 2}, {"windows_per_image": 1}, {"positive_fraction": 0.99},
         {"negative_overlaps": (0.1,)}, {"weight_decay": -1.0}, {"initialisation": "zero"},
     ],
 )  # fmt: skip
