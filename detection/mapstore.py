@@ -76,6 +76,9 @@ class MapStore:
     def _load(self, image_digest: str) -> list[FeatureMap] | None:
         try:
             arrays = load_file(self._path(image_digest))
+            # Reading is using: others must not take a folder for unused that a long job goes on to read.
+            with contextlib.suppress(PermissionError):
+                os.utime(self.folder)
             return [
                 FeatureMap(arrays[f"map{scale}"].astype(np.float32), tuple(arrays["factors"][scale].tolist()))
                 for scale in range(self._scales)

@@ -86,6 +86,8 @@ def _converted(present: Any, value: Any, place: str) -> Any:
     value = tuple(value) if isinstance(value, list) else value
     if isinstance(present, float) and type(value) is int:
         return float(value)
+    if isinstance(present, tuple) and present and isinstance(present[0], float) and isinstance(value, tuple):
+        value = tuple(float(one) if type(one) is int else one for one in value)
     if present is not None and type(value) is not type(present):
         raise InputError(f"{place} must be of type {type(present).__name__}, not {value!r}")
     if (

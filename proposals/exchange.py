@@ -57,7 +57,8 @@ def import_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache
         how many images had boxes.
 
     Raises:
-        InputError: as `read_boxes`, or a box is not of whole numbers; nothing is stored then.
+        InputError: as `read_boxes`, a box is not of whole numbers, or other boxes of an image are stored
+            under the same engine; nothing is stored then.
     """
     by_id = read_boxes(path, examples)
     entries = []
@@ -66,7 +67,15 @@ def import_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache
             boxes = by_id[example.image_id]
             if (boxes != np.rint(boxes)).any():
                 raise InputError(f"{path}: image {example.image_id}: boxes are not whole numbers")
-            entries.append((image_key(example), boxes))
+            key = image_key(example)
+            before = cache.get(key)
+            if before is not None and not np.array_equal(before, boxes):
+                # A run that was trained on those would not notice.
+                raise InputError(
+                    f"{path}: image {example.image_id}: {cache.path} has other boxes of this name already; "
+                    "give these another name"
+                )
+            entries.append((key, boxes))
     for start in range(0, len(entries), _BATCH):
         cache.put(entries[start : start + _BATCH])
     return len(entries)

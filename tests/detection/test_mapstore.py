@@ -169,6 +169,12 @@ def test_use_keeps_maps(others, extractor, maps, network, tmp_path):
     assert [find(one, "digest") is not None for one in others] == [True, False, True]
 
 
+def test_reading_is_use(others, extractor, maps, tmp_path):
+    assert find(others[0], "digest") is not None
+    save(MapStore(tmp_path, extractor, int(3.5 * size_of(maps))), "digest", maps)
+    assert [find(one, "digest") is not None for one in others] == [True, False, True]
+
+
 def test_a_file_that_goes_while_it_is_counted_is_no_error(extractor, maps, tmp_path, monkeypatch):
     MapStore(tmp_path, extractor, 10**9).get("a" * 64, lambda: maps)
     stat = Path.stat

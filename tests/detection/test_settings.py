@@ -17,6 +17,7 @@ class Inner:
     size: float = 1.0
     names: tuple[str, ...] = ("a",)
     numbers: tuple[int, ...] = ()
+    parts: tuple[float, ...] = (0.5,)
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ def test_nested_values_are_replaced_and_the_others_stay():
 
 
 def test_lists_become_tuples_and_whole_numbers_floats():
-    after = override(Outer(), {"inner": {"names": ["b", "c"], "size": 2, "numbers": [1, 2]}}, "test")
-    assert after.inner == Inner(2.0, ("b", "c"), (1, 2))
-    assert type(after.inner.size) is float
+    values = {"names": ["b", "c"], "size": 2, "numbers": [1, 2], "parts": [0, 0.5]}
+    after = override(Outer(), {"inner": values}, "test")
+    assert after.inner == Inner(2.0, ("b", "c"), (1, 2), (0.0, 0.5))
+    assert {type(one) for one in (after.inner.size, *after.inner.parts)} == {float}
 
 
 def test_none_takes_any_plain_value():
@@ -64,6 +66,8 @@ def test_nothing_to_change():
         ({"inner": {"size": True}}, "inner: size must be of type float"),
         ({"inner": {"names": "abc"}}, "inner: names must be of type tuple"),
         ({"inner": {"names": ["a", 1]}}, "inner: names must be a list of str"),
+        ({"inner": {"parts": [0.5, "1"]}}, "inner: parts must be a list of float"),
+        ({"inner": {"parts": [True]}}, "inner: parts must be a list of float"),
         ({"inner": 3}, "inner is a table"),
     ],
 )

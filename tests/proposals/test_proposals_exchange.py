@@ -122,9 +122,9 @@ def test_exported_mat_is_in_the_published_layout(files, cache, tmp_path):
 def test_an_image_without_boxes(files, cache, tmp_path, suffix):
     cache.put([(image_key(file), np.zeros((0, 4), np.float32)) for file in files])
     export_boxes(tmp_path / f"out{suffix}", files, cache)
-    cache.put([(image_key(file), BOXES["a"]) for file in files])
-    assert import_boxes(tmp_path / f"out{suffix}", files, cache) == 2
-    assert cache.get(image_key(files[0])).shape == (0, 4)
+    with ProposalCache(tmp_path / "second.sqlite", OpenCVSelectiveSearch()) as second:
+        assert import_boxes(tmp_path / f"out{suffix}", files, second) == 2
+        assert second.get(image_key(files[0])).shape == (0, 4)
 
 
 def test_images_that_the_file_does_not_know_are_left_alone(files, cache, tmp_path):
@@ -239,3 +239,13 @@ def test_export_into_a_folder_in_the_way(files, cache, tmp_path):
     (tmp_path / "out.npz").mkdir()
     with pytest.raises(InputError, match=r"out\.npz"):
         export_boxes(tmp_path / "out.npz", files, cache)
+
+
+def test_other_boxes_under_the_same_name_are_refused(files, cache, tmp_path):
+    np.savez(tmp_path / "first.npz", **BOXES)
+    np.savez(tmp_path / "second.npz", a=BOXES["a"], b=BOXES["b"] + 1)
+    import_boxes(tmp_path / "first.npz", files, cache)
+    assert import_boxes(tmp_path / "first.npz", files, cache) == 2
+    with pytest.raises(InputError, match=r"second\.npz: image b: .* has other boxes of this name already"):
+        import_boxes(tmp_path / "second.npz", files, cache)
+    check_imported(files, cache)
