@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from data import Dataset, InputError, read_image
-from detection.cli_job import Job
+from detection.cli_job import Job, file_name
 from detection.cli_options import (
     VOC_ROOT,
     Change,
@@ -159,7 +159,7 @@ def evaluate_proposals(
     console.print(abo_table(results))
     title = f"{examples.name} {split}, {len(examples)} images"
     console.print(proposal_table(results, title))
-    folder = output or job.run.folder.parent / f"proposals-{Path(job.name).name.replace(':', '_')}-{split}"
+    folder = output or job.run.folder.parent / f"proposals-{file_name(job.name)}-{split}"
     about = {
         "dataset": examples.name,
         "split": split,

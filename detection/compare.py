@@ -74,7 +74,8 @@ class Compared:
 def methods(base: RunSettings) -> dict[str, RunSettings]:
     """The settings of each method: ``base`` but for the way from windows to vectors.
 
-    SPP-net at one scale takes ``base``'s first, R-CNN the crop and R-CNN's pool5 (level 6 alone).
+    SPP-net at one scale takes ``base``'s first, R-CNN the crop and R-CNN's pool5 (level 6 alone). The feature
+    norm and taps are taken from fewer images than ``base`` says, for a comparison trains on few.
     """
     training = replace(base.training, norm_images=_NORM_IMAGES, tap_images=_TAP_IMAGES)
     base = replace(base, training=training)

@@ -17,7 +17,8 @@ class DetectionSettings:
         nms_overlap: a window that overlaps a better one of its class by more than this is dropped (paper
             §4.1: 0.3).
         max_per_class: at most so many detections a class and image (released code: 100).
-        min_score: windows must score above it (released code: -1.5).
+        min_score: windows must score above it (released code: -1.5). For the softmax head
+            `finetuning.min_probability` stands in its place.
     """
 
     nms_overlap: float = 0.3
