@@ -36,6 +36,8 @@ _LOG = logging.getLogger(__name__)
 # network, and the vectors of the images at hand. Measured on VOC2007: 2.1 GB in all with EfficientNet-Lite0
 # (21,600 numbers a window) from stored maps, 2.2 with AlexNet (12,800) where convolution runs here, too.
 _BASE_MEMORY = 1.85e9
+# And this for each further scale, of larger maps: without it AlexNet's five took 4.1 GB where 4 were set.
+_SCALE_MEMORY = 0.1e9
 # Vectors of the windows of so many images are in memory at a time: read ahead, scored, copied.
 _IMAGES_AT_HAND = 4
 _MIN_WINDOWS = 2000
@@ -162,7 +164,8 @@ def _train(
     classes, threads = len(dataset.classes), os.cpu_count() or 1
     windows = max(_MIN_WINDOWS, *(len(propose_example(one, data.engine, data.cache)) for one in dataset))
     vectors = 4 * extractor.pooled_length * _IMAGES_AT_HAND * windows
-    memory = max(0, int(training.memory_gb * 1e9 - _BASE_MEMORY - vectors))
+    base = _BASE_MEMORY + _SCALE_MEMORY * (len(extractor.settings.scales) - 1)
+    memory = max(0, int(training.memory_gb * 1e9 - base - vectors))
     purpose = {
         "settings": _without_finetuning(settings), "layers": extractor.layers_digest,
         "maps": store.folder.name, "dataset": dataset.digest(),
