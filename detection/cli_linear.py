@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from data import Dataset, InputError, default_train_split, open_dataset
@@ -40,14 +41,15 @@ from detection.cli_options import (
 )
 from detection.console import ProgressReport
 from detection.networks import build_network
+from detection.pooling import PAPER_LEVELS
 from detection.presets import NetworkSettings, TrainingSettings
 from eval import classification_dict, classification_table, evaluate_voc_classification, image_labels
 
 # As in training a detector.
 _TAP_IMAGES = TrainingSettings().tap_images
 _NETWORK = NetworkSettings().name
-# Caltech101's protocol.
-_PER_CLASS, _TEST_PER_CLASS, _SPLITS = 30, 50, 5
+# Caltech101's protocol (§3.3).
+_PER_CLASS, _TEST_PER_CLASS, _SPLITS = 30, 50, 10
 
 
 @reported
@@ -80,6 +82,10 @@ def classify_svm_command(
         list[int] | None,
         typer.Option(help="Short side of the view in pixels, 224 by default; repeatable: averaged."),
     ] = None,
+    level: Annotated[
+        list[int] | None,
+        typer.Option(help="Bins a side of a level of the pyramid; repeatable; 6, 3, 2 and 1 by default."),
+    ] = None,
     layer: Annotated[ImageLayer, typer.Option(help="What the SVMs see: the pyramid, fc6 or fc7.")] = "conv",
     run: Annotated[
         str, typer.Option(help="Folder below runs/; empty: named by data set, network, view and layer.")
@@ -90,7 +96,9 @@ def classify_svm_command(
     ] = 4,
 ) -> None:
     """Image classification with linear SVMs: mAP on VOC, or accuracy on a folder of classes."""
-    settings = ImageFeatureSettings(view=view, scales=tuple(scale or (224,)), layer=layer)
+    settings = ImageFeatureSettings(view, tuple(scale or (224,)), layer, tuple(level or PAPER_LEVELS))
+    if classifier is not None and level:
+        raise InputError("--level is for --backbone; a classifier has the pyramid it was trained with")
     if classifier is not None and (backbone or weights):
         raise InputError("give either --classifier, or --backbone and --weights")
     if data is not None and (dataset or train_split or test_split != "test"):
@@ -109,7 +117,8 @@ def classify_svm_command(
         else Classifier.load(classifier)
     )
     extractor = ImageFeatureExtractor(source, settings)
-    what = "-".join([extractor.network.name, view, *map(str, settings.scales), layer])
+    pyramid = f"{layer}{'.'.join(map(str, level))}" if level else layer
+    what = "-".join([extractor.network.name, view, *map(str, settings.scales), pyramid])
     about: dict[str, Any] = {
         "weights": weights or None,
         "classifier": None if classifier is None else str(classifier),
@@ -204,11 +213,11 @@ def _classify_folder(
     accuracies = [float(accuracy.mean()) for _, accuracy in found]
     mean, spread = float(np.mean(accuracies)), float(np.std(accuracies, ddof=min(1, splits - 1)))
     title = f"{images.folder.name}: {per_class} training images a class, mean of {splits} random splits"
-    table = Table("class", title=title, show_footer=True)
+    table = Table("class", title=escape(title), show_footer=True)
     table.columns[0].footer = f"mean of {len(images.classes)}"
     table.add_column("accuracy", justify="right", footer=percent(mean))
     for name, value in zip(images.classes, by_class, strict=True):
-        table.add_row(name, percent(float(value)))
+        table.add_row(escape(name), percent(float(value)))
     console.print(table)
     for seed, (fit, accuracy) in enumerate(found):
         console.print(f"split {seed}: {percent(accuracy.mean())}, C = {fit.cost:g}", highlight=False)

@@ -20,8 +20,6 @@ from detection.training.kept_taps import set_kept_taps
 
 View = Literal["crop", "full", "warp"]
 ImageLayer = Literal["conv", "fc6", "fc7"]
-# A crop of 224 pixels is taken from an image whose short side is 256 (§3.1.1).
-_CROP_MARGIN = 256 / 224
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,12 @@ class ImageFeatureSettings:
     """How an image becomes a vector.
 
     Attributes:
-        view: ``full``: the whole image, its short side resized to the scale; ``crop``: the square with that
-            side in the middle of the image, whose short side is 8/7 of it (256 for 224: §3.1.1); ``warp``:
-            the image resized to that square, whatever its shape (§3.3).
+        view: ``full``: the whole image, its short side resized to the scale; ``crop``: the square in the
+            middle of that (§3.2); ``warp``: the image resized to that square, whatever its shape (§3.3).
         scales: in pixels (§3.2: 224, best 392); the normalised vectors of several are averaged, our own.
         layer: ``conv``: what the pyramid gives; ``fc6``, ``fc7``: what a classifier makes of that.
-        levels: bins a side of the pyramid's levels (§3.2: those of the detector, 6, 3, 2, 1); a classifier
-            has its own instead.
+        levels: bins a side of the pyramid's levels; a classifier has its own instead. The "pool5" rows of
+            tables 6 and 7 take 6 alone.
     """
 
     view: View = "full"
@@ -70,10 +67,9 @@ def take_view(image: Image, view: View, scale: int) -> Image:
     """
     if view == "warp":
         return resize(image, scale, scale)
-    height, width = image.shape[:2]
+    resized = resize(image, *resized_size(image.shape[0], image.shape[1], scale))
     if view == "full":
-        return resize(image, *resized_size(height, width, scale))
-    resized = resize(image, *resized_size(height, width, round(scale * _CROP_MARGIN)))
+        return resized
     top, left = (resized.shape[0] - scale) // 2, (resized.shape[1] - scale) // 2
     return resized[top : top + scale, left : left + scale]
 

@@ -207,6 +207,8 @@ def test_what_is_asked_wrongly(work, coloured, monkeypatch):
         ([*ZF5, *folder, "--per-class", 8], "class 'blue': 8 images, 8 of them to train on"),
         ([*ZF5, "--data", "empty"], "empty: has no folders of classes"),
         ([*ZF5, "--data", "splits"], "splits: holds splits, not classes, and images are split anew; give"),
+        (["--classifier", "model", "--level", 6], "--level is for --backbone"),
+        ([*ZF5, "--level", 0], "levels (0,): give at least one, each at least 1"),
         ([*ZF5, "--layer", "fc6"], "layer fc6: zf5 has convolutions only"),
         ([*ZF5, "--scale", 0], "at least 1 pixel"),
         ([*ZF5, "--view", "side"], "'side' is not one of 'crop', 'full', 'warp'"),

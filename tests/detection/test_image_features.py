@@ -66,11 +66,10 @@ def slow_view(image, view, scale):
     height, width = image.shape[:2]
     if view == "warp":
         return slowly_resized(image, scale, scale)
-    short = scale if view == "full" else round(scale * 256 / 224)
     if height < width:
-        size = short, round(short * width / height)
+        size = scale, round(scale * width / height)
     else:
-        size = round(short * height / width), short
+        size = round(scale * height / width), scale
     whole = slowly_resized(image, *size)
     if view == "full":
         return whole
@@ -99,10 +98,10 @@ def test_sizes_of_views():
             assert take_view(image, view, scale).shape == (scale, scale, 3)
 
 
-def test_a_crop_is_the_middle_of_an_image_of_256():
+def test_a_crop_is_the_middle_of_the_resized_image():
     """Columns of an image that needs no resizing are numbered, so the crop tells where it is from."""
-    columns = np.broadcast_to((np.arange(300) // 2).astype(np.uint8)[:, None], (256, 300, 3))
-    np.testing.assert_array_equal(take_view(columns, "crop", 224), columns[16:240, 38:262])
+    columns = np.broadcast_to((np.arange(300) // 2).astype(np.uint8)[:, None], (224, 300, 3))
+    np.testing.assert_array_equal(take_view(columns, "crop", 224), columns[:, 38:262])
 
 
 def slow_pyramid(values, levels):
