@@ -17,7 +17,7 @@ from data.types import FloatArray
 from detection.classification.network import Classifier
 from detection.classification.score_store import ScoreStore
 from detection.classification.testing import Source, ViewTester, compare_sources
-from detection.classification.views import ViewName, ViewSettings
+from detection.classification.views import ViewName, ViewSettings, resized_size
 from detection.cli_options import Change, SkipErrors, console, percent, reported
 from detection.console import ProgressReport
 from detection.settings import changed
@@ -68,6 +68,8 @@ def classify_command(
     classifiers = [Classifier.load(model) for model in models]
     sizes: ViewSettings | None = None
     if change:
+        if len({one.settings.size for one in classifiers}) > 1:
+            raise InputError("--set is of views of one size, the classifiers are of several; test each alone")
         sizes = changed(ViewSettings.proportional(classifiers[0].settings.size), None, change)
     if source is None:
         source = "maps" if all(one.settings.levels for one in classifiers) else "crops"
@@ -166,10 +168,12 @@ def _compare(tester: ViewTester, files: Sequence[Path], skip_errors: bool) -> No
     images = []
     for file in files:
         try:
-            images.append(read_image(file))
-        except InputError:
+            image = read_image(file)
+            resized_size(image.shape[0], image.shape[1], 1)  # Refuses strips.
+            images.append(image)
+        except InputError as error:
             if not skip_errors:
-                raise
+                raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
     if not images:
         raise InputError(f"{files[0]}: none of the images to compare maps with crops on can be read")
     found = compare_sources(tester, images)

@@ -76,7 +76,7 @@ class _Images(TorchDataset[tuple[Image, int] | str]):
     def __getitem__(self, request: Request) -> tuple[Image, int] | str:
         try:
             image = read_image(self.folder.paths[request.index])
-            size = resized_size(image.shape[0], image.shape[1], self.settings.short_side)
+            size = resized_size(image.shape[0], image.shape[1], self.settings.resized_side)
         except InputError as error:
             path = str(self.folder.paths[request.index])
             # An exception would come out of the loader with the trace of another process for its message.

@@ -6,6 +6,7 @@ from typing import Literal
 
 from data.types import InputError
 from detection.classification.network import ClassifierSettings
+from detection.classification.views import ViewSettings
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class PretrainingSettings:
 
     Attributes:
         classifier: what is trained; its ``size`` is the side of the crops (paper §3.1: 224).
-        short_side: images are resized to this short side, in pixels, before they are cropped (§3.1: 256).
+        short_side: images are resized to this short side, in pixels, before they are cropped; 0: 8/7 of
+            ``classifier.size`` (§3.1: 256 for 224), as `sppnet classify` does.
         crop: ``corners``: the centre or a corner of the whole image (§3.1.1); ``anywhere``: any place.
         flip: whether half of the crops are mirrored (§3.1).
         colour: standard deviation of the shifts along the principal axes of ImageNet's colours, in terms of
@@ -39,7 +41,7 @@ class PretrainingSettings:
     """
 
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
-    short_side: int = 256
+    short_side: int = 0
     crop: Literal["corners", "anywhere"] = "corners"
     flip: bool = True
     colour: float = 0.1
@@ -65,7 +67,7 @@ class PretrainingSettings:
             if getattr(self, name) not in known:
                 raise InputError(f"{name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
         size = self.classifier.size
-        if self.short_side < size:
+        if self.resized_side < size:
             raise InputError(f"short_side {self.short_side}: give at least classifier.size, {size}")
         if self.size_schedule != "single" and not 1 <= self.small_size <= size:
             raise InputError(f"small_size {self.small_size}: give 1 to classifier.size, {size}")
@@ -87,6 +89,11 @@ class PretrainingSettings:
         for name in ("colour", "warmup_steps", "weight_decay", "seed"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must not be negative")
+
+    @property
+    def resized_side(self) -> int:
+        """The short side of images that crops are taken of, in pixels."""
+        return self.short_side or ViewSettings.proportional(self.classifier.size).scale
 
     @property
     def total_epochs(self) -> int:

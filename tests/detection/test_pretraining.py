@@ -112,7 +112,9 @@ def check_same(first, second):
 def test_presets_are_the_papers_and_a_modern_one():
     zf5 = pretraining_preset("paper", "zf5")
     assert zf5.total_epochs == 70
-    assert (zf5.rates, zf5.short_side, zf5.classifier.size) == ((0.01, 0.001, 0.0001), 256, 224)
+    assert (zf5.rates, zf5.resized_side, zf5.classifier.size) == ((0.01, 0.001, 0.0001), 256, 224)
+    smaller = replace(zf5, classifier=replace(zf5.classifier, size=112))
+    assert (smaller.resized_side, replace(smaller, short_side=130).resized_side) == (128, 130)
     assert (zf5.crop, zf5.flip, zf5.colour, zf5.classifier.dropout) == ("corners", True, 0.1, 0.5)
     for network in ("convnet5", "overfeat5", "overfeat7"):
         preset = pretraining_preset("paper", network)
