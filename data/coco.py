@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.examples import OnError, clip_boxes, gather, inside
+from data.images import MAX_PIXELS
 from data.types import Dataset, Example, InputError
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ def load_coco(annotations: Path, images: Path, split: str = "all", on_error: OnE
     categories = _items(document, "categories", ("id", "name"), annotations)
     if not all(isinstance(category["id"], int) for category in categories):
         raise InputError(f"{annotations}: a category id is no whole number; number the categories")
+    if not categories:
+        raise InputError(f"{annotations}: lists no categories; put some into 'categories'")
     categories.sort(key=lambda category: int(category["id"]))
     labels = {category["id"]: label for label, category in enumerate(categories)}
     classes = tuple(str(category["name"]) for category in categories)
@@ -47,6 +50,9 @@ def load_coco(annotations: Path, images: Path, split: str = "all", on_error: OnE
         raise InputError(f"{annotations}: two categories share an id or a name; make them different")
     listed = _items(document, "images", ("id", "file_name", "width", "height"), annotations)
     entries = {str(item["id"]): item for item in listed}
+    for image_id in entries:
+        # Pictures and results are named by it.
+        inside(images, image_id, annotations)
     if not entries:
         raise InputError(f"{annotations}: lists no images; put some into 'images'")
     if len(entries) < len(listed):
@@ -73,7 +79,10 @@ def load_coco(annotations: Path, images: Path, split: str = "all", on_error: OnE
             raise InputError(f"{path}: the image {image_id} of {annotations} is missing; add or unlist it")
         found = objects[image_id]
         source = f"{annotations}: image {image_id}"
-        size = _read_numbers([entry["width"], entry["height"]], 2, f"{source}, width and height").astype(int)
+        numbers = _read_numbers([entry["width"], entry["height"]], 2, f"{source}, width and height")
+        if (numbers < 1).any() or (numbers > MAX_PIXELS).any():
+            raise InputError(f"{source}: {numbers[0]:g} x {numbers[1]:g} pixels; correct width and height")
+        size = numbers.astype(int)
         boxes = np.zeros((len(found), 4))
         for index, item in enumerate(found):
             boxes[index] = _read_numbers(item["bbox"], 4, f"{source}, annotation {item.get('id')}, bbox")

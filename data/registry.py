@@ -1,5 +1,6 @@
 """Data sets by name."""
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from data.examples import OnError
 from data.ilsvrc import load_ilsvrc_det
 from data.sample import make_sample
 from data.types import Dataset, InputError
-from data.voc import load_voc
+from data.voc import find_voc, load_voc
 
 DATASETS = ("voc2007", "voc2012", "sample")
 
@@ -34,7 +35,7 @@ def open_dataset(
     if name in ("voc2007", "voc2012"):
         if voc_root is None:
             raise InputError(f"{name} needs a VOC devkit: set VOC_ROOT or run 'sppnet data download voc2007'")
-        return load_voc(voc_root, split, year=name.removeprefix("voc"), on_error=on_error)
+        return load_voc(_year_folder(voc_root, name), split, on_error=on_error)
     kind, *paths = name.replace("{split}", split).split(":")
     if kind == "coco" and len(paths) == 2:
         return load_coco(Path(paths[0]), Path(paths[1]), split, on_error)
@@ -53,8 +54,26 @@ def default_train_split(name: str, voc_root: Path | None, test_split: str = "tes
     """``trainval`` where a data set in VOC's layout has it and val is not tested on, else ``train``."""
     if test_split in ("val", "trainval"):
         return "train"
+    try:
+        if voc_root is not None and name in ("voc2007", "voc2012"):
+            folder = _year_folder(voc_root, name)
+        else:
+            folder = find_voc(Path(name))
+    except InputError:
+        return "train"
+    return "trainval" if (folder / "ImageSets" / "Main" / "trainval.txt").is_file() else "train"
+
+
+def _year_folder(voc_root: Path, name: str) -> Path:
+    """The folder of ``voc2007`` or ``voc2012`` in a devkit, or that folder itself.
+
+    Raises:
+        InputError: it is not there, or ``voc_root`` is the folder of another year.
+    """
     year = name.removeprefix("voc")
-    roots = [voc_root / f"VOC{year}"] if voc_root is not None and name in DATASETS else []
-    roots += [Path(name), Path(name) / "VOC2007"]
-    lists = [root / "ImageSets" / "Main" / "trainval.txt" for root in roots]
-    return "trainval" if any(one.is_file() for one in lists) else "train"
+    folder = find_voc(voc_root, year)
+    if re.fullmatch(r"VOC20\d\d", folder.name) and folder.name != f"VOC{year}":
+        raise InputError(
+            f"{folder}: is not {name}; give the devkit's folder, or name this one as the data set"
+        )
+    return folder

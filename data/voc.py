@@ -52,7 +52,7 @@ def load_voc(
             malformed, names an unknown class, or has a box that is inverted, no number, or outside of the
             image.
     """
-    folder = _find_folder(Path(root), year)
+    folder = find_voc(Path(root), year)
     list_file = folder / "ImageSets" / "Main" / f"{split}.txt"
     if not list_file.is_file():
         # The devkit's lists of one class hold an underscore.
@@ -109,7 +109,12 @@ def write_voc(dataset: Dataset, folder: Path) -> None:
             temporary.write_text("".join(f"{entry}\n" for entry in entries), encoding="utf-8")
 
 
-def _find_folder(root: Path, year: str) -> Path:
+def find_voc(root: Path, year: str = "2007") -> Path:
+    """The data set's own folder: ``root/VOC<year>``, or ``root`` itself.
+
+    Raises:
+        InputError: neither has a folder ``ImageSets``.
+    """
     for folder in (root / f"VOC{year}", root):
         if (folder / "ImageSets").is_dir():
             return folder
@@ -133,8 +138,12 @@ def _classes_from_file(folder: Path) -> tuple[str, ...] | None:
 def _read_all(folder: Path, on_error: OnError) -> dict[str, Annotation]:
     annotations = {}
     for path in sorted(folder.rglob("*.xml")):
+        name = path.relative_to(folder)
+        # What archives made on a Mac have beside each file.
+        if any(part.startswith(".") for part in name.parts):
+            continue
         try:
-            annotations[path.relative_to(folder).with_suffix("").as_posix()] = read_annotation(path)
+            annotations[name.with_suffix("").as_posix()] = read_annotation(path)
         except InputError:
             if on_error == "raise":
                 raise
@@ -166,7 +175,8 @@ def _to_xml(example: Example, dataset: Dataset, folder: str) -> bytes:
     size = ElementTree.SubElement(root, "size")
     for tag, value in (("width", example.width), ("height", example.height), ("depth", 3)):
         add(size, tag, value)
-    first = np.rint(example.boxes[:, :2]).astype(int) + 1
+    size_of_image = example.width, example.height
+    first = np.minimum(np.rint(example.boxes[:, :2]).astype(int) + 1, size_of_image)
     last = np.maximum(np.rint(example.boxes[:, 2:]).astype(int), first)
     for index, label in enumerate(example.labels):
         element = ElementTree.SubElement(root, "object")

@@ -109,6 +109,11 @@ class Job:
             InputError: its classes are others than ``train``'s, or detections of it cannot be written.
         """
         check_classes(test, train)
+        if not any(len(one.boxes) for one in test):
+            console.print(
+                f"warning: no object is annotated in {test.split}: there will be detections, but no mAP; "
+                "see --test-split", highlight=False, markup=False, soft_wrap=True,
+            )  # fmt: skip
         check_voc_names(test.classes, test.split, [one.image_id for one in test])
         warn_of_shared_images(test, train)
 

@@ -110,6 +110,11 @@ def remove(key, index=None, field=None):
         pytest.param(change("categories", 0, id=18), "share an id or a name", id="category-twice"),
         pytest.param(change("categories", 0, id="90"), "no whole number", id="category-text"),
         pytest.param(change("images", 0, id=3), "two images", id="image-twice"),
+        pytest.param(change("images", 0, id="../b"), "leads out of its folder", id="image-id-escape"),
+        pytest.param(change("images", 0, id="/b"), "leads out of its folder", id="image-id-absolute"),
+        pytest.param(
+            lambda content: content["categories"].clear(), "lists no categories", id="no-categories"
+        ),
         pytest.param(remove("annotations"), "has no list 'annotations'", id="no-annotations"),
         pytest.param(remove("images", 1, "width"), r"images\[1\] lacks width", id="no-width"),
         pytest.param(remove("annotations", 2, "bbox"), r"annotations\[2\] lacks bbox", id="no-bbox"),
@@ -143,6 +148,8 @@ def test_other_json(tmp_path, content):
             change("annotations", 0, bbox=[100, 2, 3, 4]), "outside of the 100x80 image", id="outside"
         ),
         pytest.param(change("images", 0, width=0), "width and height: ", id="width"),
+        pytest.param(change("images", 0, width=0.5), "0.5 x 80 pixels; correct", id="width-part"),
+        pytest.param(change("images", 0, height=1e30), r"100 x 1e\+30 pixels; correct", id="height-huge"),
         pytest.param(change("images", 0, file_name="c.png"), "the image 7 of .* is missing", id="no-image"),
         pytest.param(
             change("images", 0, file_name="../images/a.png"), "leads out of its folder", id="escape"

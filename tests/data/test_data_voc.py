@@ -314,6 +314,18 @@ def test_writer_rounds_and_keeps_a_pixel(tmp_path):
     assert example.boxes.tolist() == [[10, 21, 30, 40], [5, 5, 6, 6]]
 
 
+def test_writer_keeps_a_pixel_at_the_border(tmp_path):
+    write_voc(make_dataset(tmp_path, [(WIDTH - 0.4, HEIGHT - 0.4, WIDTH, HEIGHT)]), tmp_path / "set")
+    (example,) = load_voc(tmp_path / "set", "train")
+    assert example.boxes.tolist() == [[WIDTH - 1, HEIGHT - 1, WIDTH, HEIGHT]]
+
+
+def test_hidden_files_are_no_annotations(tmp_path):
+    make_tree(tmp_path, {"a": annotation(thing("boat"), thing("kite"))})
+    (tmp_path / "Annotations" / "._a.xml").write_bytes(b"\0\5\x16")
+    assert load_voc(tmp_path, "train").classes == ("boat", "kite")
+
+
 def test_writer_adds_splits_of_the_same_classes_only(tmp_path):
     write_voc(make_dataset(tmp_path, []), tmp_path / "set")
     write_voc(make_dataset(tmp_path, [(1, 2, 3, 4)], "test", "y"), tmp_path / "set")

@@ -1,10 +1,11 @@
 """What the commands on a run share: names, splits that belong together, lists of images."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 
-from data import default_train_split
+from data import default_train_split, open_dataset
 from data.types import InputError
 from detection.cli_job import Job, file_name, with_detections
 
@@ -37,6 +38,23 @@ def test_what_is_tested_on_is_not_trained_on_by_default(tmp_path):
     assert default_train_split(str(tmp_path), None) == "trainval"
     assert default_train_split(str(tmp_path), None, "val") == "train"
     assert Job(str(tmp_path), tmp_path, test_split="val").train_split == "train"
+
+
+def test_the_year_s_own_folder_is_as_good_as_the_devkit(tmp_path, tiny_voc):
+    shutil.copytree(tiny_voc, tmp_path / "VOC2007")
+    lists = tmp_path / "VOC2007" / "ImageSets" / "Main"
+    shutil.copy(lists / "train.txt", lists / "trainval.txt")
+    for root in (tmp_path, tmp_path / "VOC2007"):
+        assert default_train_split("voc2007", root) == "trainval"
+        assert len(open_dataset("voc2007", "trainval", root, tmp_path)) > 0
+    with pytest.raises(InputError, match="VOC2007: is not voc2012"):
+        open_dataset("voc2012", "trainval", tmp_path / "VOC2007", tmp_path)
+
+
+def test_a_test_without_objects_is_warned_of(job, tiny_train, tiny_test, capsys):
+    bare = [replace(one, boxes=one.boxes[:0], labels=one.labels[:0]) for one in tiny_test]
+    job.check_test(replace(tiny_test, examples=tuple(bare)), tiny_train)
+    assert "warning: no object is annotated in test" in capsys.readouterr().out
 
 
 def test_images_trained_on_and_tested_on_alike_are_warned_of(job, tiny_train, tiny_test, capsys):
