@@ -41,7 +41,7 @@ setup: $(VENV)/.installed
 # The stamp is written last: an interrupted set-up is done again, from pip's own cache.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
-	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(bin)/python -m pip install --quiet --disable-pip-version-check $(if $(EXTRA_INDEX),--extra-index-url "$(EXTRA_INDEX)") -e '.[dev]'
 	touch $@
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import http.client
+import platform
 import shutil
 import tarfile
 import time
@@ -65,12 +66,19 @@ def download_voc2007(
 
     Raises:
         InputError: the server does not answer or has no such file, an archive is damaged (it is removed, so
-            that the next call fetches it anew) or holds something else, or the disk is full.
+            that the next call fetches it anew) or holds something else, the disk is full, or this Python is
+            older than 3.11.4.
     """
     root = Path(root)
     target = root / "VOC2007"
     if target.is_dir():
         return target
+    if not hasattr(tarfile, "data_filter"):
+        # Said before the download, not after it.
+        raise InputError(
+            f"Python {platform.python_version()} cannot unpack archives safely; use 3.11.4 or newer, or "
+            "unpack VOC2007 by hand and give its devkit as VOC_ROOT"
+        )
     try:
         root.mkdir(parents=True, exist_ok=True)
         files = [_fetch(archive, root, base_url, progress, attempts, pause) for archive in archives]

@@ -28,7 +28,7 @@ from detection.proposal_drawing import draw_proposals
 from detection.proposal_eval import ENGINES, evaluate_engines, fill_engines, make_engine, write_evaluation
 from detection.proposal_start import starts_table
 from eval import abo_table, proposal_table
-from proposals import ProposalCache, SelectiveSearch, exchange, propose_example
+from proposals import ImportedBoxes, ProposalCache, SelectiveSearch, exchange, propose_example
 
 
 @reported
@@ -102,6 +102,8 @@ def proposals_import(
     split: Annotated[str, typer.Option(help="Split whose images the boxes are of.")] = "test",
 ) -> None:
     """Puts boxes made elsewhere into the cache, under a name of their own."""
+    # An empty name would stand for our own Selective Search in the settings.
+    ImportedBoxes(name)
     job = Job(dataset, voc_root, split, changes=[f"boxes = {json.dumps(name)}"])
     count = exchange.import_boxes(file, job.open(split), job.cache)
     console.print(f"{file}: boxes of {count} images imported as {name!r}", highlight=False)

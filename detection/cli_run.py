@@ -9,6 +9,7 @@ from typing import Annotated
 
 import cv2
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from data import Dataset, Image, InputError, read_image
@@ -285,7 +286,9 @@ def _detect_images(
         table = Table("class", "score", "left", "top", "right", "bottom")
         for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
             if score >= least:
-                table.add_row(detector.classes[label], f"{score:.2f}", *(f"{edge:.0f}" for edge in box))
+                table.add_row(
+                    escape(detector.classes[label]), f"{score:.2f}", *(f"{edge:.0f}" for edge in box)
+                )
         # Not the table's title, which is broken to its width.
         said = f"{file}:" if table.row_count else f"{file}: nothing found"
         console.print(said, highlight=False, markup=False, soft_wrap=True)

@@ -263,7 +263,7 @@ def _engine(parameters: dict[str, Any], source: Path) -> Engine:
     }
     match parameters["engine"]:
         case "imported":
-            return override(ImportedBoxes(""), known, str(source))
+            return override(ImportedBoxes("none"), known, str(source))
         case "opencv":
             return override(OpenCVSelectiveSearch(), known, str(source))
         case "selective-search":

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich.markup import escape
 from rich.table import Table
 
 from data.files import atomic_path
@@ -24,7 +25,7 @@ _DOTS_PER_INCH = 110
 
 def accuracy_table(result: ClassificationResult, title: str | None = None) -> Table:
     """Images and accuracy of each class in percent, and what it is most often taken for; – without images."""
-    table = Table(title=title, show_footer=True)
+    table = Table(title=title and escape(title), show_footer=True)
     table.add_column("class", footer=f"{len(result.classes)} classes")
     table.add_column("images", justify="right", footer=f"{result.images:,}")
     table.add_column("accuracy", justify="right", footer=f"{100 * (1 - result.top1_error):.1f}")
@@ -35,9 +36,9 @@ def accuracy_table(result: ClassificationResult, title: str | None = None) -> Ta
         result.classes, result.confusion, wrong, result.accuracies, strict=True
     ):
         worst = int(mistakes.argmax())
-        taken = f"{result.classes[worst]} ({mistakes[worst]:,})" if mistakes[worst] else ""
+        taken = f"{escape(result.classes[worst])} ({mistakes[worst]:,})" if mistakes[worst] else ""
         shown = "–" if math.isnan(accuracy) else f"{100 * accuracy:.1f}"
-        table.add_row(name, f"{row.sum():,}", shown, taken)
+        table.add_row(escape(name), f"{row.sum():,}", shown, taken)
     return table
 
 

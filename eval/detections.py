@@ -186,7 +186,7 @@ def _read_file(path: Path) -> NDArray[np.void]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "loadtxt: input contained no data")
-            rows: NDArray[np.void] = np.loadtxt(path, _ROW, comments=None, ndmin=1, encoding="utf-8")
+            rows: NDArray[np.void] = np.loadtxt(path, _ROW, comments=None, ndmin=1, encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except ValueError as error:
@@ -208,7 +208,7 @@ def _to_edges(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
 
 def _first_fault(path: Path) -> str | None:
     """Reads line by line what the fast reader refused, to say where and why."""
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
             fault = _fault(line.split())
             if fault:

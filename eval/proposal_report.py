@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich.markup import escape
 from rich.table import Table
 
 from data.files import atomic_path
@@ -52,7 +53,7 @@ def proposal_table(results: Results, title: str | None = None) -> Table:
         f"{name} {_percent(result.class_recall(0.5)[result.at(ALL)])}" for name, result in results.items()
     )
     caption = f"in %, best {BEST:,} windows/all; recall at IoU 0.5 of all, mean of the classes: {of_classes}"
-    table = Table(title=title, caption=caption)
+    table = Table(title=title and escape(title), caption=caption)
     table.add_column("windows of", overflow="fold")
     table.add_column("mean", justify="right")
     for index, (name, result) in enumerate(results.items()):
@@ -62,13 +63,13 @@ def proposal_table(results: Results, title: str | None = None) -> Table:
                 table.add_column(curve, justify="right")
         best, last = result.at(BEST), result.at(ALL)
         pairs = (f"{_percent(curve[best])}/{_percent(curve[last])}" for curve in curves.values())
-        table.add_row(name, f"{_mean_windows(result):,.0f}", *pairs)
+        table.add_row(escape(name), f"{_mean_windows(result):,.0f}", *pairs)
     return table
 
 
 def abo_table(results: Results, title: str | None = None) -> Table:
     """A class a row: objects, and the average best overlap of each method at the best 2,000 windows."""
-    table = Table(title=title, caption=f"ABO in %, best {BEST:,} windows")
+    table = Table(title=title and escape(title), caption=f"ABO in %, best {BEST:,} windows")
     table.add_column("class")
     table.add_column("objects", justify="right")
     for name in results:
@@ -77,7 +78,7 @@ def abo_table(results: Results, title: str | None = None) -> Table:
     any_result = next(iter(results.values()))
     for label, name in enumerate(any_result.classes):
         objects = np.count_nonzero(any_result.labels == label)
-        table.add_row(name, f"{objects:,}", *(_percent(abo[label]) for abo in by_method))
+        table.add_row(escape(name), f"{objects:,}", *(_percent(abo[label]) for abo in by_method))
     return table
 
 

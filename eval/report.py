@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich.markup import escape
 from rich.table import Table
 
 from data.files import atomic_path
@@ -73,7 +74,7 @@ def write_metrics(
 
 def class_table(result: VOCResult, title: str | None = None) -> Table:
     """The table of average precisions in percent, a class a row, the means below; – without ground truth."""
-    table = Table(title=title, show_footer=True)
+    table = Table(title=title and escape(title), show_footer=True)
     _add_means(table, result)
     ground_truths = sum(one.ground_truths for one in result.classes)
     detections = sum(one.detections for one in result.classes)
@@ -81,7 +82,7 @@ def class_table(result: VOCResult, title: str | None = None) -> Table:
     table.add_column("detections", justify="right", footer=f"{detections:,}")
     for one in result.classes:
         table.add_row(
-            one.name,
+            escape(one.name),
             _percent(one.ap_11point),
             _percent(one.ap_area),
             f"{one.ground_truths:,}",
@@ -110,13 +111,17 @@ def classification_dict(result: ImageClassificationResult) -> dict[str, object]:
 
 def classification_table(result: ImageClassificationResult, title: str | None = None) -> Table:
     """The table of average precisions in percent, a class a row, the means below; – without positives."""
-    table = Table(title=title, show_footer=True)
+    table = Table(title=title and escape(title), show_footer=True)
     _add_means(table, result)
     table.add_column("positives", justify="right")
     table.add_column("images", justify="right")
     for one in result.classes:
         table.add_row(
-            one.name, _percent(one.ap_11point), _percent(one.ap_area), f"{one.positives:,}", f"{one.images:,}"
+            escape(one.name),
+            _percent(one.ap_11point),
+            _percent(one.ap_area),
+            f"{one.positives:,}",
+            f"{one.images:,}",
         )
     return table
 

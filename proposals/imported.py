@@ -16,6 +16,10 @@ class ImportedBoxes:
 
     name: str
 
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise InputError("imported boxes need a name; give one")
+
     def propose(self, image: Image) -> FloatArray:
         """Always fails: an image without imported boxes has none.
 

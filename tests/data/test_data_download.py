@@ -115,6 +115,13 @@ def test_fetches_both_archives(server, tmp_path):
     assert seen[-1] == ("test.tar", len(TEST), len(TEST))
 
 
+def test_an_old_python_is_refused_before_the_download(server, tmp_path, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter")
+    with pytest.raises(InputError, match=r"cannot unpack archives safely; use 3\.11\.4"):
+        download_voc2007(tmp_path, server.url, ARCHIVES)
+    assert not server.asked
+
+
 def test_does_nothing_twice(server, tmp_path):
     fetch(server, tmp_path)
     server.asked.clear()

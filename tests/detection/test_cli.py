@@ -339,6 +339,9 @@ def test_proposals_then_export_and_import(work, tiny_voc):
     result = call("proposals", *common, "--split", "test", "--jobs", 1)
     assert re.search("3 images computed .*0 in the cache", result.output)
     assert "boxes of 3 images written" in call("proposals-export", "boxes.mat", *common).output
+    result = call("proposals-import", "boxes.mat", "--name", " ", "--dataset", tiny_voc)
+    assert result.exit_code == 2
+    assert "imported boxes need a name" in result.output
     result = call("proposals-import", "boxes.mat", "--name", "theirs", "--dataset", tiny_voc)
     assert "boxes of 3 images imported" in result.output
     theirs = ["--dataset", tiny_voc, "--set", "boxes = 'theirs'"]

@@ -86,6 +86,12 @@ def test_equal_scores_keep_the_order_of_the_file(tmp_path):
         np.testing.assert_array_equal(found[image_id].boxes[:, 3], lines)
 
 
+def test_a_byte_order_mark_is_no_part_of_an_id(tmp_path):
+    for name, text in (("cat", "\ufeff000017 1 1 1 2 2\n"), ("dining table", "")):
+        (tmp_path / f"comp3_det_test_{name}.txt").write_text(text, encoding="utf-8")
+    assert list(read_voc_detections(tmp_path, CLASSES, "test")) == ["000017"]
+
+
 def test_all_empty(tmp_path):
     write(tmp_path, "")
     assert read_voc_detections(tmp_path, ["cat"]) == {}

@@ -1,5 +1,6 @@
 """metrics.json, the table and the plots."""
 
+import io
 import json
 
 import cv2
@@ -47,6 +48,15 @@ def test_metrics_file(tmp_path):
 
 def test_metrics_without_coco():
     assert "coco" not in metrics_dict(RESULT)
+
+
+def test_names_are_no_markup():
+    result = VOCResult(0.5, (curve("dog [small]", [1], 1), curve("[/b]", [1], 1)))
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(class_table(result, "set [red]"))
+    text = console.export_text()
+    for name in ("dog [small]", "[/b]", "set [red]"):
+        assert name in text
 
 
 @pytest.mark.parametrize(
