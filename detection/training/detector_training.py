@@ -36,8 +36,9 @@ _LOG = logging.getLogger(__name__)
 # network, and the vectors of the images at hand. Measured on VOC2007: 2.1 GB in all with EfficientNet-Lite0
 # (21,600 numbers a window) from stored maps, 2.2 with AlexNet (12,800) where convolution runs here, too.
 _BASE_MEMORY = 1.85e9
-# And this for each further scale, of larger maps: without it AlexNet's five took 4.1 GB where 4 were set.
-_SCALE_MEMORY = 0.1e9
+# And this for each further scale: AlexNet's five took 2.5 GB beside vectors and negatives where convolution
+# ran here, 1.2 GB from stored maps.
+_SCALE_MEMORY = 0.2e9
 # Vectors of the windows of so many images are in memory at a time: read ahead, scored, copied.
 _IMAGES_AT_HAND = 4
 _MIN_WINDOWS = 2000
