@@ -46,6 +46,11 @@ def read_text(path: Path, what: str) -> str:
         ) from error
 
 
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether ``path``, below ``folder``, or a folder on the way to it, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``: it replaces it when the block ends well, and goes otherwise."""

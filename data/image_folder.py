@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.files import is_hidden
 from data.types import InputError, IntArray
 
 # What `read_image` is asked to decode; other files in a class' folder (lists, licences) are passed over.
@@ -125,5 +126,4 @@ def list_images(path: Path) -> list[Path]:
 
 
 def _is_image(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path, folder) and path.is_file()

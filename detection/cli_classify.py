@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from data import InputError, read_image
+from data import Image, InputError
 from data.files import atomic_path
 from data.image_folder import ImageFolder, list_images, open_image_folder
 from data.types import FloatArray
@@ -18,8 +18,9 @@ from detection.classification.network import Classifier
 from detection.classification.score_store import ScoreStore
 from detection.classification.testing import Source, ViewTester, compare_sources
 from detection.classification.views import ViewName, ViewSettings, resized_size
-from detection.cli_options import Change, SkipErrors, console, percent, reported
+from detection.cli_options import Change, SkipErrors, complain, console, percent, reported
 from detection.console import ProgressReport
+from detection.many import one_a_core
 from detection.settings import changed
 from eval import accuracy_table, evaluate_classification, write_classification
 
@@ -75,9 +76,8 @@ def classify_command(
         source = "maps" if all(one.settings.levels for one in classifiers) else "crops"
     tester = ViewTester(classifiers, views, sizes, source)
     folder = None if labelled is None else spread(open_image_folder(labelled, tester.classes), limit)
-    files = list(folder.paths) if folder else [one for path in images or () for one in list_images(path)]
-    if folder is None and limit:
-        files = files[:limit]
+    given = [one for path in images or () for one in list_images(path)][: limit or None]
+    files = given if folder is None else list(folder.paths)
     if check_crops:
         _compare(tester, files[:: max(1, len(files) // check_crops)][:check_crops], skip_errors)
     store = None if output is None else ScoreStore(output / "scores.sqlite", tester)
@@ -104,10 +104,7 @@ def classify_command(
     if output is not None and scores:
         console.print(f"written: {output}", highlight=False, markup=False, soft_wrap=True)
     if errors:
-        complaint = f"{len(errors)} of {len(files)} images left out, the first: {errors[0]}"
-        if not skip_errors:
-            raise InputError(complaint)
-        console.print(complaint, highlight=False, markup=False, soft_wrap=True)
+        complain(f"{len(errors)} of {len(files)} images left out, the first: {errors[0]}", skip_errors)
 
 
 def spread(folder: ImageFolder, limit: int) -> ImageFolder:
@@ -164,16 +161,18 @@ def _best(classes: Sequence[str], scores: FloatArray) -> list[dict[str, str | fl
     return [{"class": classes[one], "score": float(scores[one])} for one in order]
 
 
+def _no_strip(image: Image) -> Image:
+    resized_size(image.shape[0], image.shape[1], 1)  # Refuses it.
+    return image
+
+
 def _compare(tester: ViewTester, files: Sequence[Path], skip_errors: bool) -> None:
     images = []
-    for file in files:
-        try:
-            image = read_image(file)
-            resized_size(image.shape[0], image.shape[1], 1)  # Refuses strips.
-            images.append(image)
-        except InputError as error:
-            if not skip_errors:
-                raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+    for _, result in one_a_core(_no_strip, files):
+        if not isinstance(result, InputError):
+            images.append(result)
+        elif not skip_errors:
+            raise result
     if not images:
         raise InputError(f"{files[0]}: none of the images to compare maps with crops on can be read")
     found = compare_sources(tester, images)

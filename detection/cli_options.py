@@ -56,6 +56,13 @@ BFloat16 = Annotated[
 ]
 
 
+def complain(complaint: str, skip_errors: bool) -> None:
+    """Raises an `InputError` that says what was left out; with ``--skip-errors`` prints it."""
+    if not skip_errors:
+        raise InputError(complaint)
+    console.print(complaint, highlight=False, markup=False, soft_wrap=True)
+
+
 def reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
     """Turns bad input and Ctrl-C into one line and an exit code."""
 

@@ -34,6 +34,7 @@ from detection.cli_options import (
     TrainSplit,
     VocRoot,
     Weights,
+    complain,
     console,
     percent,
     reported,
@@ -297,10 +298,7 @@ def _detect_images(
         if draw is not None:
             _write_picture(draw / f"{name}.png", draw_detections(image, found, detector.classes, least))
     if errors:
-        complaint = f"{len(errors)} of {len(files)} files skipped, the first: {errors[0]}"
-        if not skip_errors:
-            raise InputError(complaint)
-        console.print(complaint, highlight=False, markup=False, soft_wrap=True)
+        complain(f"{len(errors)} of {len(files)} files skipped, the first: {errors[0]}", skip_errors)
 
 
 def _write_picture(path: Path, picture: Image) -> None:
