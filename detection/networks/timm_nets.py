@@ -1,10 +1,12 @@
 """Any convolutional network of timm as a backbone: one or several taps, joined at the finest stride."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self, cast
 
 import timm
-from torch import nn
+import torch.nn.functional as F
+from timm.layers.conv2d_same import Conv2dSame
+from torch import Tensor, nn
 
 from data.types import InputError
 from detection.networks.base import EFFICIENTNET_LITE, IMAGENET, Network, Normalisation
@@ -32,6 +34,9 @@ class TimmNetwork(Network):
         taps: TapNormalisation,
         folded: bool,
     ) -> None:
+        for place, part in list(body.named_modules()):
+            if type(part) is Conv2dSame:
+                body.set_submodule(place, DivisibleConv2dSame.of(part))
         super().__init__(name, body, normalise, tap_geometries, taps)
         self.multiple = self.minimum = max(tap.stride for tap in tap_geometries)
         self.folded = folded
@@ -49,6 +54,37 @@ class TimmNetwork(Network):
             "channels": list(self.taps.tap_channels),
             "taps": [[tap.stride, tap.offset, tap.receptive_field] for tap in self.tap_geometries],
         }
+
+
+class DivisibleConv2dSame(Conv2dSame):
+    """timm's convolution with "same" padding, without a padded copy of a map whose sides its stride divides.
+
+    Such padding is a cell less at the top and left than at the bottom and right where kernel minus stride is
+    odd, which no convolution takes; one padded by a stride more on all sides does the same sums, and those of
+    a row and a column before, which are dropped. The copy took a tenth to a sixth of EfficientNet-Lite0's
+    time.
+    """
+
+    @classmethod
+    def of(cls, other: Conv2dSame) -> Self:
+        """The same convolution, with the very weights of ``other``."""
+        kernel, stride, dilation = (
+            cast(tuple[int, int], pair) for pair in (other.kernel_size, other.stride, other.dilation)
+        )
+        channels, bias = (other.in_channels, other.out_channels), other.bias is not None
+        new = cls(*channels, kernel, stride, dilation=dilation, groups=other.groups, bias=bias)
+        new.weight, new.bias = other.weight, other.bias
+        return new
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps, float (N, C, H, W), to maps of ceil(H / stride) × ceil(W / stride) cells."""
+        spare = [side - step for side, step in zip(self.kernel_size, self.stride, strict=True)]
+        divisible = not any(side % step for side, step in zip(x.shape[2:], self.stride, strict=True))
+        if not divisible or self.dilation != (1, 1) or any(one < 0 or one % 2 == 0 for one in spare):
+            return cast(Tensor, super().forward(x))  # type: ignore[no-untyped-call]
+        padding = [one // 2 + step for one, step in zip(spare, self.stride, strict=True)]
+        maps = F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return maps[:, :, 1:, 1:]
 
 
 def timm_name(name: str) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 
 from data.images import read_image
 from data.types import InputError
@@ -20,7 +21,7 @@ from detection.networks import (
 )
 from detection.networks.folding import fold_batch_norms
 from detection.networks.packaged import packaged_weights, timm_names
-from detection.networks.timm_nets import timm_body
+from detection.networks.timm_nets import DivisibleConv2dSame, timm_body
 from detection.networks.weights import read_weights
 
 
@@ -50,6 +51,26 @@ def test_channels_and_geometry(lite0):
     # Offsets of the trained network; see TRAINED_OFFSETS.
     assert lite0.tap_geometries == (Geometry(16, 9.0, 339), Geometry(32, 17.0, 851))
     assert lite0.geometry == Geometry(16, 9.0, 851)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("size", [(12, 18), (13, 12), (6, 7)])
+def test_same_convolution_without_a_padded_copy(kernel, stride, dilation, size):
+    torch.manual_seed(kernel)
+    theirs = Conv2dSame(4, 4, kernel, stride, dilation=dilation, groups=4)
+    maps = torch.randn(2, 4, *size)
+    with torch.inference_mode():
+        torch.testing.assert_close(DivisibleConv2dSame.of(theirs)(maps), theirs(maps))
+
+
+def test_network_pads_no_copy(lite0, image, monkeypatch):
+    def refuse(self, x):
+        raise AssertionError(f"a padded copy of {tuple(x.shape)}")
+
+    monkeypatch.setattr(Conv2dSame, "forward", refuse)
+    assert lite0.feature_map(image[:190, :200]).shape == (432, 12, 13)
 
 
 def test_probe_of_tensorflow_padding():
