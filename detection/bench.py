@@ -1,18 +1,24 @@
-"""Where a detector's time goes, and pooling against torchvision's `roi_pool`; both sides in one go."""
+"""Where a detector's time goes; and pooling against torchvision's `roi_pool`, EfficientNet's convolutions
+against timm's: both sides in one go."""
 
+import copy
 import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from rich.table import Table
+from timm.layers.conv2d_same import Conv2dSame
 from torchvision.ops import roi_pool
 
 from data.types import Example, FloatArray
 from detection.detector import Detector
 from detection.many import detect_many
+from detection.networks import build_network
+from detection.networks.timm_nets import DivisibleConv2dSame
 from detection.pooling import PAPER_LEVELS, pool
 from detection.stopwatch import Stopwatch
 from detection.windows import Cells
@@ -21,6 +27,8 @@ from detection.windows import Cells
 _MAP_SIZE = (43, 58, 256)
 # The paper's number of an image; and what fine-tuning draws from an image and its mirror image each.
 _WINDOWS = (2000, 30)
+# The default's short side, and the greatest of the five.
+_SIDES = (576, 1200)
 
 
 def bench_pooling(repeats: int = 7) -> Table:
@@ -57,6 +65,41 @@ def bench_pooling(repeats: int = 7) -> Table:
                 f"{1000 * theirs_seconds:.1f} ms",
                 f"{theirs_seconds / ours_seconds:.1f}",
                 "yes" if equal else "NO",
+            )
+    finally:
+        torch.set_num_threads(threads)
+    return table
+
+
+def bench_same_convolution(repeats: int = 7) -> Table:
+    """Median time of EfficientNet-Lite0's map with `DivisibleConv2dSame` and with timm's; one thread."""
+    ours = build_network("efficientnet_lite0")
+    theirs = copy.deepcopy(ours)
+    for part in theirs.modules():
+        if isinstance(part, DivisibleConv2dSame):
+            part.__class__ = Conv2dSame  # type: ignore[assignment]
+    table = Table(title="EfficientNet-Lite0's map, one thread")
+    for column in ("image", "ours", 'timm\'s "same" convolutions', "ratio", "greatest difference"):
+        table.add_column(column, justify="right")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for side in _SIDES:
+            shape = (side, side * 4 // 3, 3)
+            image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+            one, other = ours.feature_map(image), theirs.feature_map(image)
+            # In turns, so that what else the machine does falls on both.
+            pairs = [
+                [_median_seconds(partial(each.feature_map, image), 1) for each in (ours, theirs)]
+                for _ in range(repeats)
+            ]
+            ours_seconds, theirs_seconds = np.median(pairs, axis=0)
+            table.add_row(
+                f"{shape[1]} x {side}",
+                f"{1000 * ours_seconds:.0f} ms",
+                f"{1000 * theirs_seconds:.0f} ms",
+                f"{theirs_seconds / ours_seconds:.2f}",
+                f"{float((one - other).abs().max() / other.abs().max()):.0e}",
             )
     finally:
         torch.set_num_threads(threads)

@@ -40,7 +40,9 @@ Change = Annotated[
 RunName = Annotated[
     str, typer.Option(help="Folder below runs/; empty: named by data set, network and preset.")
 ]
-Jobs = Annotated[int, typer.Option(min=-1, help="Processes for proposals; -1 or 0: one a core.")]
+Jobs = Annotated[
+    int, typer.Option(min=-1, help="Processes for proposals, or images at a time; -1 or 0: one a core.")
+]
 Limit = Annotated[int, typer.Option(min=0, help="Only the first images of each split; 0: all.")]
 SkipErrors = Annotated[bool, typer.Option(help="Leave out images that cannot be read, and say how many.")]
 MapGb = Annotated[float, typer.Option(min=0, help="Bound on stored feature maps in cache/maps, in GB.")]

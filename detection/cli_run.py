@@ -210,14 +210,14 @@ def detect(
             )
         detector = Detector.load(model)
         hasten(detector, fc_rank, bfloat16)
-        _detect_images(detector, images, draw, min_score, regression, skip_errors)
+        _detect_images(detector, images, draw, min_score, regression, skip_errors, jobs)
         return
     job = Job(
         dataset, voc_root, train_split, backbone, weights, preset, config, change, run, limit, map_gb,
         skip_errors, head, fc_rank, bfloat16, test_split,
     )  # fmt: skip
     if images:
-        _detect_images(_train(job, jobs), images, draw, min_score, regression, skip_errors)
+        _detect_images(_train(job, jobs), images, draw, min_score, regression, skip_errors, jobs)
         return
     start = time.monotonic()
     test = job.open(test_split)
@@ -260,6 +260,7 @@ def _detect_images(
     min_score: float | None,
     regression: bool,
     skip_errors: bool,
+    jobs: int,
 ) -> None:
     least = detector.least_shown if min_score is None else min_score
     if not regression:
@@ -278,7 +279,7 @@ def _detect_images(
             "or draw them one after the other, into two folders"
         )
     errors = []
-    results = detect_many(detector, [file for _, file in files])
+    results = detect_many(detector, [file for _, file in files], max(jobs, 0))
     for (file, result), name in zip(results, pictures, strict=True):
         if isinstance(result, InputError):
             errors.append(result)

@@ -61,7 +61,7 @@ class DivisibleConv2dSame(Conv2dSame):
 
     Such padding is a cell less at the top and left than at the bottom and right where kernel minus stride is
     odd, which no convolution takes; one padded by a stride more on all sides does the same sums, and those of
-    a row and a column before, which are dropped. The copy took a tenth to a sixth of EfficientNet-Lite0's
+    a row and a column before, which are dropped. The copy took an eighth of EfficientNet-Lite0's
     time.
     """
 

@@ -12,6 +12,7 @@ from data import load_voc
 from detection import cli as cli_module
 from detection import cli_job
 from detection.detector import Detector
+from detection.many import detect_many
 from proposals import ImportedBoxes
 
 QUICK = ["--backbone", "alexnet", "--weights", "random", "--preset", "paper-1scale",
@@ -182,6 +183,20 @@ def test_photos_have_no_imported_boxes(done, tiny_voc):
     result = call("detect", tiny_voc / "JPEGImages" / "1000.png", "--model", model)
     assert result.exit_code == 0, result.output
     assert "warning: trained on imported boxes" in result.output
+
+
+@pytest.mark.parametrize(("jobs", "workers"), [(-1, 0), (1, 1), (3, 3)])
+def test_images_at_a_time(done, tiny_voc, monkeypatch, jobs, workers):
+    asked = []
+
+    def spy(detector, files, workers):
+        asked.append(workers)
+        return detect_many(detector, files, workers)
+
+    monkeypatch.setattr("detection.cli_run.detect_many", spy)
+    path = tiny_voc / "JPEGImages" / "1000.png"
+    assert call("detect", path, "--model", "runs/mine/model", "--jobs", jobs).exit_code == 0
+    assert asked == [workers]
 
 
 def test_an_image_that_was_shrunk_after_it_was_annotated(work, tiny_voc):
