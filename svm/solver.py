@@ -7,6 +7,7 @@ The objective is the one that R-CNN and the released SPP-net code give to liblin
 with the bias ``b = B v`` regularised through a constant feature of value B, and ``c_i`` the class' weight.
 """
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+_LOG = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -252,7 +255,8 @@ def train_svms(
         units: float32 (N,) what each row is multiplied by before anything else; ones if None.
 
     Returns:
-        One solution a problem, in their order; without any rows it is zero.
+        One solution a problem, in their order; without any rows it is zero. A warning is logged where
+        ``settings.max_sweeps`` ended the training of some.
 
     Raises:
         ValueError: arrays that do not fit together, or a feature that is not finite.
@@ -273,7 +277,22 @@ def train_svms(
         every_row = np.concatenate([np.empty(0, np.int64), *(problem.rows for problem in problems)])
         norms = squared_norms(features, np.unique(every_row), units)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        return list(pool.map(lambda problem: _train(features, units, problem, settings, norms), problems))
+        solutions = list(
+            pool.map(lambda problem: _train(features, units, problem, settings, norms), problems)
+        )
+    early = [
+        one
+        for one in solutions
+        if one.sweeps >= settings.max_sweeps and one.gap > settings.tolerance * one.objective
+    ]
+    if early:
+        farthest = max(early, key=lambda one: one.gap / one.objective)
+        _LOG.warning(
+            "%d of %d SVMs at C = %g stopped after %d sweeps, %.1g %% above the least objective at most",
+            len(early), len(solutions), settings.cost, settings.max_sweeps,
+            100 * farthest.gap / farthest.objective,
+        )  # fmt: skip
+    return solutions
 
 
 def _check(problem: Problem, count: int) -> None:

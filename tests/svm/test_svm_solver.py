@@ -49,6 +49,16 @@ def test_objective_is_that_of_the_slow_solver(count, dimension, positives):
     np.testing.assert_allclose(ours.weights, w[:-1], atol=0.02 * np.abs(w).max())
 
 
+def test_training_that_is_cut_short_says_so(caplog):
+    x, positive = problem(2, 400, 50, 40)
+    hard, none = Problem(np.arange(400), positive), Problem(np.arange(0), positive[:0])
+    train_svms(x, [hard, none], SolverSettings(cost=1.0))
+    assert not caplog.records
+    solutions = train_svms(x, [hard, none], SolverSettings(cost=1.0, max_sweeps=2))
+    assert solutions[0].gap > 5e-4 * solutions[0].objective
+    assert "1 of 2 SVMs at C = 1 stopped after 2 sweeps" in caplog.text
+
+
 @pytest.mark.parametrize("cost", [1e-3, 0.1], ids=["c_paper", "c_large"])
 @pytest.mark.parametrize("shape", [(600, 100, 60), (150, 1000, 20)], ids=["tall", "wide"])
 def test_objective_is_that_of_liblinear(shape, cost):
