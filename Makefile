@@ -7,7 +7,7 @@ DATASET ?=
 VOC_ROOT ?= datasets/VOCdevkit
 BACKBONE ?=
 WEIGHTS ?=
-PRESET ?= default
+PRESET ?=
 RUN ?=
 JOBS ?= -1
 # Address of a Dask scheduler for `make proposals`, tcp://host:8786; without it, local processes.
@@ -24,7 +24,8 @@ RUNS ?=
 ARGS ?=
 
 bin := $(VENV)/bin
-data := --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --preset "$(PRESET)" --limit $(LIMIT)
+preset := $(if $(PRESET),--preset "$(PRESET)")
+data := --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" $(preset) --limit $(LIMIT)
 run := $(data) --backbone "$(BACKBONE)" --run "$(RUN)"
 # What scores windows: pool5, fc6, fc7 or softmax.
 HEAD ?= pool5
@@ -62,7 +63,7 @@ combine: setup
 
 # Its sizes: ARGS="--train-images 60 --test-images 40 --timed-images 3".
 compare: setup
-	$(bin)/sppnet compare --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" $(if $(filter-out default,$(PRESET)),--preset "$(PRESET)") --backbone "$(BACKBONE)" --weights "$(WEIGHTS)" --run "$(RUN)" --jobs $(JOBS) $(ARGS)
+	$(bin)/sppnet compare --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" $(preset) --backbone "$(BACKBONE)" --weights "$(WEIGHTS)" --run "$(RUN)" --jobs $(JOBS) $(ARGS)
 
 proposals: setup
 	$(bin)/sppnet proposals $(data) --jobs $(JOBS) --scheduler "$(SCHEDULER)" $(ARGS)
@@ -77,7 +78,7 @@ finetune: setup
 	$(bin)/sppnet finetune $(run) --weights "$(WEIGHTS)" --jobs $(JOBS) $(ARGS)
 
 pretrain: setup
-	$(bin)/sppnet pretrain $(if $(DATA),--data "$(DATA)") $(if $(filter-out default,$(PRESET)),--preset "$(PRESET)") --run "$(RUN)" $(if $(BACKBONE),--network "$(BACKBONE)") --weights "$(WEIGHTS)" $(ARGS)
+	$(bin)/sppnet pretrain $(if $(DATA),--data "$(DATA)") $(preset) --run "$(RUN)" $(if $(BACKBONE),--network "$(BACKBONE)") --weights "$(WEIGHTS)" $(ARGS)
 
 # Teaches zf5 to see: TEACHER="efficientnet_lite0 576 400 288", the network and its short side for each scale.
 distill: setup

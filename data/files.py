@@ -1,5 +1,6 @@
 """Digests, text files of users, and writing so that a reader never sees half of a file or folder."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -67,6 +68,31 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Keeps others out of a folder, made if need be, as long as the block lasts or the process lives.
+
+    Raises:
+        InputError: another process is in such a block with the folder, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}; check the folder") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{folder}: another process is at work on this run; wait for it, or give another RUN name"
+            ) from error
+        except OSError:
+            # A file system without locks: as careful as one can be there.
+            pass
+        yield
 
 
 @contextmanager

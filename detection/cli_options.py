@@ -45,7 +45,9 @@ Jobs = Annotated[
 ]
 Limit = Annotated[int, typer.Option(min=0, help="Only the first images of each split; 0: all.")]
 SkipErrors = Annotated[bool, typer.Option(help="Leave out images that cannot be read, and say how many.")]
-MapGb = Annotated[float, typer.Option(min=0, help="Bound on stored feature maps in cache/maps, in GB.")]
+MapGb = Annotated[
+    float, typer.Option(min=0, max=1e6, help="Bound on stored feature maps in cache/maps, in GB.")
+]
 HeadName = Annotated[
     str,
     typer.Option("--head", help="What scores windows: SVMs on pool5, fc6 or fc7, or the fine-tuned softmax."),

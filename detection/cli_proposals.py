@@ -96,7 +96,9 @@ def _draw_proposals(dataset: Dataset, engine: SelectiveSearch, cache: ProposalCa
 @reported
 def proposals_import(
     file: Annotated[Path, typer.Argument(help="The published .mat, or an .npz of proposals-export.")],
-    name: Annotated[str, typer.Option(help="What to call them: a run takes them with --set boxes='NAME'.")],
+    name: Annotated[
+        str, typer.Option(help="What to call them: a run takes them with --set 'boxes=\"NAME\"'.")
+    ],
     dataset: DatasetName = "",
     voc_root: VocRoot = VOC_ROOT,
     split: Annotated[str, typer.Option(help="Split whose images the boxes are of.")] = "test",
@@ -139,7 +141,7 @@ def evaluate_proposals(
     split: Annotated[str, typer.Option(help="Split whose objects are to be covered.")] = "test",
     difficult: Annotated[bool, typer.Option(help="Count objects that VOC calls difficult, too.")] = False,
     max_windows: Annotated[
-        int, typer.Option(min=0, help="Windows an image; 0: all. With 2000 those of the main job serve.")
+        int, typer.Option(min=0, help="Engines' windows an image; 0: all. With 2000 the main job's serve.")
     ] = 0,
     min_side: Annotated[int, typer.Option(min=1, help="Engines drop boxes with a side below, pixels.")] = 20,
     output: Annotated[

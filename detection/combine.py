@@ -5,7 +5,7 @@ its detections on disk are what is left of it. A window that its own model dropp
 then falls to another model, does not come back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +44,8 @@ def read_part(folder: Path, dataset: Dataset) -> Part:
 
     Args:
         folder: of a run, whose ``detections/`` is taken, or of the files themselves.
-        dataset: the images that they must be of.
+        dataset: the images wanted; detections of others, where the run says that it looked at them, are left
+            out.
 
     Raises:
         InputError: there are no detections; they are of another split, of other classes or of other images;
@@ -64,23 +65,28 @@ def read_part(folder: Path, dataset: Dataset) -> Part:
             f"{files}: detections are of other classes than {dataset.name}'s, such as {strangers[0]!r}; "
             "only runs of the same data set can be combined"
         )
-    expected = [one.image_id for one in dataset]
-    if detected_images(files) not in (None, expected):
+    expected = {one.image_id for one in dataset}
+    listed = detected_images(files)
+    if listed is not None and not expected <= set(listed):
         raise InputError(
             f"{files / IMAGES_FILE}: detections are of other images than {dataset.name} {dataset.split}, "
             f"{len(expected)} images; give the data set, split and limit that all the runs were made with"
         )
     refined = read_voc_detections(files, dataset.classes, dataset.split)
-    foreign = sorted(refined.keys() - set(expected))
-    if foreign:
+    foreign = sorted(refined.keys() - expected)
+    if foreign and listed is None:
         raise InputError(
             f"{files}: detections of image {foreign[0]!r}, which {dataset.name} {dataset.split} lacks; "
             "give the data set, split and limit that all the runs were made with"
         )
     windows = None
     if (files / "windows").is_dir():
-        windows = read_voc_detections(files / "windows", dataset.classes, dataset.split)
-    return Part(part_name(folder), refined, windows)
+        windows = _only(expected, read_voc_detections(files / "windows", dataset.classes, dataset.split))
+    return Part(part_name(folder), _only(expected, refined), windows)
+
+
+def _only(image_ids: Container[str], found: Mapping[str, Detections]) -> dict[str, Detections]:
+    return {image_id: one for image_id, one in found.items() if image_id in image_ids}
 
 
 def part_name(folder: Path) -> str:

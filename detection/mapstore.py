@@ -53,7 +53,8 @@ class MapStore:
         self._max_bytes, self._free = max_bytes, 0
         # Others write there, too; so it is counted again after so many bytes, and before the first.
         self._uncounted = math.inf
-        if self.folder.exists():
+        # Where there is none yet, or it may be read only.
+        with contextlib.suppress(OSError):
             os.utime(self.folder)
 
     def get(self, image_digest: str, compute: Callable[[], Sequence[FeatureMap]]) -> list[FeatureMap]:
@@ -77,7 +78,7 @@ class MapStore:
         try:
             arrays = load_file(self._path(image_digest))
             # Reading is using: others must not take a folder for unused that a long job goes on to read.
-            with contextlib.suppress(PermissionError):
+            with contextlib.suppress(OSError):
                 os.utime(self.folder)
             return [
                 FeatureMap(arrays[f"map{scale}"].astype(np.float32), tuple(arrays["factors"][scale].tolist()))

@@ -5,14 +5,16 @@ import shutil
 import time
 import tomllib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import tomli_w
 
-from data.files import atomic_path, file_digest
+from data.files import atomic_path, file_digest, only_process, read_text
 from data.images import read_image
 from data.types import Dataset, Detections, Example, FloatArray, InputError
 from detection.claim import claim
@@ -21,6 +23,7 @@ from detection.features import FeatureExtractor, FeatureMap
 from detection.mapstore import MapStore
 from detection.memory import peak_bytes, reset_peak
 from detection.networks import build_network
+from detection.networks.build import RANDOM
 from detection.presets import RunSettings
 from detection.rcnn import make_extractor
 from detection.training import (
@@ -188,6 +191,10 @@ class Run:
         return TrainingData(dataset, self.settings.proposer, self.cache, self.maps, int(self.map_gb * 1e9))
 
     def _saved(self, make: Callable[[Path], Detector], stage: str, group: Group = ALONE) -> Detector:
+        with only_process(self.folder) if group.rank == 0 else nullcontext():
+            return self._made(make, stage, group)
+
+    def _made(self, make: Callable[[Path], Detector], stage: str, group: Group) -> Detector:
         start = time.monotonic()
         reset_peak()
         detector = make(self._work)
@@ -199,7 +206,7 @@ class Run:
         # The others still have files open there.
         group.wait()
         if group.rank == 0:
-            shutil.rmtree(self._work)
+            shutil.rmtree(self._work, ignore_errors=True)
         group.wait()
         return detector
 
@@ -216,13 +223,20 @@ class Run:
                 f"{dataset.name} {dataset.split} has the classes {', '.join(dataset.classes)}, "
                 f"but {self.model} was trained on {', '.join(detector.classes)}; give another RUN name"
             )
+        with only_process(self.folder):
+            return self._detect(detector, dataset, progress)
+
+    def _detect(
+        self, detector: Detector, dataset: Dataset, progress: Progress
+    ) -> tuple[dict[str, Detections], dict[str, Detections]]:
         start = time.monotonic()
         reset_peak()
         partial = self._named("partial") / file_digest(self.model / "model.safetensors")[:16]
         partial.mkdir(parents=True, exist_ok=True)
         keys = {one.image_id: image_key(one) for one in dataset}
         files = {image_id: partial / f"{key.image_digest[:32]}.npz" for image_id, key in keys.items()}
-        todo = [example for example in dataset if not files[example.image_id].exists()]
+        pairs = {image_id: _read_pair(path) for image_id, path in files.items()}
+        todo = [example for example in dataset if pairs[example.image_id] is None]
         store = MapStore(self.maps, detector.extractor, int(self.map_gb * 1e9))
 
         def prepare(example: Example) -> tuple[Example, FloatArray, list[FeatureMap], tuple[int, int]]:
@@ -241,12 +255,10 @@ class Run:
             refined = detector.refine(found, offsets, size)
             with disk_errors_named(partial), atomic_path(files[example.image_id]) as path:
                 np.savez(path, **_arrays("window", found), **_arrays("refined", refined))
+            pairs[example.image_id] = found, refined
         progress("detection", len(dataset), len(dataset))
-        refined_by_id, found_by_id = {}, {}
-        for image_id, path in files.items():
-            with np.load(path, allow_pickle=False) as arrays:
-                found_by_id[image_id] = _detections("window", arrays)
-                refined_by_id[image_id] = _detections("refined", arrays)
+        found_by_id = {image_id: pair[0] for image_id, pair in pairs.items() if pair is not None}
+        refined_by_id = {image_id: pair[1] for image_id, pair in pairs.items() if pair is not None}
         self.write_detections(dataset, refined_by_id, found_by_id)
         shutil.rmtree(self._named("partial"))
         if len(todo) == len(dataset):
@@ -272,9 +284,13 @@ class Run:
         self, dataset: Dataset, refined: dict[str, Detections], found: dict[str, Detections] | None
     ) -> None:
         """Writes what `read_detections` reads, and COCO's results JSON."""
-        write_voc_detections(self.detections, refined, dataset.classes, dataset.split)
+        # VOC's competitions: trained on VOC alone, or on any data. Others' weights are of ImageNet.
+        alone = self.settings is not None and self.settings.network.weights == RANDOM
+        kinds = [(self.detections, refined)]
         if found is not None:
-            write_voc_detections(self.detections / "windows", found, dataset.classes, dataset.split)
+            kinds.append((self.detections / "windows", found))
+        for folder, one in kinds:
+            write_voc_detections(folder, one, dataset.classes, dataset.split, "comp3" if alone else "comp4")
         write_coco_results(self.detections / "coco.json", refined, dataset.category_ids, dataset.image_ids)
         with atomic_path(self.detections / IMAGES_FILE) as path:
             path.write_text("".join(f"{one.image_id}\n" for one in dataset), encoding="utf-8")
@@ -316,9 +332,10 @@ class Run:
             "run": tomllib.loads((self.folder / "settings.toml").read_text(encoding="utf-8")),
         }
         if windows is not None:
+            means = {"map_11point": windows.map_11point, "map_area": windows.map_area}
             settings["without_regression"] = {
-                "map_11point": windows.map_11point, "map_area": windows.map_area,
-            }  # fmt: skip
+                name: None if np.isnan(mean) else mean for name, mean in means.items()
+            }
         write_metrics(self._named("metrics", ".json"), result, coco_metrics(dataset, refined), settings)
         plot_precision_recall(self._named("precision_recall", ".png"), result)
         return result, windows
@@ -326,7 +343,11 @@ class Run:
     def record(self, **figures: float) -> None:
         """Adds figures of this run to ``times.json``."""
         file = self._named("times", ".json")
-        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        try:
+            known = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            # None yet, or half of one, which is not worth what has been computed.
+            known = {}
         known |= {name: round(value, 3) for name, value in figures.items()}
         with atomic_path(file) as path:
             path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
@@ -340,7 +361,7 @@ def named_by_head(name: str, head: str) -> str:
 def detected_images(detections: Path) -> list[str] | None:
     """The ids of the images that a folder of detections is of; None where it does not say."""
     images = detections / IMAGES_FILE
-    return images.read_text(encoding="utf-8").split() if images.exists() else None
+    return read_text(images, "the list of images").split() if images.exists() else None
 
 
 def hasten(detector: Detector, fc_rank: int, bfloat16: bool) -> None:
@@ -360,6 +381,15 @@ def hasten(detector: Detector, fc_rank: int, bfloat16: bool) -> None:
 
 def _arrays(prefix: str, found: Detections) -> dict[str, Any]:
     return {f"{prefix}_{name}": getattr(found, name) for name in ("boxes", "scores", "labels")}
+
+
+def _read_pair(path: Path) -> tuple[Detections, Detections] | None:
+    """Windows and refined detections of an image; None where there are none, or what a power cut left."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return _detections("window", arrays), _detections("refined", arrays)
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+        return None
 
 
 def _detections(prefix: str, arrays: Any) -> Detections:

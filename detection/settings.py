@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,4 +97,7 @@ def _converted(present: Any, value: Any, place: str) -> Any:
         and {type(one) for one in value} - {type(one) for one in present}
     ):
         raise InputError(f"{place} must be a list of {type(present[0]).__name__}, not {list(value)!r}")
+    numbers = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(one, float) and not math.isfinite(one) for one in numbers):
+        raise InputError(f"{place} must be finite, not {value!r}; a large number does the same")
     return value

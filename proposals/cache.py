@@ -61,8 +61,7 @@ class ProposalCache:
             if version != _SCHEMA_VERSION:
                 if version or tables:
                     raise InputError(
-                        f"{self.path}: not a proposal cache of version {_SCHEMA_VERSION}; delete it, "
-                        "or name another file"
+                        f"{self.path}: not a proposal cache of version {_SCHEMA_VERSION}; move it away"
                     )
                 # Kept in the file: later openings write nothing, and so wait for no writer.
                 self._db.execute("PRAGMA journal_mode = WAL")
@@ -71,7 +70,8 @@ class ProposalCache:
             self._db.execute("PRAGMA synchronous = NORMAL")
         except (sqlite3.Error, OSError) as error:
             raise InputError(
-                f"{self.path}: cannot be used as the proposal cache ({error}); delete it or name another file"
+                f"{self.path}: cannot be used as the proposal cache ({error}); see to the disk and its "
+                "rights, or, where the file is damaged, move it away"
             ) from error
 
     def __enter__(self) -> "ProposalCache":

@@ -1,5 +1,6 @@
 """Boxes from and to other programs: the published ``.mat`` files, and ``.npz``."""
 
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -184,8 +185,11 @@ def _write_mat(file: Any, by_id: dict[str, FloatArray]) -> None:
 
 
 def _write_npz(file: Any, by_id: dict[str, FloatArray]) -> None:
-    arrays: dict[str, Any] = dict(by_id)
-    np.savez_compressed(file, **arrays)
+    # Not numpy's savez, whose own argument an image called "file" would be.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for image_id, boxes in by_id.items():
+            with archive.open(f"{image_id}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, boxes, allow_pickle=False)
 
 
 def _cells(values: Iterable[NDArray[Any]]) -> NDArray[np.object_]:

@@ -61,25 +61,11 @@ class HardNegativeMiner:
         Raises:
             ValueError: shapes or labels that do not fit, features that are not finite, or too little memory.
         """
-        positives = _finite_rows("positives", positives)
-        positive_labels = np.asarray(positive_labels)
-        if positive_labels.shape != (len(positives),):
-            raise ValueError(f"{len(positives)} positives but labels of shape {positive_labels.shape}")
-        if not ((positive_labels >= 0) & (positive_labels < num_classes)).all():
-            raise ValueError(f"positive labels must be 0..{num_classes - 1}")
         self.settings = settings
         self.feature_scale = feature_scale
         self._threads = threads
         self._store = RowStore(memory_bytes, positives.shape[1], num_classes)
-        if self._store.capacity <= len(positives):
-            needed = (len(positives) + 1) * self._store.row_bytes
-            raise ValueError(
-                f"{memory_bytes / 1e9:.2f} GB hold {self._store.capacity} feature rows, too few for "
-                f"{len(positives)} positives and any negatives; give more than {needed / 1e9:.2f} GB"
-            )
-        slots = self._store.add(positives, feature_scale, _POSITIVES, np.arange(len(positives)))
-        self._store.held[slots, positive_labels] = True
-        self._positives = len(positives)
+        self._positives = 0
         self._weights = np.zeros((num_classes, positives.shape[1]), np.float32)
         self._bias = np.zeros(num_classes, np.float32)
         self._images = 0
@@ -89,6 +75,51 @@ class HardNegativeMiner:
             self._pending, self._added, self._evicted, self._forced, self._lost, self._trainings,
         ) = self._counts = np.zeros((6, num_classes), np.int64)  # fmt: skip
         self._set_trainable()
+        self.add_positives(positives, positive_labels)
+
+    def check_room(self, positives: int) -> None:
+        """Makes sure that so many positives in all, and a negative, fit into the memory.
+
+        Raises:
+            ValueError: they do not.
+        """
+        store = self._store
+        if store.capacity <= positives:
+            missing = (positives + 1 - store.capacity) * store.row_bytes
+            raise ValueError(
+                f"{store.capacity * store.row_bytes / 1e9:.2f} GB hold {store.capacity} feature rows, too "
+                f"few for {positives} positives and any negatives; "
+                f"give {missing / 1e9:.2f} GB more, or more yet"
+            )
+
+    def add_positives(self, features: FloatArray, labels: IntArray) -> None:
+        """Stores ground truth windows; all of them come before the first image.
+
+        Args:
+            features: (P, d), unscaled; the caller may drop them then.
+            labels: int (P,) their classes.
+
+        Raises:
+            ValueError: shapes or labels that do not fit, features that are not finite, too little memory, or
+                an image came before.
+        """
+        if self._images:
+            raise ValueError("positives must come before the images")
+        features = _finite_rows("positives", features)
+        labels = np.asarray(labels)
+        if features.shape[1] != self._weights.shape[1]:
+            raise ValueError(f"positives are {features.shape}, not (P, {self._weights.shape[1]})")
+        if labels.shape != (len(features),):
+            raise ValueError(f"{len(features)} positives but labels of shape {labels.shape}")
+        if not ((labels >= 0) & (labels < len(self._bias))).all():
+            raise ValueError(f"positive labels must be 0..{len(self._bias) - 1}")
+        self.check_room(self._positives + len(features))
+        windows = self._positives + np.arange(len(features))
+        slots = self._store.add(features, self.feature_scale, _POSITIVES, windows)
+        self._store.held[slots, labels] = True
+        self._positives += len(features)
+        self._trainable[labels] = True
+        self._bias[labels] = 0
 
     def _set_trainable(self) -> None:
         self._trainable: BoolArray = np.any(self._store.held[: self._positives], axis=0)

@@ -1,5 +1,6 @@
 """Snapshots of arrays on disk, from which a stopped training goes on."""
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from data.files import json_digest
 from data.types import InputError
+
+_LOG = logging.getLogger(__name__)
 
 Arrays = Mapping[str, NDArray[Any]]
 Value = TypeVar("Value")
@@ -62,11 +65,17 @@ class Checkpoint:
         self._places = [folder / f"checkpoint-{digest}-{letter}" for letter in "ab"]
 
     def load(self) -> dict[str, NDArray[Any]] | None:
-        """The arrays of the latest snapshot, memory-mapped; None where there is none."""
+        """The arrays of the latest snapshot, memory-mapped; None where there is none, or a damaged one."""
         latest = self._latest()
         if latest is None:
             return None
-        return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in latest.glob("*.npy")}
+        try:
+            files = latest.glob("*.npy")
+            return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
+        except (EOFError, ValueError) as error:
+            # What a power cut left: files whose contents never came to the disk.
+            _LOG.warning("%s: damaged (%s); what it was a snapshot of begins anew", latest, error)
+            return None
 
     def _latest(self) -> Path | None:
         done = [place for place in self._places if (place / "done").exists()]

@@ -1,8 +1,8 @@
 """Training of SVMs and box regressors on pooled windows, network fixed: images in, a detector out.
 
-Two passes over the images. The first computes the feature maps, which the map store keeps for the second, and
-gathers the ground truth windows and the mean feature norm. The second mines hard negatives and samples
-windows for the regressors.
+Two passes over the images, after a look at some of them for the mean feature norm. The first computes the
+feature maps, which the map store keeps for the second, and gathers the ground truth windows. The second mines
+hard negatives and samples windows for the regressors.
 """
 
 import logging
@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from data.images import read_image
-from data.types import BoolArray, Dataset, Example, FloatArray, InputError, IntArray
+from data.types import BoolArray, Dataset, Example, FloatArray, InputError
 from detection.detector import Detector
 from detection.features import FeatureExtractor, PooledWindows
 from detection.mapstore import MapStore
@@ -174,10 +174,12 @@ def _train(
     checkpoint = Checkpoint(work, purpose)
     state = checkpoint.load()
     if state is None:
-        positives, labels, norm = _positives(data, extractor, store, training, progress)
-        scale = feature_scale(norm)
-        miner = HardNegativeMiner(classes, settings.mining, positives, labels, scale, memory, threads)
-        del positives
+        scale = feature_scale(_mean_norm(data, extractor, store, training, progress))
+        none = np.empty((0, extractor.length), np.float32), np.empty(0, np.int64)
+        miner = HardNegativeMiner(classes, settings.mining, *none, scale, memory, threads)
+        # Before the network has seen all images.
+        miner.check_room(sum(int(_positive(one, training).sum()) for one in dataset))
+        _add_positives(miner, data, extractor, store, training, progress)
         give_back()
         sampler = RegressionSampler(classes, extractor.length, settings.regression, scale, work / "samples")
         first = 0
@@ -242,28 +244,44 @@ def _positive(example: Example, training: TrainingSettings) -> BoolArray:
     return np.logical_or(training.difficult_positives, ~example.difficult)
 
 
-def _positives(
+def _mean_norm(
     data: TrainingData,
     extractor: FeatureExtractor,
     store: MapStore,
     training: TrainingSettings,
     progress: Progress,
-) -> tuple[FloatArray, IntArray, float]:
-    """Vectors (P, d) and labels (P,) of the ground truth windows, and the mean norm of sampled windows."""
+) -> float:
+    """The mean norm of sampled windows, ground truth and proposals, of sampled images."""
     rng = np.random.default_rng(training.seed)
     count = len(data.dataset)
-    sampled = set(rng.choice(count, min(training.norm_images, count), replace=False).tolist())
-    features, labels, norms = [], [], []
-    for image in _windows(data, extractor, store, range(count), with_proposals=sampled):
-        truth = image.example
-        chosen = np.flatnonzero(_positive(truth, training))
-        features.append(image.pooled.features[image.pooled.rows[chosen]])
-        labels.append(truth.labels[chosen])
-        if image.index in sampled:
-            rows = rng.permutation(image.pooled.rows)[: training.norm_windows]
-            norms.append(np.linalg.norm(image.pooled.features[rows], axis=1))
+    chosen = sorted(rng.choice(count, min(training.norm_images, count), replace=False).tolist())
+    norms = []
+    for done, image in enumerate(_windows(data, extractor, store, chosen, with_proposals=chosen)):
+        progress("feature norm", done, len(chosen))
+        rows = rng.permutation(image.pooled.rows)[: training.norm_windows]
+        norms.append(np.linalg.norm(image.pooled.features[rows], axis=1))
+    progress("feature norm", len(chosen), len(chosen))
+    return float(np.concatenate(norms).mean())
+
+
+def _add_positives(
+    miner: HardNegativeMiner,
+    data: TrainingData,
+    extractor: FeatureExtractor,
+    store: MapStore,
+    training: TrainingSettings,
+    progress: Progress,
+) -> None:
+    """Gives the miner the ground truth windows, image by image: as numbers of its own they are smallest."""
+    count = len(data.dataset)
+    for image in _windows(data, extractor, store, range(count), with_proposals=()):
+        chosen = np.flatnonzero(_positive(image.example, training))
+        features = image.pooled.features[image.pooled.rows[chosen]]
+        try:
+            miner.add_positives(features, image.example.labels[chosen])
+        except ValueError as error:
+            raise InputError(f"{image.example.path}: cannot be trained on ({error})") from error
         progress("convolution", image.index + 1, count)
-    return np.concatenate(features), np.concatenate(labels), float(np.concatenate(norms).mean())
 
 
 def _windows(

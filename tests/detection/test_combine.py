@@ -205,15 +205,18 @@ def test_what_is_refused(runs, tiny_test, tmp_path):
     refused(r"no detections of the split 'val'", replace(tiny_test, split="val"))
     refused(r"other classes.*'circle'", replace(tiny_test, classes=("bar", "circle")))
     refused(r"other classes.*'extra'", replace(tiny_test, classes=(*tiny_test.classes, "extra")))
-    refused(r"other images than tiny test, 2 images", tiny_test.head(2))
+    listed = folders[1] / "detections" / "images.txt"
+    ids = listed.read_text()
+    listed.write_text(ids.split()[0] + "\n")
+    refused(rf"other images than tiny test, {len(tiny_test)} images")
     # Without a list of images, an image that the data set lacks gives it away.
-    (folders[1] / "detections" / "images.txt").unlink()
-    refused(r"images\.txt|other images", tiny_test.head(2))
-    file = folders[1] / "detections" / "comp3_det_test_bar.txt"
+    listed.unlink()
+    refused("which tiny test lacks", tiny_test.head(2))
+    file = folders[1] / "detections" / "comp4_det_test_bar.txt"
     file.write_text(file.read_text() + "9999 1.0 1 1 10 10\n")
     refused("'9999', which tiny test lacks")
     file.write_text("1000 nan 1 1 10 10\n")
-    refused(r"comp3_det_test_bar\.txt, line 1")
+    refused(r"comp4_det_test_bar\.txt, line 1")
     file.unlink()
     refused(r"other classes.*'bar'")
 
@@ -244,6 +247,13 @@ def test_the_command(runs, tiny_voc, tiny_test, monkeypatch):
     result = call("less", "fewer", "--skip-errors")
     assert result.exit_code == 0, result.output
     assert "2 images" in result.output
+    # One that looked at more images counts with those that all looked at.
+    result = call("first", "fewer", "--skip-errors", "--run", "both")
+    assert result.exit_code == 0, result.output
+    assert "2 images" in result.output
+    assert (runs[1].folder.parent / "both" / "detections" / "images.txt").read_text().split() == [
+        one.image_id for one in tiny_test.head(2)
+    ]
     result = call("first", "third")
     assert result.exit_code == 2
     assert "third" in result.output

@@ -1,5 +1,6 @@
 """Feature maps on disk: a cache that may lose anything but must not lie."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -230,6 +231,18 @@ def test_a_folder_that_cannot_be_written_is_no_error(extractor, maps, tmp_path):
     tmp_path.chmod(0o500)
     save(MapStore(tmp_path / "maps", extractor, GB), "digest", maps)
     tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EROFS])
+def test_a_folder_that_is_read_only_is_no_error(extractor, maps, tmp_path, monkeypatch, number):
+    save(MapStore(tmp_path, extractor, GB), "digest", maps)
+
+    def refuse(path):
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    found = MapStore(tmp_path, extractor, GB).get("digest", lambda: pytest.fail("computed anew"))
+    np.testing.assert_array_equal(found[0].values, maps[0].values.astype(np.float16).astype(np.float32))
 
 
 def test_a_full_disk_is_no_error(extractor, maps, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A run's folder: who may use it, and going on where it stopped."""
 
+import fcntl
 import json
 import tomllib
 from dataclasses import replace
@@ -238,6 +239,61 @@ def test_a_full_disk_in_detection_is_named(run, tiny_test, monkeypatch):
             run.detect(detector, tiny_test, quiet)
     assert not run.detections.exists()
     run.detect(detector, tiny_test, quiet)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", None], ids=["empty", "other", "cut"])
+def test_damaged_partial_results_are_made_again(run, tiny_test, monkeypatch, damage):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    detector = Detector.load(run.model)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "write_detections", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run.detect(detector, tiny_test, quiet)
+    first = next((run.folder / "partial").rglob("*.npz"))
+    first.write_bytes(first.read_bytes()[:100] if damage is None else damage)
+    (run.folder / "times.json").write_text("")
+    seen = []
+    refined, _ = run.detect(detector, tiny_test, lambda *progress: seen.append(progress))
+    assert seen[0] == ("detection", 2, 3)
+    check_equal(refined, {one.image_id: by_hand(detector, one) for one in tiny_test})
+    run.record(one=1)
+    assert json.loads((run.folder / "times.json").read_text()) == {"one": 1}
+
+
+def test_two_processes_at_one_run(run, tiny_train, tiny_test):
+    with open(run.folder / ".lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        for work in (
+            lambda: run.train(tiny_train, run.build(), quiet),
+            lambda: run.detect(Detector.load(run.model), tiny_test, quiet),
+        ):
+            with pytest.raises(InputError, match=r"another process is at work.*another RUN name"):
+                work()
+    run.detect(Detector.load(run.model), tiny_test, quiet)
+
+
+def test_images_without_annotations_have_no_mean(run, tiny_test):
+    none, names = np.zeros(0, np.int64), ("boxes", "labels", "difficult", "truncated")
+    bare = replace(
+        tiny_test,
+        examples=tuple(
+            replace(one, **{name: getattr(one, name)[none] for name in names}) for one in tiny_test
+        ),
+    )
+    refined, found = run.detect(Detector.load(run.model), bare, quiet)
+    result, _ = run.score(bare, refined, found)
+    assert np.isnan(result.map_11point)
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert metrics["settings"]["without_regression"] == {"map_11point": None, "map_area": None}
+
+
+def test_a_list_of_images_that_is_no_text(run, tiny_test):
+    run.detect(Detector.load(run.model), tiny_test, quiet)
+    (run.detections / "images.txt").write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"images\.txt, line 1: .*not UTF-8"):
+        run.read_detections(tiny_test)
 
 
 def test_partial_results_of_another_model_are_not_used(run, tiny_test, monkeypatch):

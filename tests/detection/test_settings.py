@@ -69,6 +69,8 @@ def test_nothing_to_change():
         ({"inner": {"parts": [0.5, "1"]}}, "inner: parts must be a list of float"),
         ({"inner": {"parts": [True]}}, "inner: parts must be a list of float"),
         ({"inner": 3}, "inner is a table"),
+        ({"inner": {"size": float("-inf")}}, "inner: size must be finite"),
+        ({"inner": {"parts": [0.5, float("nan")]}}, "inner: parts must be finite"),
     ],
 )
 def test_bad_values(values, named):

@@ -292,6 +292,17 @@ def check_arrays(found, expected):
         np.testing.assert_array_equal(found[name], value)
 
 
+@pytest.mark.parametrize("damage", [b"", b"no array", None], ids=["empty", "other", "cut"])
+def test_a_damaged_checkpoint_is_none(tmp_path, damage):
+    checkpoint = Checkpoint(tmp_path, {})
+    checkpoint.save(A)
+    file = next(tmp_path.rglob("*.npy"))
+    file.write_bytes(file.read_bytes()[:-1] if damage is None else damage)
+    assert checkpoint.load() is None
+    checkpoint.save(A)
+    check_arrays(checkpoint.load(), A)
+
+
 def test_checkpoint_round_trip(tmp_path):
     checkpoint = Checkpoint(tmp_path, {"a": 1})
     assert checkpoint.load() is None

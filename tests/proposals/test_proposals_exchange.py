@@ -12,7 +12,7 @@ from scipy.io import loadmat, savemat
 
 from data.types import InputError
 from proposals import OpenCVSelectiveSearch, ProposalCache, image_key
-from proposals.exchange import export_boxes, import_boxes
+from proposals.exchange import export_boxes, import_boxes, read_boxes
 
 HEIGHT, WIDTH = 30, 50
 # 0-based, right and bottom exclusive; the first is the whole image.
@@ -116,6 +116,14 @@ def test_exported_mat_is_in_the_published_layout(files, cache, tmp_path):
     assert [str(cell.item()) for cell in content["images"].ravel()] == ["a", "b"]
     assert content["boxes"].dtype == object
     np.testing.assert_array_equal(content["boxes"].ravel()[0], [[1, 1, HEIGHT, WIDTH], [5, 4, 10, 45]])
+
+
+@pytest.mark.parametrize("image_id", ["file", "a/b", "a b"])
+def test_npz_of_any_id(files, cache, tmp_path, image_id):
+    file = files[0]._replace(image_id=image_id)
+    cache.put([(image_key(file), BOXES["a"])])
+    export_boxes(tmp_path / "out.npz", [file], cache)
+    np.testing.assert_array_equal(read_boxes(tmp_path / "out.npz", [file])[image_id], BOXES["a"])
 
 
 @pytest.mark.parametrize("suffix", [".mat", ".npz"])

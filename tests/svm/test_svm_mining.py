@@ -284,6 +284,25 @@ def test_bad_input_is_named_and_leaves_the_miner_as_it_was(change, message):
     assert miner.statistics().rows == 8
 
 
+def test_positives_may_come_in_parts():
+    positives, labels = make_positives()
+    parts = HardNegativeMiner(CLASSES, TIGHT, positives[:0], labels[:0], SCALE, 40 * ROW_BYTES)
+    parts.check_room(8)
+    with pytest.raises(ValueError, match="too few for 40 positives"):
+        parts.check_room(40)
+    for part in (slice(0, 3), slice(3, 3), slice(3, 8)):
+        parts.add_positives(positives[part], labels[part])
+    whole = HardNegativeMiner(CLASSES, TIGHT, positives, labels, SCALE, 40 * ROW_BYTES)
+    for miner in (whole, parts):
+        for key in range(4):
+            miner.add_image(key, *make_image(key))
+    one, other = whole.finish(), parts.finish()
+    np.testing.assert_array_equal(one.weights, other.weights)
+    np.testing.assert_array_equal(one.bias, other.bias)
+    with pytest.raises(ValueError, match="before the images"):
+        parts.add_positives(positives, labels)
+
+
 def test_bad_set_up_is_named():
     positives, labels = make_positives()
     for options, message in [
