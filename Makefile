@@ -82,7 +82,7 @@ pretrain: setup
 
 # Teaches zf5 to see: TEACHER="efficientnet_lite0 576 400 288", the network and its short side for each scale.
 distill: setup
-	$(bin)/sppnet distill --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --run "$(or $(RUN),distilled)" $(if $(TEACHER),--teacher "$(TEACHER)") $(ARGS)
+	$(bin)/sppnet distill --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --run "$(or $(RUN),distilled)" $(if $(TEACHER),--teacher "$(TEACHER)") $(if $(BACKBONE),--set 'network="$(BACKBONE)"') $(if $(WEIGHTS),--set 'start="$(WEIGHTS)"') $(ARGS)
 
 test: setup
 	$(bin)/python -m pytest

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data.files import is_hidden
 from data.types import InputError, IntArray
 
 # What `read_image` is asked to decode; other files in a class' folder (lists, licences) are passed over.
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Names that common tools give the folder beside train/ with the images to test on while training.
 _VALIDATION = ("val", "valid", "validation")
+_SPLITS = frozenset({"train", "training", "test", "testing", "dev", *_VALIDATION})
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +36,11 @@ class ImageFolder:
         return len(self.paths)
 
     def digest(self) -> str:
-        """SHA-256 over the classes, and the images' places, names and sizes in bytes, not what is in them."""
-        digest = hashlib.sha256(repr(self.classes).encode())
+        """SHA-256 over the classes and the images' places and names: a mended image changes nothing."""
+        digest = hashlib.sha256(repr(self.classes).encode("utf-8", "surrogateescape"))
         for path in self.paths:
             # Not every name that a disk holds is UTF-8.
-            digest.update(os.fsencode(f"{path.relative_to(self.folder)} {path.stat().st_size}\n"))
+            digest.update(os.fsencode(f"{path.relative_to(self.folder)}\n"))
         return digest.hexdigest()
 
     def only(self, indices: IntArray) -> "ImageFolder":
@@ -56,10 +56,16 @@ def split_folders(folder: Path) -> tuple[Path, Path | None] | None:
         the folder to train on, and the one to test on while training, if any; None: there are no splits.
 
     Raises:
-        InputError: ``train`` holds folders, as a split does, but what is beside it has no split's name.
+        InputError: ``train`` holds folders, as a split does, but what is beside it has no split's name; or
+            there are splits under other names.
     """
     names = _folder_names(folder) if folder.is_dir() else []
     if "train" not in names:
+        if names and all(name.lower() in _SPLITS for name in names):
+            raise InputError(
+                f"{folder}: {', '.join(names)} look like splits, not classes; call them train and val, "
+                "or give one of them"
+            )
         return None
     others = [name for name in names if name not in ("train", "test", *_VALIDATION)]
     if others and _folder_names(folder / "train"):
@@ -100,7 +106,7 @@ def open_image_folder(folder: Path, classes: tuple[str, ...] | None = None) -> I
     paths: list[Path] = []
     labels: list[int] = []
     for name in names:
-        mine = sorted(path for path in (folder / name).rglob("*") if _is_image(path, folder))
+        mine = _images_below(folder / name)
         if not mine:
             raise InputError(
                 f"{folder / name}: a class without images ({', '.join(sorted(IMAGE_SUFFIXES))}); "
@@ -119,11 +125,24 @@ def list_images(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    found = sorted(one for one in path.rglob("*") if _is_image(one, path))
+    found = _images_below(path)
     if not found:
         raise InputError(f"{path}: the folder has no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return found
 
 
-def _is_image(path: Path, folder: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path, folder) and path.is_file()
+def _images_below(folder: Path) -> list[Path]:
+    """The images at any depth, in order; links to folders are followed, hidden files and folders are not."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        # A link to a folder above would go round for ever.
+        seen.add(os.path.realpath(place))
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in seen
+        ]
+        paths = (Path(place, name) for name in files if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    return sorted(found)

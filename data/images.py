@@ -24,7 +24,7 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Image:
 
     Any depth and number of channels becomes 8-bit RGB: gray is repeated, alpha is dropped, CMYK is converted,
     of 16 bits the upper 8 are kept. The EXIF orientation is ignored, as the VOC devkit does: annotations are
-    in stored pixels.
+    in stored pixels. OpenCV makes one exception: of a TIFF it heeds the orientation, and multiplies alpha in.
 
     Args:
         path: the file.

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -167,15 +167,19 @@ def _no_strip(image: Image) -> Image:
 
 
 def _compare(tester: ViewTester, files: Sequence[Path], skip_errors: bool) -> None:
-    images = []
-    for _, result in one_a_core(_no_strip, files):
-        if not isinstance(result, InputError):
-            images.append(result)
-        elif not skip_errors:
-            raise result
-    if not images:
-        raise InputError(f"{files[0]}: none of the images to compare maps with crops on can be read")
-    found = compare_sources(tester, images)
+    def images() -> Iterator[Image]:
+        count = 0
+        # One at a time: both sides are timed.
+        for _, result in one_a_core(_no_strip, files, 1):
+            if not isinstance(result, InputError):
+                count += 1
+                yield result
+            elif not skip_errors:
+                raise result
+        if not count:
+            raise InputError(f"{files[0]}: none of the images to compare maps with crops on can be read")
+
+    found = compare_sources(tester, images())
     table = Table(title=f"views {tester.views}, {found.images} images: maps against crops")
     for name in (
         "same top-1 %",
@@ -200,5 +204,7 @@ def _compare(tester: ViewTester, files: Sequence[Path], skip_errors: bool) -> No
 def _write_json(path: Path, value: object) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(
-            json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+            errors="backslashreplace",
         )

@@ -31,7 +31,7 @@ from detection.cli_options import (
 )
 from detection.console import ProgressReport
 from detection.settings import changed
-from detection.training.distill import Distilling, sources_digests
+from detection.training.distill import Distilling, learned_digest, sources_digests
 from detection.training.distill_settings import DistillSettings
 
 
@@ -70,7 +70,7 @@ def distill_command(
 
     start = Path(settings.start)
     digests = {
-        "images_digest": examples.digest(),
+        "images_digest": learned_digest(examples, settings),
         "teachers_digests": sources_digests(settings),
         "start_digest": file_digest(start) if start.is_file() else "",
     }

@@ -14,6 +14,7 @@ from rich.table import Table
 from data import Dataset, InputError, default_train_split, open_dataset
 from data.files import atomic_path
 from data.image_folder import ImageFolder, open_image_folder, split_folders
+from detection.claim import claim
 from detection.classification.feature_files import FeatureFiles, HalfArray
 from detection.classification.image_features import (
     ImageFeatureExtractor,
@@ -127,9 +128,14 @@ def classify_svm_command(
     }
     start = time.monotonic()
     if data is not None:
+        images = open_image_folder(data)
+        if len(images.classes) < 2:
+            raise InputError(f"{data}: one class, {images.classes[0]!r}, is nothing to tell apart")
         vectors = _Vectors(extractor, Path("runs") / (run or f"svm-{data.resolve().name}-{what}"), feature_gb)
-        about |= {"data": str(data), "per_class": per_class, "test_per_class": test_per_class}
-        figures = _classify_folder(open_image_folder(data), per_class, test_per_class, splits, vectors)
+        about |= {"per_class": per_class, "test_per_class": test_per_class, "splits": splits}
+        vectors.claim(about | {"images": f"{len(images)} of {data.resolve().name}"})
+        figures = _classify_folder(images, per_class, test_per_class, splits, vectors)
+        about["data"] = str(data)
     else:
         name, root = choose_dataset(dataset, voc_root)
         vectors = _Vectors(extractor, Path("runs") / (run or f"svm-{file_name(name)}-{what}"), feature_gb)
@@ -140,11 +146,12 @@ def classify_svm_command(
         check_classes(test, train)
         warn_of_shared_images(test, train)
         about |= {"dataset": name, "train": [train.split, len(train)], "test": [test.split, len(test)]}
+        vectors.claim(about)
         figures = _classify_voc(train, test, vectors)
     about["seconds"] = round(time.monotonic() - start, 1)
     text = json.dumps({**figures, "about": about}, indent=2, allow_nan=False, ensure_ascii=False)
     with atomic_path(vectors.run / "classification.json") as path:
-        path.write_text(text + "\n", encoding="utf-8")
+        path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     console.print(f"written: {vectors.run}/classification.json", highlight=False)
 
 
@@ -154,6 +161,15 @@ class _Vectors:
     def __init__(self, extractor: ImageFeatureExtractor, run: Path, gigabytes: float) -> None:
         self.run = run
         self._extractor, self._bytes = extractor, round(gigabytes * 1e9)
+
+    def claim(self, about: Mapping[str, Any]) -> None:
+        """Keeps the run's folder for these settings, so that no result takes another's place.
+
+        Raises:
+            InputError: it has others.
+        """
+        text = json.dumps(about, indent=1, sort_keys=True)
+        claim(self.run / "settings.json", text + "\n")
 
     def fit_taps(self, paths: Sequence[Path]) -> None:
         """Fits a network of several maps on some of the images."""

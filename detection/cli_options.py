@@ -1,6 +1,8 @@
 """What the modules of commands share: the terminal, option types, errors as one line, the choice of data."""
 
 import functools
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -72,6 +74,10 @@ def reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
 
     @functools.wraps(command)
     def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            # Not every name that a disk holds is UTF-8.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             command(*args, **kwargs)
         except InputError as error:

@@ -9,7 +9,6 @@ from typing import Annotated
 import numpy as np
 import tomli_w
 import typer
-from sklearn.model_selection import train_test_split
 
 from data import InputError, default_train_split, open_dataset
 from data.image_folder import ImageFolder, open_image_folder, split_folders
@@ -75,6 +74,8 @@ def pretrain_command(
         train, tested = _open(data, val, hold_out)
         start = starting_weights(weights)
         classifier = settings.classifier
+        if classifier.network != network:
+            raise InputError(f"give the network as --network {classifier.network}: its recipe goes by that")
         steps = settings.total_epochs * epoch_steps(settings, len(train))
         if settings.warmup_steps >= steps:
             raise InputError(
@@ -83,14 +84,14 @@ def pretrain_command(
             )
         folder = Path("runs") / (run or f"{data.resolve().name}-{classifier.network}-{preset}")
         about = {
-            "train": f"{len(train)} images of {len(train.classes)} classes in {train.folder}",
+            "train": f"{len(train)} images of {len(train.classes)} classes",
             "train_digest": train.digest(),
             "val_digest": tested.digest() if tested else "",
             # Read before the run is claimed: with a wrong name, none is.
             "weights": "" if start == RANDOM else weights_digest(build_network(classifier.network, start)),
         }
         claim(folder / "settings.toml", tomli_w.dumps(about | asdict(settings)))
-        console.print(f"train: {about['train']}", highlight=False)
+        console.print(f"train: {about['train']} in {train.folder}", highlight=False)
         if tested is not None:
             console.print(f"val: {len(tested)} images in {tested.folder}", highlight=False)
         result = folder / "classifier"
@@ -113,21 +114,38 @@ def _open(data: Path, val: Path | None, hold_out: float) -> tuple[ImageFolder, I
     """The images to learn from and to test on; ``data`` itself, or its ``train`` and ``val``."""
     splits = split_folders(data)
     train = open_image_folder(splits[0] if splits else data)
+    if len(train.classes) < 2:
+        raise InputError(
+            f"{train.folder}: one class, {train.classes[0]!r}, is nothing to tell apart; give the folder "
+            "that holds the classes' folders"
+        )
     if val is None and splits:
         val = splits[1]
     if not hold_out:
-        return train, None if val is None else open_image_folder(val, train.classes)
+        if val is None:
+            return train, None
+        tested = open_image_folder(val, train.classes)
+        both = {path.resolve() for path in train.paths} & {path.resolve() for path in tested.paths}
+        if both:
+            console.print(
+                f"warning: {len(both)} of the {len(tested)} images of {val} are among those trained on",
+                highlight=False, markup=False, soft_wrap=True,
+            )  # fmt: skip
+        return train, tested
     if val is not None:
         raise InputError(f"there are images to test on, {val}; leave --hold-out away")
-    try:
-        learned, tested = train_test_split(
-            np.arange(len(train)), test_size=hold_out, stratify=train.labels, random_state=0
-        )
-    except ValueError as error:
+    counts = np.bincount(train.labels)
+    if counts.min() < 2:
+        alone = train.classes[counts.argmin()]
         raise InputError(
-            f"{train.folder}: --hold-out {hold_out:g} of each class does not go: {error}"
-        ) from error
-    return train.only(np.sort(learned)), train.only(np.sort(tested))
+            f"{train.folder}: --hold-out {hold_out:g} of each class does not go: {alone} has one image"
+        )
+    order = np.random.default_rng(0).permutation(len(train))
+    # Ranks within each class, in that order: the first of them are tested on.
+    order = order[np.argsort(train.labels[order], kind="stable")]
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    wanted = np.clip(np.rint(hold_out * counts), 1, counts - 1)[train.labels[order]]
+    return train.only(np.sort(order[rank >= wanted])), train.only(np.sort(order[rank < wanted]))
 
 
 def _print(epoch: Epoch, epochs: int) -> None:

@@ -75,7 +75,7 @@ def write_classification(
     """
     text = json.dumps(accuracy_dict(result, settings), indent=1, allow_nan=False, ensure_ascii=False)
     with atomic_path(folder / "classification.json") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     with (
         atomic_path(folder / "confusion.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,

@@ -69,7 +69,7 @@ def write_metrics(
     """
     text = json.dumps(metrics_dict(result, coco, settings), indent=2, allow_nan=False, ensure_ascii=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def class_table(result: VOCResult, title: str | None = None) -> Table:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.files import file_digest
 from data.types import FloatArray, Image, InputError
 from detection.classification.network import Classifier
 from detection.classification.views import resize, resized_size
@@ -132,7 +133,9 @@ class ImageFeatureExtractor:
         network = self.network
         if len(network.taps.tap_channels) == 1:
             return
-        kept = Checkpoint(folder, {"taps of": self.made_by(), "images": [str(path) for path in paths]})
+        kept = Checkpoint(
+            folder, {"taps of": self.made_by(), "images": [file_digest(path) for path in paths]}
+        )
         set_kept_taps(network, kept, lambda: fit_taps(self._tap_maps(paths)))
 
     def _tap_maps(self, paths: Sequence[Path]) -> Iterator[list[Tensor]]:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from data.files import json_digest
 from data.images import read_image
 from data.types import Dataset, FloatArray, InputError
 from detection.features import FeatureExtractor, FeatureSettings
@@ -40,6 +41,7 @@ from detection.training.teachers import (
     standard_of,
     teacher_parts,
 )
+from proposals import image_key
 
 _CHECKPOINT_SECONDS = 240.0
 # Pixels reach zf5 as -128 to 127 (released code). It learns from a 64th of that, as initialisation and AdamW
@@ -96,6 +98,13 @@ class _Student(nn.Module):
             if not (self.training and isinstance(layer, WithinChannelLRN)):
                 maps = layer(maps)
         return [adapter(maps) for adapter in self.adapters]
+
+
+def learned_digest(dataset: Dataset, settings: DistillSettings) -> str:
+    """SHA-256 over what is learned from: the images, and their annotations where these are a teacher."""
+    images = {one.image_id: image_key(one).image_digest for one in dataset}
+    annotations = dataset.digest() if LABELS in settings.teachers else ""
+    return json_digest({"images": images, "annotations": annotations})
 
 
 class Distilling:
@@ -177,7 +186,8 @@ class Distilling:
             raise InputError(f"crop {settings.crop}: has {cells} cells, of which border leaves none")
         self.cells = cells
         purpose = {
-            "settings": asdict(settings), "dataset": dataset.digest(), "start": weights_digest(self.student),
+            "settings": asdict(settings), "dataset": learned_digest(dataset, settings),
+            "start": weights_digest(self.student),
             "teachers": sources_digests(settings),
         }  # fmt: skip
         self.work, self.checkpoint = work, Checkpoint(work, purpose)

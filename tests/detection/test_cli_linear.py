@@ -120,6 +120,17 @@ def test_caltechs_protocol_on_a_folder(work, coloured, monkeypatch):
     assert figures(work)[0] == first
 
 
+def test_a_run_keeps_its_settings(work, coloured):
+    command = ["classify-svm", "--data", coloured, *ZF5, *SPLITS, "--splits", 1, "--run", "one"]
+    assert call(*command).exit_code == 0
+    kept = figures(work)
+    result = call(*command, "--per-class", 2)
+    assert result.exit_code == 2
+    assert "another RUN name" in " ".join(result.output.split())
+    assert figures(work) == kept
+    assert call(*command).exit_code == 0
+
+
 def test_one_split_has_no_deviation(work, coloured):
     call("classify-svm", "--data", coloured, *ZF5, *SPLITS, "--splits", 1, "--run", "one")
     written, _ = figures(work)

@@ -4,6 +4,7 @@ import json
 import shutil
 import tomllib
 
+import numpy as np
 import pytest
 import torch
 from command import call
@@ -243,6 +244,33 @@ def test_a_part_of_each_class_is_held_out(photos, asked):
         result = call("pretrain", "--data", folder, "--hold-out", 0.25)
         assert result.exit_code == 2
         assert words in " ".join(result.output.split())
+
+
+def test_one_image_at_least_of_each_class_is_held_out(photos, asked):
+    small = photos.parent / "uneven"
+    for name, count in (("few", 2), ("many", 100), ("some", 4)):
+        (small / name).mkdir(parents=True)
+        for number in range(count):
+            (small / name / f"{number}.jpg").touch()
+    assert call("pretrain", "--data", small, "--hold-out", 0.1).exit_code == 0
+    assert np.bincount(asked[0]["val"].labels).tolist() == [1, 10, 1]
+
+
+def test_what_cannot_be_told_apart_is_refused(photos, asked):
+    result = call("pretrain", "--data", photos.parent)
+    assert result.exit_code == 2
+    assert "one class" in result.output
+    result = call("pretrain", "--data", photos, "--set", "classifier.network = 'overfeat7'")
+    assert result.exit_code == 2
+    assert "--network overfeat7" in result.output
+    assert not asked
+
+
+def test_images_that_are_trained_on_and_tested_on(photos, asked):
+    result = call("pretrain", "--data", photos / "train", "--val", photos / "train")
+    assert result.exit_code == 0, result.output
+    count = len(open_image_folder(photos / "train"))
+    assert f"warning: {count} of the {count} images" in result.output
 
 
 def test_weights_to_start_from(photos, asked, tmp_path):

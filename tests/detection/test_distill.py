@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from data.types import InputError
 from detection.networks import build_network
 from detection.training import distill as module
-from detection.training.distill import Distilling, sources_digests
+from detection.training.distill import Distilling, learned_digest, sources_digests
 from detection.training.distill_settings import DistillSettings
 
 SETTINGS = DistillSettings(
@@ -143,6 +143,18 @@ def test_a_teacher_of_other_weights_is_another(tiny_train, tmp_path, monkeypatch
     _, (*_, last), _ = run(tiny_train, tmp_path / "broken", settings)
     _, (*_, expected), _ = run(tiny_train, tmp_path / "whole", settings)
     assert last.explained == expected.explained
+
+
+def test_annotations_count_only_where_they_teach(tiny_train, tmp_path):
+    first = tiny_train[0]
+    moved = replace(tiny_train, examples=(replace(first, boxes=first.boxes + 1), *tiny_train[1:]))
+    (tmp_path / "other.png").write_bytes(first.path.read_bytes() + b"0")
+    other = replace(first, path=tmp_path / "other.png")
+    changed = replace(tiny_train, examples=(other, *tiny_train[1:]))
+    labels = replace(SETTINGS, teachers=("labels",))
+    assert learned_digest(moved, SETTINGS) == learned_digest(tiny_train, SETTINGS)
+    assert learned_digest(moved, labels) != learned_digest(tiny_train, labels)
+    assert learned_digest(changed, SETTINGS) != learned_digest(tiny_train, SETTINGS)
 
 
 def test_random_state_outside_is_left_alone(tiny_train, tmp_path):
