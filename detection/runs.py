@@ -114,13 +114,18 @@ class Run:
             digest: the same as `Dataset.digest`.
 
         Raises:
-            InputError: the folder holds a run with other settings, or cannot be written.
+            InputError: the folder holds a run with other settings, or cannot be written; or there is no such
+                file of weights.
         """
         file = self.folder / "settings.toml"
         about = {"images": images, "images_digest": digest} | _without_none(asdict(self.settings))
         for part in (about["network"], about["finetuning"]):
-            if part["weights"] and Path(part["weights"]).is_file():
-                part["weights_digest"] = file_digest(Path(part["weights"]))
+            if part["weights"] in ("", RANDOM):
+                continue
+            # Before the run is claimed: with a wrong name, none is.
+            if not Path(part["weights"]).is_file():
+                raise InputError(f"{part['weights']}: no such file of weights; check the path")
+            part["weights_digest"] = file_digest(Path(part["weights"]))
         text = tomli_w.dumps(about)
         tuned = [named_by_head(name, head) for name in ("model", "detections") for head in HEADS[1:]]
         done = any(any(self.folder.glob(f"{name}*")) for name in tuned)

@@ -103,6 +103,14 @@ def test_files_of_weights_count_by_what_is_in_them(run, tiny_settings, tmp_path)
             other.claim("tiny train", "digest")
 
 
+def test_a_wrong_name_of_weights_claims_no_run(run, tiny_settings, tmp_path):
+    for part in ("network", "finetuning"):
+        settings = replace(tiny_settings, **{part: replace(getattr(tiny_settings, part), weights="gone")})
+        with pytest.raises(InputError, match="gone: no such file of weights"):
+            replace(run, folder=tmp_path / "new", settings=settings).claim("tiny train", "digest")
+        assert not (tmp_path / "new").exists()
+
+
 def test_claim_with_other_images(run):
     with pytest.raises(InputError, match=r"tiny train.*tiny val"):
         run.claim("tiny val", "other")
