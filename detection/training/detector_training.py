@@ -272,7 +272,7 @@ def _add_positives(
     training: TrainingSettings,
     progress: Progress,
 ) -> None:
-    """Gives the miner the ground truth windows, image by image: as numbers of its own they are smallest."""
+    """Gives the miner the ground truth windows, image by image: it keeps a byte a number, not four."""
     count = len(data.dataset)
     for image in _windows(data, extractor, store, range(count), with_proposals=()):
         chosen = np.flatnonzero(_positive(image.example, training))
