@@ -61,8 +61,8 @@ class DivisibleConv2dSame(Conv2dSame):
 
     Such padding is a cell less at the top and left than at the bottom and right where kernel minus stride is
     odd, which no convolution takes; one padded by a stride more on all sides does the same sums, and those of
-    a row and a column before, which are dropped. The copy took an eighth of EfficientNet-Lite0's
-    time.
+    a row and a column before, which are dropped. With the copy EfficientNet-Lite0 takes 4 %
+    longer at a short side of 576, 20 % at 1,200.
     """
 
     @classmethod
