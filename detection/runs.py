@@ -296,6 +296,9 @@ class Run:
             kinds.append((self.detections / "windows", found))
         for folder, one in kinds:
             write_voc_detections(folder, one, dataset.classes, dataset.split, "comp3" if alone else "comp4")
+            # A program before this one called all of them comp3.
+            for name in () if alone else dataset.classes:
+                (folder / f"comp3_det_{dataset.split}_{name}.txt").unlink(missing_ok=True)
         write_coco_results(self.detections / "coco.json", refined, dataset.category_ids, dataset.image_ids)
         with atomic_path(self.detections / IMAGES_FILE) as path:
             path.write_text("".join(f"{one.image_id}\n" for one in dataset), encoding="utf-8")

@@ -352,6 +352,16 @@ def test_detections_are_read_again(run, tiny_test):
         }
 
 
+def test_files_say_what_the_weights_were_trained_on(run, tiny_settings, tiny_test):
+    refined, found = run.detect(Detector.load(run.model), tiny_test, quiet)
+    network = replace(tiny_settings.network, weights="")
+    other = replace(run, settings=replace(tiny_settings, network=network))
+    other.write_detections(tiny_test, refined, found)
+    names = {file.name[:9] for file in run.detections.rglob("comp*.txt")}
+    assert names == {"comp4_det"}
+    assert other.read_detections(tiny_test)[0].keys() == refined.keys()
+
+
 def test_detections_of_other_images_are_refused(run, tiny_test):
     with pytest.raises(InputError, match="no detections there"):
         run.read_detections(tiny_test)
