@@ -47,11 +47,6 @@ def read_text(path: Path, what: str) -> str:
         ) from error
 
 
-def is_hidden(path: Path, folder: Path) -> bool:
-    """Whether ``path``, below ``folder``, or a folder on the way to it, has a name that begins with a dot."""
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``: it replaces it when the block ends well, and goes otherwise."""
@@ -68,6 +63,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any, indent: int) -> None:
+    """Writes a value as JSON, replacing the file as a whole; names that are not UTF-8 are escaped.
+
+    Raises:
+        TypeError: a part of it is nothing that JSON can hold.
+        ValueError: a number in it is nan or infinite.
+    """
+    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager

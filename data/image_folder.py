@@ -117,6 +117,21 @@ def open_image_folder(folder: Path, classes: tuple[str, ...] | None = None) -> I
     return ImageFolder(folder, classes, tuple(paths), np.array(labels, np.int64))
 
 
+def open_classes(folder: Path) -> ImageFolder:
+    """`open_image_folder` of classes to tell apart.
+
+    Raises:
+        InputError: as there; or there is only one.
+    """
+    images = open_image_folder(folder)
+    if len(images.classes) < 2:
+        raise InputError(
+            f"{folder}: one class, {images.classes[0]!r}, is nothing to tell apart; give the folder "
+            "that holds the classes' folders"
+        )
+    return images
+
+
 def list_images(path: Path) -> list[Path]:
     """``path`` itself if it is a file; of a folder the images at any depth, in order, but for hidden ones.
 

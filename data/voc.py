@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from data.examples import OnError, gather, inside, read_ids
-from data.files import atomic_path, is_hidden, read_text
+from data.files import atomic_path, read_text
 from data.types import Dataset, Example, InputError
 from data.xml import Annotation, make_example, read_annotation
 
@@ -138,11 +138,12 @@ def _classes_from_file(folder: Path) -> tuple[str, ...] | None:
 def _read_all(folder: Path, on_error: OnError) -> dict[str, Annotation]:
     annotations = {}
     for path in sorted(folder.rglob("*.xml")):
+        name = path.relative_to(folder)
         # What archives made on a Mac have beside each file.
-        if is_hidden(path, folder):
+        if any(part.startswith(".") for part in name.parts):
             continue
         try:
-            annotations[path.relative_to(folder).with_suffix("").as_posix()] = read_annotation(path)
+            annotations[name.with_suffix("").as_posix()] = read_annotation(path)
         except InputError:
             if on_error == "raise":
                 raise

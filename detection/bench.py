@@ -5,7 +5,8 @@ import copy
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -40,9 +41,7 @@ def bench_pooling(repeats: int = 7) -> Table:
     table = Table(title=f"pooling windows of a {height} x {width} x {channels} map, one thread")
     for column in ("windows", "ours", "roi_pool, one call a level", "ratio", "equal to the bit"):
         table.add_column(column, justify="right")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with _one_thread():
         for windows in _WINDOWS:
             corner = rng.integers(0, (width - 1, height - 1), (windows, 2))
             size = rng.integers(1, (width, height), (windows, 2))
@@ -66,8 +65,6 @@ def bench_pooling(repeats: int = 7) -> Table:
                 f"{theirs_seconds / ours_seconds:.1f}",
                 "yes" if equal else "NO",
             )
-    finally:
-        torch.set_num_threads(threads)
     return table
 
 
@@ -81,9 +78,7 @@ def bench_same_convolution(repeats: int = 7) -> Table:
     table = Table(title="EfficientNet-Lite0's map, one thread")
     for column in ("image", "ours", 'timm\'s "same" convolutions', "ratio", "greatest difference"):
         table.add_column(column, justify="right")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with _one_thread():
         for side in _SIDES:
             shape = (side, side * 4 // 3, 3)
             image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -101,8 +96,6 @@ def bench_same_convolution(repeats: int = 7) -> Table:
                 f"{theirs_seconds / ours_seconds:.2f}",
                 f"{float((one - other).abs().max() / other.abs().max()):.0e}",
             )
-    finally:
-        torch.set_num_threads(threads)
     return table
 
 
@@ -146,6 +139,17 @@ def bench_many(detector: Detector, examples: Sequence[Example]) -> Table:
         figures = time.perf_counter() - start, time.process_time() - cpu_start
         table.add_row(str(workers), *(f"{value / len(files):.2f}" for value in figures))
     return table
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keeps torch to one thread; afterwards it has as many as before."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _median_seconds(run: Callable[[], object], repeats: int) -> float:

@@ -1,6 +1,5 @@
 """The command ``sppnet classify``."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import typer
 from rich.table import Table
 
 from data import Image, InputError
-from data.files import atomic_path
+from data.files import write_json
 from data.image_folder import ImageFolder, list_images, open_image_folder
 from data.types import FloatArray
 from detection.classification.network import Classifier
@@ -84,7 +83,7 @@ def classify_command(
     scores, errors = _scores(tester, files, store, show=folder is None)
     if folder is None and output is not None:
         found = [{"image": str(file), "classes": _best(tester.classes, row)} for file, row in scores.items()]
-        _write_json(output / "top5.json", found)
+        write_json(output / "top5.json", found, indent=1)
     if folder is not None and scores:
         labels = np.array([label for file, label in zip(files, folder.labels, strict=True) if file in scores])
         result = evaluate_classification(np.array(list(scores.values())), labels, tester.classes)
@@ -199,12 +198,3 @@ def _compare(tester: ViewTester, files: Sequence[Path], skip_errors: bool) -> No
         f"{found.seconds_crops / found.seconds_maps:.1f}",
     )
     console.print(table)
-
-
-def _write_json(path: Path, value: object) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(
-            json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n",
-            encoding="utf-8",
-            errors="backslashreplace",
-        )

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from data import Dataset, InputError, default_train_split, open_dataset
-from data.files import atomic_path
-from data.image_folder import ImageFolder, open_image_folder, split_folders
+from data.files import write_json
+from data.image_folder import ImageFolder, open_classes, split_folders
 from detection.claim import claim
 from detection.classification.feature_files import FeatureFiles, HalfArray
 from detection.classification.image_features import (
@@ -128,9 +128,7 @@ def classify_svm_command(
     }
     start = time.monotonic()
     if data is not None:
-        images = open_image_folder(data)
-        if len(images.classes) < 2:
-            raise InputError(f"{data}: one class, {images.classes[0]!r}, is nothing to tell apart")
+        images = open_classes(data)
         vectors = _Vectors(extractor, Path("runs") / (run or f"svm-{data.resolve().name}-{what}"), feature_gb)
         about |= {"per_class": per_class, "test_per_class": test_per_class, "splits": splits}
         vectors.claim(about | {"images": f"{len(images)} of {data.resolve().name}"})
@@ -149,9 +147,7 @@ def classify_svm_command(
         vectors.claim(about)
         figures = _classify_voc(train, test, vectors)
     about["seconds"] = round(time.monotonic() - start, 1)
-    text = json.dumps({**figures, "about": about}, indent=2, allow_nan=False, ensure_ascii=False)
-    with atomic_path(vectors.run / "classification.json") as path:
-        path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    write_json(vectors.run / "classification.json", {**figures, "about": about}, indent=2)
     console.print(f"written: {vectors.run}/classification.json", highlight=False)
 
 

@@ -11,7 +11,7 @@ import tomli_w
 import typer
 
 from data import InputError, default_train_split, open_dataset
-from data.image_folder import ImageFolder, open_image_folder, split_folders
+from data.image_folder import ImageFolder, open_classes, open_image_folder, split_folders
 from data.object_crops import write_object_crops
 from detection.claim import claim
 from detection.cli_job import check_classes, warn_of_shared_images
@@ -113,12 +113,7 @@ def pretrain_command(
 def _open(data: Path, val: Path | None, hold_out: float) -> tuple[ImageFolder, ImageFolder | None]:
     """The images to learn from and to test on; ``data`` itself, or its ``train`` and ``val``."""
     splits = split_folders(data)
-    train = open_image_folder(splits[0] if splits else data)
-    if len(train.classes) < 2:
-        raise InputError(
-            f"{train.folder}: one class, {train.classes[0]!r}, is nothing to tell apart; give the folder "
-            "that holds the classes' folders"
-        )
+    train = open_classes(splits[0] if splits else data)
     if val is None and splits:
         val = splits[1]
     if not hold_out:
@@ -134,18 +129,24 @@ def _open(data: Path, val: Path | None, hold_out: float) -> tuple[ImageFolder, I
         return train, tested
     if val is not None:
         raise InputError(f"there are images to test on, {val}; leave --hold-out away")
+    return _held_out(train, hold_out)
+
+
+def _held_out(train: ImageFolder, part: float) -> tuple[ImageFolder, ImageFolder]:
+    """All but a part of each class, one image at least; and that part."""
     counts = np.bincount(train.labels)
     if counts.min() < 2:
         alone = train.classes[counts.argmin()]
         raise InputError(
-            f"{train.folder}: --hold-out {hold_out:g} of each class does not go: {alone} has one image"
+            f"{train.folder}: --hold-out {part:g} of each class does not go: {alone} has one image"
         )
     order = np.random.default_rng(0).permutation(len(train))
-    # Ranks within each class, in that order: the first of them are tested on.
     order = order[np.argsort(train.labels[order], kind="stable")]
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    wanted = np.clip(np.rint(hold_out * counts), 1, counts - 1)[train.labels[order]]
-    return train.only(np.sort(order[rank >= wanted])), train.only(np.sort(order[rank < wanted]))
+    labels = train.labels[order]
+    # Within each class, in that order: the first of them are tested on.
+    rank = np.arange(len(order)) - np.searchsorted(labels, labels)
+    tested = rank < np.clip(np.rint(part * counts), 1, counts - 1)[labels]
+    return train.only(np.sort(order[~tested])), train.only(np.sort(order[tested]))
 
 
 def _print(epoch: Epoch, epochs: int) -> None:

@@ -1,7 +1,6 @@
 """Classification for people and programs: a table, JSON, the confusion matrix as CSV and as a picture."""
 
 import csv
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from data.files import atomic_path
+from data.files import atomic_path, write_json
 from eval.classification import ClassificationResult
 
 _INCHES_A_CLASS = 0.3
@@ -73,9 +72,7 @@ def write_classification(
         result: the figures.
         settings: JSON values that they depend on.
     """
-    text = json.dumps(accuracy_dict(result, settings), indent=1, allow_nan=False, ensure_ascii=False)
-    with atomic_path(folder / "classification.json") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    write_json(folder / "classification.json", accuracy_dict(result, settings), indent=1)
     with (
         atomic_path(folder / "confusion.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,

@@ -1,6 +1,5 @@
 """Figures for people and programs: `metrics.json`, a table for the terminal, precision-recall plots."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from data.files import atomic_path
+from data.files import atomic_path, write_json
 from eval.voc import ClassResult, VOCResult
 from eval.voc_classification import ImageClassificationResult
 
@@ -67,9 +66,7 @@ def write_metrics(
         TypeError: a setting is nothing that JSON can hold.
         ValueError: a setting is nan or infinite.
     """
-    text = json.dumps(metrics_dict(result, coco, settings), indent=2, allow_nan=False, ensure_ascii=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    write_json(path, metrics_dict(result, coco, settings), indent=2)
 
 
 def class_table(result: VOCResult, title: str | None = None) -> Table:
