@@ -1,5 +1,5 @@
 """Where a detector's time goes; and pooling against torchvision's `roi_pool`, EfficientNet's convolutions
-against timm's: both sides in one go."""
+against timm's, bfloat16 against float32: both sides in one go."""
 
 import copy
 import os
@@ -15,10 +15,11 @@ from rich.table import Table
 from timm.layers.conv2d_same import Conv2dSame
 from torchvision.ops import roi_pool
 
-from data.types import Example, FloatArray
+from data.types import Example, FloatArray, Image
 from detection.detector import Detector
 from detection.many import detect_many
 from detection.networks import build_network
+from detection.networks.build import RANDOM
 from detection.networks.timm_nets import DivisibleConv2dSame
 from detection.pooling import PAPER_LEVELS, pool
 from detection.stopwatch import Stopwatch
@@ -30,6 +31,8 @@ _MAP_SIZE = (43, 58, 256)
 _WINDOWS = (2000, 30)
 # The default's short side, and the greatest of the five.
 _SIDES = (576, 1200)
+# A processor without bfloat16 takes a hundred times as long with it, which shows on a small image, too.
+_SMALL_SIDE, _TOO_SLOW = 96, 8.0
 
 
 def bench_pooling(repeats: int = 7) -> Table:
@@ -80,22 +83,48 @@ def bench_same_convolution(repeats: int = 7) -> Table:
         table.add_column(column, justify="right")
     with _one_thread():
         for side in _SIDES:
-            shape = (side, side * 4 // 3, 3)
-            image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+            image = _noise(side)
             one, other = ours.feature_map(image), theirs.feature_map(image)
-            # In turns, so that what else the machine does falls on both.
-            pairs = [
-                [_median_seconds(partial(each.feature_map, image), 1) for each in (ours, theirs)]
-                for _ in range(repeats)
-            ]
-            ours_seconds, theirs_seconds = np.median(pairs, axis=0)
+            ours_seconds, theirs_seconds = _in_turns(
+                [partial(each.feature_map, image) for each in (ours, theirs)], repeats
+            )
             table.add_row(
-                f"{shape[1]} x {side}",
+                f"{image.shape[1]} x {side}",
                 f"{1000 * ours_seconds:.0f} ms",
                 f"{1000 * theirs_seconds:.0f} ms",
                 f"{theirs_seconds / ours_seconds:.2f}",
                 f"{float((one - other).abs().max() / other.abs().max()):.0e}",
             )
+    return table
+
+
+def bench_bfloat16(repeats: int = 7) -> Table:
+    """Median time of networks' maps in float32 and in bfloat16, one thread; their ratio.
+
+    Where the processor has no bfloat16, a small image only.
+    """
+    table = Table(title="maps in float32 and in bfloat16, one thread")
+    for column in ("network", "image", "float32", "bfloat16", "ratio", "mean difference"):
+        table.add_column(column, justify="right", no_wrap=True)
+    with _one_thread():
+        for name, weights, sides in (("efficientnet_lite0", None, _SIDES), ("alexnet", RANDOM, (688, 1200))):
+            network = build_network(name, weights)
+            for side in (_SMALL_SIDE, *sides):
+                image = _noise(side)
+                exact, rounded = network.feature_map(image), network.feature_map(image, True)
+                seconds, rounded_seconds = _in_turns(
+                    [partial(network.feature_map, image, bfloat16) for bfloat16 in (False, True)], repeats
+                )
+                table.add_row(
+                    name,
+                    f"{image.shape[1]} x {side}",
+                    f"{1000 * seconds:.0f} ms",
+                    f"{1000 * rounded_seconds:.0f} ms",
+                    f"{seconds / rounded_seconds:.2f}",
+                    f"{float((exact - rounded).abs().mean() / exact.abs().mean()):.0e}",
+                )
+                if rounded_seconds > _TOO_SLOW * seconds:
+                    break
     return table
 
 
@@ -150,6 +179,17 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _noise(side: int) -> Image:
+    """An image of noise, uint8 (side, side * 4 / 3, 3)."""
+    return np.random.default_rng(0).integers(0, 256, (side, side * 4 // 3, 3), dtype=np.uint8)
+
+
+def _in_turns(sides: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median seconds of each, measured in turns: what else the machine does falls on all alike."""
+    rounds = [[_median_seconds(side, 1) for side in sides] for _ in range(repeats)]
+    return [statistics.median(one) for one in zip(*rounds, strict=True)]
 
 
 def _median_seconds(run: Callable[[], object], repeats: int) -> float:

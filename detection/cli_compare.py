@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from detection.bench import bench_many, bench_pooling, bench_same_convolution, bench_stages
+from detection.bench import bench_bfloat16, bench_many, bench_pooling, bench_same_convolution, bench_stages
 from detection.cli_job import Job, file_name, with_detections
 from detection.cli_options import (
     VOC_ROOT,
@@ -144,6 +144,7 @@ def bench(
     """Times pooling, convolution, and a run's detector by stage (50 test images unless --limit is given)."""
     console.print(bench_pooling())
     console.print(bench_same_convolution())
+    console.print(bench_bfloat16())
     job = Job(
         dataset, voc_root, "test", backbone, preset=preset, run=run, limit=limit or 50, head=head,
         fc_rank=fc_rank, bfloat16=bfloat16,

@@ -121,7 +121,7 @@ def test_bfloat16_detects_beside_float32(tiny_voc, work):
 
 
 def test_bench_times_a_head(work, tiny_voc, monkeypatch):
-    for kernel in ("bench_pooling", "bench_same_convolution"):
+    for kernel in ("bench_pooling", "bench_same_convolution", "bench_bfloat16"):
         monkeypatch.setattr(f"detection.cli_compare.{kernel}", lambda: "")
     result = call(
         "bench", "--dataset", tiny_voc, "--run", "mine", "--limit", 2, "--head", "softmax", "--fc-rank", 4

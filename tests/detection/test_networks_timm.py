@@ -171,6 +171,13 @@ def test_padding_does_not_move_cells():
     torch.testing.assert_close(padded[:, :, :13, :13], inside[:, :, :13, :13])
 
 
+@pytest.mark.parametrize("size", [(64, 96), (60, 90)])
+def test_layers_get_one_image_in_the_order_of_a_batch(lite0, size):
+    """(64, 96) needs no padding, which would put it in order anyway."""
+    batch = lite0.pad(lite0.normalise(np.zeros((*size, 3), np.uint8)))
+    assert batch.stride() == torch.empty(1, 3, 64, 96, memory_format=torch.channels_last).stride()
+
+
 def test_only_the_chosen_taps_are_computed():
     network = build_network("efficientnet_lite0", "random", taps=(16,))
     assert network.channels == 112
