@@ -58,7 +58,8 @@ FcRank = Annotated[
     int, typer.Option(min=0, help="Truncate fully connected layers to this rank (SVD) to detect; 0: do not.")
 ]
 BFloat16 = Annotated[
-    bool, typer.Option("--bfloat16", help="Convolve in bfloat16 to detect: for processors that have it.")
+    bool,
+    typer.Option("--bfloat16", help="Compute layers in bfloat16 to detect: for processors that have it."),
 ]
 
 

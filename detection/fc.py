@@ -27,7 +27,7 @@ class FullyConnected:
     Attributes:
         factors: of each layer the matrices (outputs, inputs) whose product, the first one applied first, is
             the layer's weights: one, or the two of a truncated singular value decomposition.
-        biases: float32 (outputs,), of each layer.
+        biases: (outputs,), of each layer. All are float32, or bfloat16 to compute in that.
     """
 
     factors: tuple[tuple[Tensor, ...], ...]
@@ -55,11 +55,12 @@ class FullyConnected:
         results = np.empty((len(features), self.length), np.float32)
         for start in range(0, len(features), _CHUNK):
             values = torch.from_numpy(np.ascontiguousarray(features[start : start + _CHUNK], np.float32))
+            values = values.to(self.biases[0].dtype)
             for factors, bias in zip(self.factors, self.biases, strict=True):
                 for factor in factors[:-1]:
                     values = values @ factor.T
                 values = torch.addmm(bias, values, factors[-1].T).relu_()
-            results[start : start + _CHUNK] = values.numpy()
+            results[start : start + _CHUNK] = values.float().numpy()
         return results
 
     def first(self, count: int) -> "FullyConnected":
@@ -82,6 +83,11 @@ class FullyConnected:
                 one = (largest.T @ weights, largest.contiguous())
             factors.append(one)
         return FullyConnected(tuple(factors), self.biases)
+
+    def rounded(self) -> "FullyConnected":
+        """The layers in bfloat16: weights and what each gives are rounded to it, sums are not."""
+        factors = tuple(tuple(factor.bfloat16() for factor in one) for one in self.factors)
+        return FullyConnected(factors, tuple(bias.bfloat16() for bias in self.biases))
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors by name, for `from_tensors`."""

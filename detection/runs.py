@@ -71,8 +71,8 @@ class Run:
         head: what scores windows, one of `detection.training.HEADS`. That of ``pool5`` has the names above;
             the others' models, detections and figures have ``-<head>`` in theirs.
         fc_rank: fully connected layers are truncated to this rank when they detect; 0: they are not.
-        bfloat16: whether the convolutions are computed in bfloat16 when they detect, whatever they were
-            trained with.
+        bfloat16: whether convolutions and fully connected layers are computed in bfloat16 when they detect,
+            whatever they were trained with.
     """
 
     folder: Path
@@ -385,6 +385,8 @@ def hasten(detector: Detector, fc_rank: int, bfloat16: bool) -> None:
     if bfloat16:
         extractor = detector.extractor
         detector.extractor = make_extractor(extractor.network, replace(extractor.settings, bfloat16=True))
+        if detector.layers is not None:
+            detector.layers = detector.layers.rounded()
 
 
 def _arrays(prefix: str, found: Detections) -> dict[str, Any]:

@@ -51,6 +51,23 @@ def test_layers(features, monkeypatch, chunk):
     assert layers(features[:0]).shape == (0, 5)
 
 
+def test_rounded_layers(features):
+    """Vectors, weights and results are rounded; sums may be in any order, so the last bit may differ."""
+    layers = make_layers(30, 12, 5)
+    rounded = layers.rounded()
+    assert {one.dtype for one in rounded.tensors().values()} == {torch.bfloat16}
+    assert rounded.biases[0].tolist() != layers.biases[0].tolist()
+    found = rounded(features)
+    assert found.dtype == np.float32
+    expected = torch.from_numpy(features).bfloat16()
+    for (weights,), bias in zip(rounded.factors, rounded.biases, strict=True):
+        expected = (expected.double() @ weights.double().T + bias.double()).relu().bfloat16()
+    np.testing.assert_allclose(found, expected.float().numpy(), rtol=2**-6, atol=1e-2)
+    torch.testing.assert_close(
+        torch.from_numpy(found).bfloat16().float(), torch.from_numpy(found), rtol=0, atol=0
+    )
+
+
 def test_layers_refuse_other_vectors(features):
     with pytest.raises(ValueError, match=r"\(7, 30\); the layers take \(N, 31\)"):
         make_layers(31, 5)(features)

@@ -19,6 +19,7 @@ from detection import cli_run
 from detection.detector import Detector
 from detection.fc import SoftmaxHead
 from detection.presets import make_settings
+from detection.runs import hasten
 from detection.training import HEADS, Group, TrainingData
 from detection.training.heads import LayeredExtractor, train_layer_svms
 from proposals import ProposalCache
@@ -118,6 +119,14 @@ def test_bfloat16_detects_beside_float32(tiny_voc, work):
     assert exact != rounded
     again = call("eval", *arguments)
     assert figure(again.output) == figure(result.output)
+
+
+def test_bfloat16_is_of_convolutions_and_layers(work):
+    detector = Detector.load(work / "model-softmax")
+    assert {one.dtype for one in detector.layers.tensors().values()} == {torch.float32}
+    hasten(detector, 0, True)
+    assert detector.extractor.settings.bfloat16
+    assert {one.dtype for one in detector.layers.tensors().values()} == {torch.bfloat16}
 
 
 def test_bench_times_a_head(work, tiny_voc, monkeypatch):
