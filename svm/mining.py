@@ -40,33 +40,28 @@ class HardNegativeMiner:
     def __init__(
         self,
         num_classes: int,
+        dimension: int,
         settings: MiningSettings,
-        positives: FloatArray,
-        positive_labels: IntArray,
         feature_scale: float,
         memory_bytes: int,
         threads: int = 1,
     ) -> None:
-        """Stores the positives.
+        """Makes a miner without windows; `add_positives` comes next.
 
         Args:
             num_classes: C.
+            dimension: d, the length of a window's features.
             settings: thresholds and solver.
-            positives: (P, d) features of all ground truth windows, unscaled; the caller may drop them then.
-            positive_labels: int (P,) their classes.
             feature_scale: from `svm.linear.feature_scale`.
             memory_bytes: what the store of feature rows, positives and negatives, may take.
             threads: classes trained at a time.
-
-        Raises:
-            ValueError: shapes or labels that do not fit, features that are not finite, or too little memory.
         """
         self.settings = settings
         self.feature_scale = feature_scale
         self._threads = threads
-        self._store = RowStore(memory_bytes, positives.shape[1], num_classes)
+        self._store = RowStore(memory_bytes, dimension, num_classes)
         self._positives = 0
-        self._weights = np.zeros((num_classes, positives.shape[1]), np.float32)
+        self._weights = np.zeros((num_classes, dimension), np.float32)
         self._bias = np.zeros(num_classes, np.float32)
         self._images = 0
         self._seconds = 0.0
@@ -75,7 +70,6 @@ class HardNegativeMiner:
             self._pending, self._added, self._evicted, self._forced, self._lost, self._trainings,
         ) = self._counts = np.zeros((6, num_classes), np.int64)  # fmt: skip
         self._set_trainable()
-        self.add_positives(positives, positive_labels)
 
     def check_room(self, positives: int) -> None:
         """Makes sure that so many positives in all, and a negative, fit into the memory.
@@ -224,10 +218,7 @@ class HardNegativeMiner:
         """
         try:
             classes, dimension = state["weights"].shape
-            miner = cls(
-                classes, settings, np.empty((0, dimension), np.float32), np.empty(0, np.int64),
-                feature_scale, memory_bytes, threads,
-            )  # fmt: skip
+            miner = cls(classes, dimension, settings, feature_scale, memory_bytes, threads)
             miner._store.restore(state)
             miner._weights[:] = state["weights"]
             miner._bias[:] = state["bias"]

@@ -175,8 +175,7 @@ def _train(
     state = checkpoint.load()
     if state is None:
         scale = feature_scale(_mean_norm(data, extractor, store, training, progress))
-        none = np.empty((0, extractor.length), np.float32), np.empty(0, np.int64)
-        miner = HardNegativeMiner(classes, settings.mining, *none, scale, memory, threads)
+        miner = HardNegativeMiner(classes, extractor.length, settings.mining, scale, memory, threads)
         # Before the network has seen all images.
         miner.check_room(sum(int(_positive(one, training).sum()) for one in dataset))
         _add_positives(miner, data, extractor, store, training, progress)

@@ -40,9 +40,9 @@ def make_image(key, count=40):
 
 
 def make_miner(settings=TIGHT, rows=10_000, labels=(0, 0, 0, 1, 1, 2, 2, 2), **options):
-    return HardNegativeMiner(
-        CLASSES, settings, *make_positives(labels), SCALE, memory_bytes=rows * ROW_BYTES, **options
-    )
+    miner = HardNegativeMiner(CLASSES, DIMENSION, settings, SCALE, memory_bytes=rows * ROW_BYTES, **options)
+    miner.add_positives(*make_positives(labels))
+    return miner
 
 
 def feed(miner, keys):
@@ -286,13 +286,13 @@ def test_bad_input_is_named_and_leaves_the_miner_as_it_was(change, message):
 
 def test_positives_may_come_in_parts():
     positives, labels = make_positives()
-    parts = HardNegativeMiner(CLASSES, TIGHT, positives[:0], labels[:0], SCALE, 40 * ROW_BYTES)
+    parts = HardNegativeMiner(CLASSES, DIMENSION, TIGHT, SCALE, 40 * ROW_BYTES)
     parts.check_room(8)
     with pytest.raises(ValueError, match="too few for 40 positives"):
         parts.check_room(40)
     for part in (slice(0, 3), slice(3, 3), slice(3, 8)):
         parts.add_positives(positives[part], labels[part])
-    whole = HardNegativeMiner(CLASSES, TIGHT, positives, labels, SCALE, 40 * ROW_BYTES)
+    whole = make_miner(rows=40)
     for miner in (whole, parts):
         for key in range(4):
             miner.add_image(key, *make_image(key))
@@ -303,13 +303,15 @@ def test_positives_may_come_in_parts():
         parts.add_positives(positives, labels)
 
 
-def test_bad_set_up_is_named():
+def test_bad_positives_are_named():
     positives, labels = make_positives()
-    for options, message in [
-        ((positives * np.inf, labels, SCALE, 10**6), "positives: row 0"),
-        ((positives, labels[:3], SCALE, 10**6), "8 positives"),
-        ((positives, labels + 1, SCALE, 10**6), r"0\.\.2"),
-        ((positives, labels, SCALE, 500), "too few for 8 positives"),
+    for features, classes, memory, message in [
+        (positives * np.inf, labels, 10**6, "positives: row 0"),
+        (positives[:, 1:], labels, 10**6, r"positives are \(8, .*, not \(P, "),
+        (positives, labels[:3], 10**6, "8 positives"),
+        (positives, labels + 1, 10**6, r"0\.\.2"),
+        (positives, labels, 500, "too few for 8 positives"),
     ]:
+        miner = HardNegativeMiner(CLASSES, DIMENSION, TIGHT, SCALE, memory)
         with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=message):
-            HardNegativeMiner(CLASSES, TIGHT, *options)
+            miner.add_positives(features, classes)
