@@ -263,7 +263,7 @@ class HardNegativeMiner:
     def _make_room(self, count: int) -> None:
         """Frees ``count`` rows, or the reserve if that is more: easy ones, then the easiest of the rest."""
         store = self._store
-        negatives = np.flatnonzero(store.held.any(axis=1))
+        negatives = np.flatnonzero(store.held[: store.end].any(axis=1))
         negatives = negatives[negatives >= self._positives]
         scores = np.empty((len(negatives), len(self._bias)), np.float32)
         for start in range(0, len(negatives), 1024):
@@ -290,7 +290,7 @@ class HardNegativeMiner:
         labels = np.flatnonzero(due)
         problems = []
         for label in labels:
-            rows = np.flatnonzero(store.held[:, label])
+            rows = np.flatnonzero(store.held[: store.end, label])
             problems.append(Problem(rows, rows < self._positives, store.alphas[rows, label]))
         solutions = train_svms(store.rows, problems, solver, store.norms, self._threads, store.units)
         for label, problem, solution in zip(labels, problems, solutions, strict=True):

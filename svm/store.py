@@ -49,6 +49,11 @@ class RowStore:
         """Number of rows that can be added."""
         return self.capacity - int(np.count_nonzero(self._used))
 
+    @property
+    def end(self) -> int:
+        """One past the last row in use: of short rows, capacity may be many times that."""
+        return int(np.flatnonzero(self._used).max(initial=-1)) + 1
+
     def add(self, features: FloatArray, scale: float, key: int, windows: IntArray) -> IntArray:
         """Stores features (n, d) times ``scale``; returns their n slots. Nobody holds them yet.
 
@@ -81,21 +86,22 @@ class RowStore:
 
     def sweep(self) -> None:
         """Frees the rows that no class holds."""
-        orphans = self._used & ~self.held.any(axis=1)
+        end = self.end
+        orphans = np.flatnonzero(self._used[:end] & ~self.held[:end].any(axis=1))
         self.keys[orphans] = -1
         self.windows[orphans] = -1
-        self._used &= ~orphans
+        self._used[orphans] = False
 
     def find(self, key: int, windows: int) -> IntArray:
         """int64 (windows,): the slot of each window of an image, -1 where it is not stored."""
         slots = np.full(windows, -1, np.int64)
-        stored = np.flatnonzero(self.keys == key)
+        stored = np.flatnonzero(self.keys[: self.end] == key)
         slots[self.windows[stored]] = stored
         return slots
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """The content, as views: write them away before the store changes."""
-        end = int(np.flatnonzero(self._used).max(initial=-1)) + 1
+        end = self.end
         return {name: getattr(self, name)[:end] for name in self._STATE}
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
