@@ -288,9 +288,10 @@ class HardNegativeMiner:
         start = time.perf_counter()
         store = self._store
         labels = np.flatnonzero(due)
+        held = store.held[: store.end]
         problems = []
         for label in labels:
-            rows = np.flatnonzero(store.held[: store.end, label])
+            rows = np.flatnonzero(held[:, label])
             problems.append(Problem(rows, rows < self._positives, store.alphas[rows, label]))
         solutions = train_svms(store.rows, problems, solver, store.norms, self._threads, store.units)
         for label, problem, solution in zip(labels, problems, solutions, strict=True):
