@@ -27,6 +27,8 @@ bin := $(VENV)/bin
 preset := $(if $(PRESET),--preset "$(PRESET)")
 data := --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" $(preset) --limit $(LIMIT)
 run := $(data) --backbone "$(BACKBONE)" --run "$(RUN)"
+# The package's subpackages lie at the top; type checkers and editors see them joined in $(VENV)/links.
+rooms := common data detection eval proposals svm sppnet/__init__.py sppnet/__main__.py sppnet/cli sppnet/py.typed
 # What scores windows: pool5, fc6, fc7 or softmax.
 HEAD ?= pool5
 
@@ -44,6 +46,9 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
 	$(bin)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(bin)/python -m pip install --quiet --disable-pip-version-check $(if $(EXTRA_INDEX),--extra-index-url "$(EXTRA_INDEX)") -e '.[dev]'
+	rm -rf $(VENV)/links
+	mkdir -p $(VENV)/links/sppnet
+	for room in $(rooms); do ln -s "$(CURDIR)/$$room" $(VENV)/links/sppnet/; done
 	touch $@
 
 detect: setup
@@ -90,20 +95,20 @@ test: setup
 lint: setup
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
-	$(bin)/mypy
+	MYPYPATH=$(VENV)/links $(bin)/mypy
 
 bench: setup
-	$(bin)/python -m svm.bench_solver
-	$(bin)/python -m eval.bench_voc
-	$(bin)/sppnet bench $(run) --head $(HEAD) $(ARGS)
+	$(bin)/python -m benchmarks.svm_solver
+	$(bin)/python -m benchmarks.voc_evaluation
+	$(bin)/python -m benchmarks.detector $(run) --head $(HEAD) $(ARGS)
 
 # The packages to compare with are slow and old: where they do not install, the table says so.
 bench-proposals: setup
 	-$(bin)/python -m pip install --quiet --disable-pip-version-check $(if $(EXTRA_INDEX),--extra-index-url "$(EXTRA_INDEX)") -e '.[dev,bench]'
-	$(bin)/sppnet bench-proposals --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) $(ARGS)
+	$(bin)/python -m benchmarks.proposals --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) $(ARGS)
 
 bench-cache: setup
-	$(bin)/python -m proposals.bench_cache $(ARGS)
+	$(bin)/python -m benchmarks.proposal_cache $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

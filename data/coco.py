@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from data.examples import OnError, clip_boxes, gather, inside
-from data.images import MAX_PIXELS
-from data.types import Dataset, Example, InputError
+from sppnet.common.errors import InputError
+from sppnet.data.examples import OnError, clip_boxes, gather, inside
+from sppnet.data.images import MAX_PIXELS
+from sppnet.data.types import Dataset, Example
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.types import InputError
+from sppnet.common.errors import InputError
 
 
 @dataclass(frozen=True)

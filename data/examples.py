@@ -8,9 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from data.files import read_text
-from data.images import image_size
-from data.types import Dataset, Example, FloatArray, InputError
+from sppnet.common.arrays import FloatArray
+from sppnet.common.errors import InputError
+from sppnet.common.files import read_text
+from sppnet.data.images import image_size
+from sppnet.data.types import Dataset, Example
 
 logger = logging.getLogger(__name__)
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.examples import OnError, gather, inside, read_ids
-from data.files import read_text
-from data.images import image_size
-from data.types import Dataset, Example, InputError
-from data.xml import Annotation, make_example, read_annotation
+from sppnet.common.errors import InputError
+from sppnet.common.files import read_text
+from sppnet.data.examples import OnError, gather, inside, read_ids
+from sppnet.data.images import image_size
+from sppnet.data.types import Dataset, Example
+from sppnet.data.xml import Annotation, make_example, read_annotation
 
 # Where the devkit, unpacked beside or into the data, keeps the table of synsets.
 _NAME_MAPS = ("map_det.txt", "devkit/data/map_det.txt", "data/map_det.txt")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.types import InputError, IntArray
+from sppnet.common.arrays import IntArray
+from sppnet.common.errors import InputError
 
 # What `read_image` is asked to decode; other files in a class' folder (lists, licences) are passed over.
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})

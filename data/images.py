@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.types import Image, InputError
+from sppnet.common.arrays import Image
+from sppnet.common.errors import InputError
 
 # OpenCV's own limit is 2^30 pixels, 3 GB decoded; a photograph of 100 megapixels is already rare.
 MAX_PIXELS = 100_000_000

@@ -6,10 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.examples import inside
-from data.files import partial_folder
-from data.images import read_image
-from data.types import Dataset, Example, FloatArray, Image, InputError
+from sppnet.common.arrays import FloatArray, Image
+from sppnet.common.errors import InputError
+from sppnet.common.files import partial_folder
+from sppnet.data.examples import inside
+from sppnet.data.images import read_image
+from sppnet.data.types import Dataset, Example
 
 # Smaller objects show little: at 32 pixels a side, the view of a network is enlarged seven times.
 MIN_SIDE = 32

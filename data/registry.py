@@ -4,12 +4,13 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 
-from data.coco import load_coco
-from data.examples import OnError
-from data.ilsvrc import load_ilsvrc_det
-from data.sample import make_sample
-from data.types import Dataset, InputError
-from data.voc import find_voc, load_voc
+from sppnet.common.errors import InputError
+from sppnet.data.coco import load_coco
+from sppnet.data.examples import OnError
+from sppnet.data.ilsvrc import load_ilsvrc_det
+from sppnet.data.sample import make_sample
+from sppnet.data.types import Dataset
+from sppnet.data.voc import find_voc, load_voc
 
 DATASETS = ("voc2007", "voc2012", "sample")
 

@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.sample_objects import KINDS, Sprite, draw_background, draw_clutter, draw_object
-from data.types import Dataset, Example, Image, InputError
-from data.voc import write_voc
+from sppnet.common.arrays import Image
+from sppnet.common.errors import InputError
+from sppnet.data.sample_objects import KINDS, Sprite, draw_background, draw_clutter, draw_object
+from sppnet.data.types import Dataset, Example
+from sppnet.data.voc import write_voc
 
 CLASSES = tuple(KINDS)
 SIZES = {"train": 60, "test": 30}
@@ -35,7 +37,7 @@ def make_sample(root: Path) -> Path:
     run with the same OpenCV and NumPy.
 
     Args:
-        root: appears whole or not at all; `data.voc.load_voc` reads it.
+        root: appears whole or not at all; `sppnet.data.voc.load_voc` reads it.
 
     Returns:
         ``root``.

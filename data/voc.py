@@ -7,10 +7,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from data.examples import OnError, gather, inside, read_ids
-from data.files import atomic_path, read_text
-from data.types import Dataset, Example, InputError
-from data.xml import Annotation, make_example, read_annotation
+from sppnet.common.errors import InputError
+from sppnet.common.files import atomic_path, read_text
+from sppnet.data.examples import OnError, gather, inside, read_ids
+from sppnet.data.types import Dataset, Example
+from sppnet.data.xml import Annotation, make_example, read_annotation
 
 # The twenty classes of VOC2007 to VOC2012, in the devkit's order (VOCinit.m).
 VOC_CLASSES = (

@@ -10,9 +10,10 @@ import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
-from data.examples import clip_boxes
-from data.images import image_size
-from data.types import Example, InputError
+from sppnet.common.errors import InputError
+from sppnet.data.examples import clip_boxes
+from sppnet.data.images import image_size
+from sppnet.data.types import Example
 
 
 @dataclass(frozen=True)

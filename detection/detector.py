@@ -11,18 +11,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from data.files import atomic_path, file_digest, json_digest
-from data.images import read_image
-from data.types import Detections, FloatArray, Image, InputError
-from detection.fc import FullyConnected, Head, SoftmaxHead
-from detection.features import FeatureExtractor, FeatureMap, FeatureSettings
-from detection.networks import network_from_config
-from detection.rcnn import make_extractor
-from detection.settings import override
-from detection.stopwatch import Stopwatch
-from detection.suppression import DetectionSettings, nms_best_first, suppress
-from proposals import Engine, ImportedBoxes, OpenCVSelectiveSearch, SelectiveSearch
-from svm import BoxRegressors, LinearSVMs, move_boxes
+from sppnet.common.arrays import FloatArray, Image
+from sppnet.common.errors import InputError
+from sppnet.common.files import atomic_path, file_digest, json_digest
+from sppnet.common.settings import override
+from sppnet.common.stopwatch import Stopwatch
+from sppnet.data.images import read_image
+from sppnet.data.types import Detections
+from sppnet.detection.backbones import network_from_config
+from sppnet.detection.fc_layers import FullyConnected, Head, SoftmaxHead
+from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap, FeatureSettings
+from sppnet.detection.features.rcnn import make_extractor
+from sppnet.detection.nms import DetectionSettings, nms_best_first, suppress
+from sppnet.proposals import Engine, ImportedBoxes, OpenCVSelectiveSearch, SelectiveSearch
+from sppnet.svm import BoxRegressors, LinearSVMs, move_boxes
 
 _FORMAT = 1
 

@@ -1,13 +1,18 @@
 """Detections + ground truth → figures, tables, plots; knows no networks."""
 
-from eval.classification import ClassificationResult, evaluate_classification
-from eval.classification_report import accuracy_table, plot_confusion, write_classification
-from eval.coco import coco_metrics
-from eval.detections import check_voc_names, read_voc_detections, write_coco_results, write_voc_detections
-from eval.draw import draw_detections
-from eval.proposal_report import abo_table, plot_proposals, proposal_table, proposals_dict
-from eval.proposals import ProposalResult, evaluate_proposals
-from eval.report import (
+from sppnet.eval.classification import ClassificationResult, evaluate_classification
+from sppnet.eval.classification_report import accuracy_table, plot_confusion, write_classification
+from sppnet.eval.coco import coco_metrics
+from sppnet.eval.detections import (
+    check_voc_names,
+    read_voc_detections,
+    write_coco_results,
+    write_voc_detections,
+)
+from sppnet.eval.draw import draw_detections
+from sppnet.eval.proposal_report import abo_table, plot_proposals, proposal_table, proposals_dict
+from sppnet.eval.proposals import ProposalResult, evaluate_proposals
+from sppnet.eval.report import (
     class_table,
     classification_dict,
     classification_table,
@@ -15,8 +20,8 @@ from eval.report import (
     plot_precision_recall,
     write_metrics,
 )
-from eval.voc import ClassResult, VOCResult, evaluate_voc, iou_matrix
-from eval.voc_classification import (
+from sppnet.eval.voc import ClassResult, VOCResult, evaluate_voc, iou_matrix
+from sppnet.eval.voc_classification import (
     ImageClassificationResult,
     ImageClassResult,
     evaluate_voc_classification,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.types import FloatArray, IntArray
+from sppnet.common.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from data.files import atomic_path, write_json
-from eval.classification import ClassificationResult
+from sppnet.common.files import atomic_path, write_json
+from sppnet.eval.classification import ClassificationResult
 
 _INCHES_A_CLASS = 0.3
 _MOST_INCHES = 24

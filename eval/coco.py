@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from data.types import Dataset, Detections
+from sppnet.data.types import Dataset, Detections
 
 # The order of COCOeval.summarize().
 STATS = (
@@ -21,7 +21,7 @@ STATS = (
 def coco_metrics(dataset: Dataset, detections: Mapping[str, Detections]) -> dict[str, float]:
     """The twelve figures of COCO's detection challenge, from pycocotools.
 
-    What differs from `eval.voc.evaluate_voc`: a mean over IoU 0.5 to 0.95, 101 recall points, at most
+    What differs from `sppnet.eval.voc.evaluate_voc`: a mean over IoU 0.5 to 0.95, 101 recall points, at most
     100 detections a class and image, and each detection goes to the *free* object it overlaps most.
 
     VOC's ``difficult`` becomes ``iscrowd``, the only flag that pycocotools obeys (it overwrites ``ignore``
@@ -34,7 +34,7 @@ def coco_metrics(dataset: Dataset, detections: Mapping[str, Detections]) -> dict
     Args:
         dataset: the ground truth.
         detections: image id → detections, labels indexing ``dataset.classes``. Images that the data set lacks
-            are left out here and refused by `eval.voc.evaluate_voc`.
+            are left out here and refused by `sppnet.eval.voc.evaluate_voc`.
 
     Returns:
         AP, AP50, AP75, AP_small, AP_medium, AP_large, AR_1, AR_10, AR_100, AR_small, AR_medium, AR_large in

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.files import atomic_path
-from data.types import Detections, InputError
+from sppnet.common.errors import InputError
+from sppnet.common.files import atomic_path
+from sppnet.data.types import Detections
 
 # Nine significant digits give back any float32 exactly, and a coordinate below 100,000 to 1e-4 pixels.
 _LINE = "%s %.9g %.9g %.9g %.9g %.9g\n"

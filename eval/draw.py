@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.types import Detections, Example, Image
+from sppnet.common.arrays import Image
+from sppnet.data.types import Detections, Example
 
 Color = tuple[int, int, int]
 Corners = tuple[int, int, int, int]

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from data.files import atomic_path
-from eval.proposals import ALL, BEST, ProposalResult
-from eval.voc import Float64
+from sppnet.common.files import atomic_path
+from sppnet.eval.proposals import ALL, BEST, ProposalResult
+from sppnet.eval.voc import Float64
 
 Results = Mapping[str, ProposalResult]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from data.types import Dataset
-from eval.voc import Float64, Indices, iou_matrix
+from sppnet.data.types import Dataset
+from sppnet.eval.voc import Float64, Indices, iou_matrix
 
 # A number of windows that no method reaches: as a count it stands for all of them.
 ALL = int(np.iinfo(np.int64).max)

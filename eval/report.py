@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from data.files import atomic_path, write_json
-from eval.voc import ClassResult, VOCResult
-from eval.voc_classification import ImageClassificationResult
+from sppnet.common.files import atomic_path, write_json
+from sppnet.eval.voc import ClassResult, VOCResult
+from sppnet.eval.voc_classification import ImageClassificationResult
 
 _PANEL_INCHES = (2.4, 2.3)
 _DOTS_PER_INCH = 110
@@ -29,7 +29,7 @@ def metrics_dict(
 
     Args:
         result: the VOC figures.
-        coco: the figures of `eval.coco.coco_metrics`, left out when None.
+        coco: the figures of `sppnet.eval.coco.coco_metrics`, left out when None.
         settings: whatever the figures depend on: data set, split, model.
     """
     metrics: dict[str, object] = {

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from data.types import Dataset, Detections, InputError
+from sppnet.common.errors import InputError
+from sppnet.data.types import Dataset, Detections
 
 Float64 = NDArray[np.float64]
 Indices = NDArray[np.int64]

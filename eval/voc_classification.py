@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from data.types import Dataset
-from eval.voc import average_precision_11point, average_precision_area
+from sppnet.data.types import Dataset
+from sppnet.eval.voc import average_precision_11point, average_precision_area
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.types import FloatArray, InputError
-from proposals.engine import Engine, canonical_json, method_digest
+from sppnet.common.arrays import FloatArray
+from sppnet.common.errors import InputError
+from sppnet.proposals.engine import Engine, canonical_json, method_digest
 
 _SCHEMA_VERSION = 1
 # In one transaction, so that no other process ever meets half of it.
@@ -27,7 +28,7 @@ COMMIT;
 
 
 class Key(NamedTuple):
-    """What an entry is found by: the image's id and the SHA-256 of its file (`data.files.file_digest`)."""
+    """The key of an entry: the image's id and the SHA-256 of its file."""
 
     image_id: str
     image_digest: str

@@ -8,8 +8,8 @@ from typing import Any
 from joblib import parallel_config
 from joblib._dask import DaskDistributedBackend
 
-from data.types import InputError
-from proposals.fill import Outcome
+from sppnet.common.errors import InputError
+from sppnet.proposals.fill import Outcome
 
 _CONNECT_SECONDS = 5
 _WORKER_SECONDS = 10

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any, Protocol
 
-from data.types import FloatArray, Image
+from sppnet.common.arrays import FloatArray, Image
 
 
 class Engine(Protocol):

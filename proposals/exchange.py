@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat, savemat
 
-from data.files import atomic_path
-from data.images import image_size
-from data.types import FloatArray, InputError
-from proposals.cache import ProposalCache
-from proposals.fill import ImageFile, image_key
+from sppnet.common.arrays import FloatArray
+from sppnet.common.errors import InputError
+from sppnet.common.files import atomic_path
+from sppnet.data.images import image_size
+from sppnet.proposals.cache import ProposalCache
+from sppnet.proposals.fill import ImageFile, image_key
 
 _BATCH = 500
 

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from joblib import Parallel, delayed
 
-from data.files import file_digest
-from data.images import decode_image, read_image
-from data.types import FloatArray, Image, InputError
-from proposals.cache import Key, ProposalCache
-from proposals.engine import Engine, method_digest
-from proposals.source import FileAt, ImageSource, shared_file
+from sppnet.common.arrays import FloatArray, Image
+from sppnet.common.errors import InputError
+from sppnet.common.files import file_digest
+from sppnet.data.images import decode_image, read_image
+from sppnet.proposals.cache import Key, ProposalCache
+from sppnet.proposals.engine import Engine, method_digest
+from sppnet.proposals.source import FileAt, ImageSource, shared_file
 
 # What came within this time of the last write waits for the next result: what a kill can lose.
 _COMMIT_SECONDS = 1.0

@@ -3,12 +3,13 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from data.types import FloatArray, Image, InputError
+from sppnet.common.arrays import FloatArray, Image
+from sppnet.common.errors import InputError
 
 
 @dataclass(frozen=True)
 class ImportedBoxes:
-    """Boxes that `proposals.exchange.import_boxes` put into the cache under a name.
+    """Boxes that `sppnet.proposals.exchange.import_boxes` put into the cache under a name.
 
     Attributes:
         name: what they were called then.

@@ -6,7 +6,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from data.types import FloatArray, Image, InputError
+from sppnet.common.arrays import FloatArray, Image
+from sppnet.common.errors import InputError
 
 ColourSpace = Literal["hsv", "lab"]
 _TO_COLOUR_SPACE = {"hsv": cv2.COLOR_RGB2HSV, "lab": cv2.COLOR_RGB2Lab}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fsspec.core import url_to_fs
 
-from data.types import InputError
+from sppnet.common.errors import InputError
 
 
 class FileAt(NamedTuple):

@@ -1,9 +1,9 @@
 """Features to scores and refined boxes: linear SVMs, hard negative mining, bounding-box regression."""
 
-from svm.linear import TARGET_NORM, LinearSVMs, feature_scale
-from svm.mining import HardNegativeMiner
-from svm.mining_settings import PAPER_MINING, RELEASED_MINING, MiningSettings, MiningStatistics
-from svm.regression import (
+from sppnet.svm.linear import TARGET_NORM, LinearSVMs, feature_scale
+from sppnet.svm.mining import HardNegativeMiner
+from sppnet.svm.mining_settings import PAPER_MINING, RELEASED_MINING, MiningSettings, MiningStatistics
+from sppnet.svm.regression import (
     MAX_LOG_SCALE,
     RCNN_REGRESSION,
     RELEASED_REGRESSION,
@@ -12,8 +12,8 @@ from svm.regression import (
     box_offsets,
     move_boxes,
 )
-from svm.sampling import RegressionSampler
-from svm.solver import Problem, Solution, SolverSettings, train_svms
+from sppnet.svm.sampling import RegressionSampler
+from sppnet.svm.solver import Problem, Solution, SolverSettings, train_svms
 
 __all__ = [
     "MAX_LOG_SCALE",

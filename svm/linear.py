@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from svm.solver import FloatArray
+from sppnet.common.arrays import FloatArray
 
 TARGET_NORM = 20.0  # mean length of a feature vector (R-CNN and SPP-net, released code)
 

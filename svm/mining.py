@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import nms
 
-from svm.linear import LinearSVMs
-from svm.mining_settings import MiningSettings, MiningStatistics
-from svm.solver import BoolArray, FloatArray, IntArray, Problem, SolverSettings, train_svms
-from svm.store import RowStore
+from sppnet.common.arrays import BoolArray, FloatArray, IntArray
+from sppnet.svm.linear import LinearSVMs
+from sppnet.svm.mining_settings import MiningSettings, MiningStatistics
+from sppnet.svm.solver import Problem, SolverSettings, train_svms
+from sppnet.svm.store import RowStore
 
 # The key of ground truth windows in the store; the caller's images have keys from 0.
 _POSITIVES = -2
@@ -52,7 +53,7 @@ class HardNegativeMiner:
             num_classes: C.
             dimension: d, the length of a window's features.
             settings: thresholds and solver.
-            feature_scale: from `svm.linear.feature_scale`.
+            feature_scale: from `sppnet.svm.linear.feature_scale`.
             memory_bytes: what the store of feature rows, positives and negatives, may take.
             threads: classes trained at a time.
         """

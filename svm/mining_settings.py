@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from svm.solver import IntArray, SolverSettings
+from sppnet.common.arrays import IntArray
+from sppnet.svm.solver import SolverSettings
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
 
-from svm.solver import FloatArray
+from sppnet.common.arrays import FloatArray
 
 # No box grows more than from one cell (16 px) to a whole image (1000 px) in a side: keeps exp() from
 # overflowing on a wild prediction (the constant is detectron2's).

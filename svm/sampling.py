@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
-from svm.regression import BoxRegressors, RegressionSettings, box_offsets, fit_offsets
-from svm.solver import FloatArray, IntArray
+from sppnet.common.arrays import FloatArray, IntArray
+from sppnet.svm.regression import BoxRegressors, RegressionSettings, box_offsets, fit_offsets
 
 
 class RegressionSampler:
@@ -36,7 +36,7 @@ class RegressionSampler:
             num_classes: C.
             dimension: d.
             settings: overlap, size of the sample, and the ridge.
-            feature_scale: from `svm.linear.feature_scale`.
+            feature_scale: from `sppnet.svm.linear.feature_scale`.
             folder: for the files of features; made if need be. Files of an earlier sample are overwritten.
         """
         folder.mkdir(parents=True, exist_ok=True)

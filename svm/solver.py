@@ -16,11 +16,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from sppnet.common.arrays import BoolArray, FloatArray, IntArray
+
 _LOG = logging.getLogger(__name__)
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 # Feature rows as they are, or as whole numbers with a unit a row.
 RowArray = NDArray[np.float32] | NDArray[np.int8]
 

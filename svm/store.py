@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from svm.solver import FloatArray, IntArray, squared_norms
+from sppnet.common.arrays import FloatArray, IntArray
+from sppnet.svm.solver import squared_norms
 
 _LARGEST = 127
 _SMALLEST = 1e-30  # Of rows of zeros, too, the unit must be one to divide by.

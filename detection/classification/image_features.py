@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.files import file_digest
-from data.types import FloatArray, Image, InputError
-from detection.classification.network import Classifier
-from detection.classification.views import resize, resized_size
-from detection.many import one_a_core
-from detection.networks import Network, fit_taps, weights_digest
-from detection.pooling import PAPER_LEVELS, num_bins, pool
-from detection.training.checkpoint import Checkpoint
-from detection.training.kept_taps import set_kept_taps
+from sppnet.common.arrays import FloatArray, Image
+from sppnet.common.checkpoint import Checkpoint
+from sppnet.common.errors import InputError
+from sppnet.common.files import file_digest
+from sppnet.detection.backbones import Network, fit_taps, weights_digest
+from sppnet.detection.backbones.kept_taps import set_kept_taps
+from sppnet.detection.classification.classifier import Classifier
+from sppnet.detection.classification.views import resize, resized_size
+from sppnet.detection.features.parallel import one_a_core
+from sppnet.detection.features.pooling import PAPER_LEVELS, num_bins, pool
 
 View = Literal["crop", "full", "warp"]
 ImageLayer = Literal["conv", "fc6", "fc7"]

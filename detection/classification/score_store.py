@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.files import file_digest, json_digest
-from data.types import FloatArray, InputError
-from detection.classification.testing import ViewTester
+from sppnet.common.arrays import FloatArray
+from sppnet.common.errors import InputError
+from sppnet.common.files import file_digest, json_digest
+from sppnet.detection.classification.view_testing import ViewTester
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS scores (

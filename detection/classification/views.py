@@ -11,7 +11,8 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
-from data.types import BoolArray, FloatArray, Image, InputError
+from sppnet.common.arrays import BoolArray, FloatArray, Image
+from sppnet.common.errors import InputError
 
 ViewName = Literal["centre", "ten", "full", "multi", "multi+full"]
 VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from detection.fc import FullyConnected, SoftmaxHead, as_array
-from detection.finetuning_settings import FineTuningSettings
+from sppnet.detection.fc_layers import FullyConnected, SoftmaxHead, as_array
+from sppnet.detection.training.finetuning_settings import FineTuningSettings
 
 # Paper §4.1: fc8, and by R-CNN's and Caffe's habit any layer that is called gaussian here.
 _GAUSSIAN = 0.01

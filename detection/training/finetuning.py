@@ -11,26 +11,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data.types import Dataset, InputError
-from detection.fc import FullyConnected, SoftmaxHead, read_layers
-from detection.features import FeatureExtractor
-from detection.finetuning_settings import FineTuningSettings
-from detection.networks import weights_digest
-from detection.presets import RunSettings
-from detection.training.checkpoint import (
-    Checkpoint,
-    disk_errors_named,
-    load_optimiser,
-    optimiser_tensors,
-    part,
-)
-from detection.training.detector_training import TrainingData
-from detection.training.distributed import ALONE, Group
-from detection.training.fc_network import FCNetwork
-from detection.training.prefetch import prefetch
-from detection.training.validation import Score, validate
-from detection.training.window_batches import Drawn, WindowFile
-from detection.training.window_sampling import BACKGROUND, WindowSampler
+from sppnet.common.checkpoint import Checkpoint, disk_errors_named, load_optimiser, optimiser_tensors, part
+from sppnet.common.distributed import ALONE, Group
+from sppnet.common.errors import InputError
+from sppnet.common.prefetch import prefetch
+from sppnet.data.types import Dataset
+from sppnet.detection.backbones import weights_digest
+from sppnet.detection.fc_layers import FullyConnected, SoftmaxHead, read_layers
+from sppnet.detection.features.extractor import FeatureExtractor
+from sppnet.detection.training.fc_network import FCNetwork
+from sppnet.detection.training.finetuning_settings import FineTuningSettings
+from sppnet.detection.training.presets import RunSettings
+from sppnet.detection.training.svm_training import TrainingData
+from sppnet.detection.training.validation import Score, validate
+from sppnet.detection.training.window_batches import Drawn, WindowFile
+from sppnet.detection.training.window_sampling import BACKGROUND, WindowSampler
 
 _CHECKPOINT_SECONDS = 240.0
 # Number of the draw that validation is on; those of training count from 1.

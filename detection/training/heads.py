@@ -5,16 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from data.types import FloatArray, Image, InputError, IntArray
-from detection.detector import Detector
-from detection.fc import FullyConnected
-from detection.features import FeatureExtractor, FeatureMap, PooledWindows
-from detection.networks import tensors_digest
-from detection.presets import RunSettings
-from detection.training.detector_training import TrainingData, train_detector
-from detection.training.distributed import ALONE, Group
-from detection.training.finetuning import finetune
-from svm import TARGET_NORM
+from sppnet.common.arrays import FloatArray, Image, IntArray
+from sppnet.common.distributed import ALONE, Group
+from sppnet.common.errors import InputError
+from sppnet.detection.backbones import tensors_digest
+from sppnet.detection.detector import Detector
+from sppnet.detection.fc_layers import FullyConnected
+from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap, PooledWindows
+from sppnet.detection.training.finetuning import finetune
+from sppnet.detection.training.presets import RunSettings
+from sppnet.detection.training.svm_training import TrainingData, train_detector
+from sppnet.svm import TARGET_NORM
 
 Progress = Callable[[str, int, int], None]
 

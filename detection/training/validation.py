@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.types import FloatArray, IntArray
-from detection.fc import log_odds
-from detection.training.distributed import Group
+from sppnet.common.arrays import FloatArray, IntArray
+from sppnet.common.distributed import Group
+from sppnet.detection.fc_layers import log_odds
 
 _CHUNK = 1024
 

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.types import FloatArray, InputError, IntArray
-from detection.finetuning_settings import FineTuningSettings
-from detection.training.distributed import Group
-from detection.training.window_sampling import Windows, WindowSampler
+from sppnet.common.arrays import FloatArray, IntArray
+from sppnet.common.distributed import Group
+from sppnet.common.errors import InputError
+from sppnet.detection.training.finetuning_settings import FineTuningSettings
+from sppnet.detection.training.window_sampling import Windows, WindowSampler
 
 # Windows over which the mean and deviation of vectors are taken, and those read at a time.
 _SAMPLE, _CHUNK = 8192, 1024

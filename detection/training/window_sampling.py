@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from data.images import read_image
-from data.types import BoolArray, Example, FloatArray, IntArray
-from detection.features import FeatureExtractor, FeatureMap
-from detection.finetuning_settings import FineTuningSettings
-from detection.mapstore import MapStore
-from detection.training.detector_training import TrainingData
-from detection.training.prefetch import prefetch
-from eval.voc import iou_matrix
-from proposals import image_key, propose_example
+from sppnet.common.arrays import BoolArray, FloatArray, IntArray
+from sppnet.common.prefetch import prefetch
+from sppnet.data.images import read_image
+from sppnet.data.types import Example
+from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap
+from sppnet.detection.features.map_store import MapStore
+from sppnet.detection.training.finetuning_settings import FineTuningSettings
+from sppnet.detection.training.svm_training import TrainingData
+from sppnet.eval.voc import iou_matrix
+from sppnet.proposals import image_key, propose_example
 
 BACKGROUND = -1
 

@@ -1,5 +1,5 @@
 """Selective Search of our own: the paper's algorithm, compiled by numba at first use."""
 
-from proposals.selective_search.search import MODES, Grouped, SelectiveSearch, Strategy, distinct
+from sppnet.proposals.selective_search.search import MODES, Grouped, SelectiveSearch, Strategy, distinct
 
 __all__ = ["MODES", "Grouped", "SelectiveSearch", "Strategy", "distinct"]

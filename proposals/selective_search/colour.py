@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
-from data.types import FloatArray, Image
+from sppnet.common.arrays import FloatArray, Image
 
 ColourSpace = Literal["rgb", "intensity", "lab", "rgi", "hsv", "normalised-rgb", "c", "hue"]
 COLOUR_SPACES: tuple[ColourSpace, ...] = get_args(ColourSpace)

@@ -7,9 +7,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from data.types import FloatArray
-from proposals.selective_search.regions import Regions
-from proposals.selective_search.segmentation import IntArray
+from sppnet.common.arrays import FloatArray
+from sppnet.proposals.selective_search.regions import Regions
+from sppnet.proposals.selective_search.segmentation import Int32Array
 
 # Normalised histograms are kept as whole numbers that sum to at most 2**24: float32 holds every sum of them
 # exactly, so the similarities do not depend on the order in which a processor adds.
@@ -33,8 +33,8 @@ class Hierarchy(NamedTuple):
         boxes: int32 (2 R - 1, 4), xyxy, right and bottom exclusive.
     """
 
-    merges: IntArray
-    boxes: IntArray
+    merges: Int32Array
+    boxes: Int32Array
 
 
 def group(regions: Regions, similarities: Similarities) -> Hierarchy:
@@ -61,7 +61,7 @@ def group(regions: Regions, similarities: Similarities) -> Hierarchy:
     return Hierarchy(merges, boxes)
 
 
-def _with_room(counts: IntArray, used: bool) -> IntArray:
+def _with_room(counts: Int32Array, used: bool) -> Int32Array:
     """Counts (R, bins) with rows for the regions to come; no rows where no similarity asks for them."""
     rows = 2 * len(counts) - 1 if used else 0
     extended = np.zeros((rows, counts.shape[1]), np.int32)
@@ -70,7 +70,7 @@ def _with_room(counts: IntArray, used: bool) -> IntArray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _normalise(counts: IntArray, normalised: FloatArray, region: int) -> None:
+def _normalise(counts: Int32Array, normalised: FloatArray, region: int) -> None:
     total = 0
     for b in range(counts.shape[1]):
         total += counts[region, b]
@@ -91,7 +91,7 @@ def _intersection(normalised: FloatArray, i: int, j: int) -> np.float32:
 @numba.njit(cache=True, nogil=True)
 def _similarity(
     sizes: NDArray[np.int64],
-    boxes: IntArray,
+    boxes: Int32Array,
     colour: FloatArray,
     texture: FloatArray,
     i: int,
@@ -125,7 +125,7 @@ def _alive(joined: NDArray[np.int64], region: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _join(counts: IntArray, normalised: FloatArray, i: int, j: int, new: int) -> None:
+def _join(counts: Int32Array, normalised: FloatArray, i: int, j: int, new: int) -> None:
     for b in range(counts.shape[1]):
         counts[new, b] = counts[i, b] + counts[j, b]
     _normalise(counts, normalised, new)
@@ -134,12 +134,12 @@ def _join(counts: IntArray, normalised: FloatArray, i: int, j: int, new: int) ->
 @numba.njit(cache=True, nogil=True)
 def _group(
     sizes: NDArray[np.int64],
-    boxes: IntArray,
-    colour_counts: IntArray,
-    texture_counts: IntArray,
+    boxes: Int32Array,
+    colour_counts: Int32Array,
+    texture_counts: Int32Array,
     pairs: NDArray[np.int64],
     use: Similarities,
-) -> IntArray:
+) -> Int32Array:
     """Fills the rows of ``sizes``, ``boxes`` and counts from R on; returns the merges."""
     regions = len(sizes)
     segments = (regions + 1) // 2

@@ -7,8 +7,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from data.types import FloatArray
-from proposals.selective_search.segmentation import IntArray, Labels
+from sppnet.common.arrays import FloatArray
+from sppnet.proposals.selective_search.segmentation import Int32Array, Labels
 
 # IJCV 2013, §3.2: 25 bins a channel for colour; for texture, derivatives of a Gaussian (sigma 1) in 8
 # orientations, 10 bins each, a channel.
@@ -29,11 +29,11 @@ class Regions(NamedTuple):
             sorted, each once.
     """
 
-    sizes: IntArray
-    boxes: IntArray
-    colour: IntArray
-    texture: IntArray
-    neighbours: IntArray
+    sizes: Int32Array
+    boxes: Int32Array
+    colour: Int32Array
+    texture: Int32Array
+    neighbours: Int32Array
 
 
 def colour_bins(colours: FloatArray) -> NDArray[np.uint8]:
@@ -119,7 +119,7 @@ def _texture_bins(blurred: FloatArray) -> NDArray[np.int8]:
 @numba.njit(cache=True, nogil=True)
 def _measure(
     labels: Labels, colours: NDArray[np.uint8], textures: NDArray[np.int8], count: int
-) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+) -> tuple[Int32Array, Int32Array, Int32Array, Int32Array]:
     height, width = labels.shape
     channels = colours.shape[2]
     directions = textures.shape[2]

@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.types import FloatArray, Image, InputError
-from proposals.selective_search.colour import COLOUR_SPACES, ColourSpace, to_colour_space
-from proposals.selective_search.grouping import Hierarchy, Similarities, group
-from proposals.selective_search.regions import colour_bins, measure, texture_bins
-from proposals.selective_search.segmentation import Labels, segment, sorted_edges
+from sppnet.common.arrays import FloatArray, Image
+from sppnet.common.errors import InputError
+from sppnet.proposals.selective_search.colour import COLOUR_SPACES, ColourSpace, to_colour_space
+from sppnet.proposals.selective_search.grouping import Hierarchy, Similarities, group
+from sppnet.proposals.selective_search.regions import colour_bins, measure, texture_bins
+from sppnet.proposals.selective_search.segmentation import Labels, segment, sorted_edges
 
 Boxes = TypeVar("Boxes", NDArray[np.int32], FloatArray)
 _LETTERS = "CTSF"

@@ -7,10 +7,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from data.types import FloatArray
+from sppnet.common.arrays import FloatArray
 
-IntArray = NDArray[np.int32]
-Labels = IntArray
+Int32Array = NDArray[np.int32]
+Labels = Int32Array
 # Weights are distances of colours on a scale of 0 to 255: at most 255 * sqrt(3) < 442. A step of 1/128 is far
 # below what 8-bit pixels resolve, and whole numbers are sorted by counting.
 _STEPS = 128
@@ -27,8 +27,8 @@ class SortedEdges(NamedTuple):
         shape: height and width.
     """
 
-    codes: IntArray
-    starts: IntArray
+    codes: Int32Array
+    starts: Int32Array
     shape: tuple[int, int]
 
 
@@ -73,7 +73,7 @@ def segment(edges: SortedEdges, k: float, min_size: int) -> Labels:
 
 
 @numba.njit(cache=True, nogil=True)
-def _sorted_edges(smooth: FloatArray, steps: np.float32) -> tuple[IntArray, IntArray]:
+def _sorted_edges(smooth: FloatArray, steps: np.float32) -> tuple[Int32Array, Int32Array]:
     height, width, _ = smooth.shape
     # Of the four directions' edges, those that leave the image are marked by a weight of -1.
     weights = np.full(4 * height * width, -1, np.int32)
@@ -105,7 +105,7 @@ def _sorted_edges(smooth: FloatArray, steps: np.float32) -> tuple[IntArray, IntA
 
 
 @numba.njit(cache=True, nogil=True)
-def _find(parent: IntArray, pixel: int) -> int:
+def _find(parent: Int32Array, pixel: int) -> int:
     while parent[pixel] != pixel:
         parent[pixel] = parent[parent[pixel]]
         pixel = parent[pixel]
@@ -114,8 +114,8 @@ def _find(parent: IntArray, pixel: int) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def _segment(
-    codes: IntArray, starts: IntArray, height: int, width: int, k: np.float32, min_size: int
-) -> IntArray:
+    codes: Int32Array, starts: Int32Array, height: int, width: int, k: np.float32, min_size: int
+) -> Int32Array:
     pixels = height * width
     offsets = np.array([1, width - 1, width, width + 1], np.int32)
     parent = np.arange(pixels).astype(np.int32)

@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from data.image_folder import list_images, open_image_folder, split_folders
-from data.types import InputError
+from sppnet.common.errors import InputError
+from sppnet.data.image_folder import list_images, open_image_folder, split_folders
 
 
 @pytest.fixture

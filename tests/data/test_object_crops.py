@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data import Dataset, Example, read_image
-from data.image_folder import open_image_folder
-from data.object_crops import write_object_crops
-from data.types import InputError
+from sppnet.common.errors import InputError
+from sppnet.data import Dataset, Example, read_image
+from sppnet.data.image_folder import open_image_folder
+from sppnet.data.object_crops import write_object_crops
 
 CLASSES = ("cup/mug", "hat")
 WIDTH, HEIGHT = 200, 120

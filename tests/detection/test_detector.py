@@ -9,15 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
-from data.files import file_digest
-from data.types import InputError
-from detection.detector import Detector
-from detection.fc import SoftmaxHead
-from detection.features import FeatureExtractor, FeatureSettings
-from detection.networks import build_network
-from detection.suppression import DetectionSettings
-from proposals import SelectiveSearch
-from svm import BoxRegressors, LinearSVMs, move_boxes
+from sppnet.common.errors import InputError
+from sppnet.common.files import file_digest
+from sppnet.detection.backbones import build_network
+from sppnet.detection.detector import Detector
+from sppnet.detection.fc_layers import SoftmaxHead
+from sppnet.detection.features.extractor import FeatureExtractor, FeatureSettings
+from sppnet.detection.nms import DetectionSettings
+from sppnet.proposals import SelectiveSearch
+from sppnet.svm import BoxRegressors, LinearSVMs, move_boxes
 
 CLASSES = ("cat", "dog", "nothing at all")
 ENGINE = SelectiveSearch(max_windows=80, seed=5)

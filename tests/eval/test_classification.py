@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 
-from eval.classification import evaluate_classification
-from eval.classification_report import accuracy_table, write_classification
+from sppnet.eval.classification import evaluate_classification
+from sppnet.eval.classification_report import accuracy_table, write_classification
 
 ABC = ("ant", "bee", "cat")
 

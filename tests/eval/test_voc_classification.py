@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from data import VOC_CLASSES, Dataset, Example, load_voc
-from eval import classification_dict, classification_table, evaluate_voc_classification, image_labels
+from sppnet.data import VOC_CLASSES, Dataset, Example, load_voc
+from sppnet.eval import classification_dict, classification_table, evaluate_voc_classification, image_labels
 
 NAN = float("nan")
 

@@ -2,11 +2,11 @@
 
 from typer.testing import CliRunner
 
-from detection.cli import app
+from sppnet.cli.app import app
 
 
-def call(*arguments):
-    """Runs it; what it does not turn into a message and an exit code is raised."""
+def call(*arguments, app=app):
+    """Runs it, or another app; what it does not turn into a message and an exit code is raised."""
     result = CliRunner().invoke(app, [str(one) for one in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

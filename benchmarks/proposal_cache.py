@@ -1,0 +1,173 @@
+"""Measures the store of proposals as it grows: size, writing, reading in random order, resuming.
+
+    python -m benchmarks.proposal_cache [--images 100000] [--boxes 2000] [--folder FOLDER]
+
+One file is filled with made-up boxes, and looked at when it holds 1,000, 10,000, ... images, so that a cost
+that grows with the number of images shows as such. It is made in ``--folder`` (100,000 images of 2,000 boxes
+take 1.7 GB) and removed at the end, also of a run stopped by Ctrl-C.
+"""
+
+import argparse
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from sppnet.common.arrays import FloatArray, Image
+from sppnet.common.errors import InputError
+from sppnet.proposals.cache import Key, ProposalCache
+
+# Images in one transaction: what about 75 workers compute in the second between two commits.
+_BATCH = 50
+_READS = 1000
+# Different arrays of boxes, so that making them takes no time of what is measured.
+_KINDS = 97
+
+
+@dataclass(frozen=True)
+class _MadeUp:
+    """The engine that the boxes are stored under."""
+
+    boxes: int
+
+    def propose(self, image: Image) -> FloatArray:
+        raise InputError("the benchmark of the store computes no proposals")
+
+    def parameters(self) -> dict[str, Any]:
+        return {"engine": "made up", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one size of the store costs, in bytes and in seconds an image.
+
+    Attributes:
+        images: in the store.
+        bytes: of the file, after its journal was written back.
+        write: mean over the images added since the size before, commits and write-back to disk included.
+        read, read_cold: `ProposalCache.get` in random order.
+        resume, resume_cold: opening the store and `ProposalCache.missing` of all its images; their files are
+            not hashed here.
+
+    The cold times are the first ones after the file's pages were dropped from the system's memory.
+    """
+
+    images: int
+    bytes: int
+    write: float
+    read: float
+    read_cold: float
+    resume: float
+    resume_cold: float
+
+
+def measure(folder: Path, images: int, boxes: int, seed: int = 0) -> Iterator[Figures]:
+    """Fills a store in ``folder`` and yields the figures at 1,000, 10,000, ... and at last ``images``."""
+    rng = np.random.default_rng(seed)
+    kinds = [_make_boxes(rng, boxes) for _ in range(_KINDS)]
+    keys = [Key(f"{i:08d}", hashlib.sha256(str(i).encode()).hexdigest()) for i in range(images)]
+    entries = ((key, kinds[i % _KINDS]) for i, key in enumerate(keys))
+    engine = _MadeUp(boxes)
+    path = folder / "proposals.sqlite"
+    written = 0
+    while written < images:
+        size = min(images, max(1000, 10 * written))
+        start = time.perf_counter()
+        with ProposalCache(path, engine) as cache:
+            for at in range(written, size, _BATCH):
+                cache.put(islice(entries, min(_BATCH, size - at)))
+        _sync(path)
+        write = (time.perf_counter() - start) / (size - written)
+        written = size
+        _drop(path)
+        resume_cold, resume = (_resume(path, engine, keys[:size]) for _ in range(2))
+        chosen = rng.choice(size, min(_READS, size), replace=False)
+        _drop(path)
+        with ProposalCache(path, engine) as cache:
+            read_cold, read = (_read(cache, keys, kinds, chosen) for _ in range(2))
+        yield Figures(size, path.stat().st_size, write, read, read_cold, resume, resume_cold)
+
+
+def _make_boxes(rng: np.random.Generator, count: int) -> FloatArray:
+    """float32 (count, 4) whole-numbered xyxy boxes in an image of 500 x 375 pixels."""
+    corners = np.sort(rng.integers(0, [[[500, 375]]], (count, 2, 2)), axis=1)
+    corners[:, 1] += 1
+    return corners.reshape(count, 4).astype(np.float32)
+
+
+def _read(cache: ProposalCache, keys: list[Key], kinds: list[FloatArray], chosen: Any) -> float:
+    """Seconds an image of reading the chosen entries, which are compared outside of the time."""
+    spent = 0.0
+    for i in chosen:
+        start = time.perf_counter()
+        found = cache.get(keys[i])
+        spent += time.perf_counter() - start
+        if found is None or not np.array_equal(found, kinds[i % _KINDS]):
+            raise RuntimeError(f"entry {keys[i].image_id} is not what was written")
+    return spent / len(chosen)
+
+
+def _resume(path: Path, engine: _MadeUp, keys: list[Key]) -> float:
+    """Seconds an image of finding out that no image is missing."""
+    start = time.perf_counter()
+    with ProposalCache(path, engine) as cache:
+        missing = cache.missing(keys)
+    spent = time.perf_counter() - start
+    if missing:
+        raise RuntimeError(f"{len(missing)} of {len(keys)} entries are not in the store")
+    return spent / len(keys)
+
+
+def _sync(path: Path) -> None:
+    """Waits until the file is on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _drop(path: Path) -> None:
+    """Takes the file's pages out of the system's memory, where the system can do so."""
+    if hasattr(os, "posix_fadvise"):
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def main() -> None:
+    """Measures and prints a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.proposal_cache")
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--boxes", type=int, default=2000, help="of each image")
+    parser.add_argument("--folder", type=Path, default=Path("cache"), help="where the file is made")
+    options = parser.parse_args()
+    if min(options.images, options.boxes) < 1:
+        parser.error("give at least one image and one box")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    table = Table(
+        "images", "GB", "bytes a box", "write", "read", "cold read", "resume", "cold resume", "resume all, s",
+        title=f"{options.boxes} boxes an image; ms an image", title_justify="left",
+    )  # fmt: skip
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="bench-cache-", dir=options.folder) as folder:
+        for one in measure(Path(folder), options.images, options.boxes):
+            times = (one.write, one.read, one.read_cold, one.resume, one.resume_cold)
+            table.add_row(
+                f"{one.images}",
+                f"{one.bytes / 1e9:.3f}",
+                f"{one.bytes / one.images / options.boxes:.2f}",
+                *(f"{1e3 * seconds:.3f}" for seconds in times),
+                f"{one.images * one.resume:.2f}",
+            )
+            console.print(f"{one.images} images measured", highlight=False)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

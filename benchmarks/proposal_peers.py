@@ -1,0 +1,132 @@
+"""Implementations of Selective Search to be measured: ours, OpenCV's, and two packages of PyPI."""
+
+import random
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from unittest.mock import patch
+
+import cv2
+import joblib
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sppnet.common.arrays import FloatArray, Image
+from sppnet.detection.experiments.proposal_evaluation import make_engine
+from sppnet.proposals.selective_search import distinct
+
+Propose = Callable[[Image], FloatArray]
+
+# Ours and OpenCV's: the filter of R-CNN's released code. The packages have none, and get none.
+MIN_SIDE = 20
+REFERENCE = "ours, fast"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One implementation with its settings.
+
+    Attributes:
+        name: in the table.
+        load: imports it and gives a function from uint8 (H, W, 3) RGB to float32 (N, 4) xyxy pixel edges,
+            best first, all that it proposes.
+        slow: whether it gets a limited time, and so fewer images.
+    """
+
+    name: str
+    load: Callable[[], Propose]
+    slow: bool = False
+
+
+def _engine(name: str) -> Callable[[], Propose]:
+    return lambda: make_engine(name, max_windows=None, min_side=MIN_SIDE).propose
+
+
+def opencv_own_fast() -> Propose:
+    """OpenCV as its documentation shows it: ``switchToSelectiveSearchFast``, HSV and Lab, k = 150, 300, 450.
+
+    Its order is its own, from an unseeded generator.
+    """
+
+    def propose(image: Image) -> FloatArray:
+        search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+        search.setBaseImage(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        search.switchToSelectiveSearchFast()
+        rectangles = np.asarray(search.process()).reshape(-1, 4)
+        large = (rectangles[:, 2:] >= MIN_SIDE).all(axis=1)
+        return _from_rectangles(rectangles[large])
+
+    return propose
+
+
+def alpacadb(scale: int, sigma: float, min_size: int) -> Callable[[], Propose]:
+    """AlpacaDB, PyPI's ``selectivesearch``: one strategy, unranked; the top of its hierarchy comes first."""
+
+    def load() -> Propose:
+        from selectivesearch import selective_search
+
+        def propose(image: Image) -> FloatArray:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of scikit-image, for every image
+                _, regions = selective_search(image, scale=scale, sigma=sigma, min_size=min_size)
+            rectangles = np.array([region["rect"] for region in reversed(regions)]).reshape(-1, 4)
+            # It counts from first to last pixel, one short of the region's width and height.
+            return distinct(_from_rectangles(rectangles + np.array([0, 0, 1, 1])))
+
+        return propose
+
+    return load
+
+
+def chenjiexu(mode: str, mended: bool) -> Callable[[], Propose]:
+    """ChenjieXu, PyPI's ``selective-search``, with the paper's ranking.
+
+    Mended, a mask goes to scipy's ``find_objects`` as integers: of booleans, as the package gives them,
+    today's numpy makes a number that scipy does not take.
+    """
+
+    def load() -> Propose:
+        from selective_search import selective_search, structure
+
+        found = structure.find_objects
+
+        def find_objects(mask: NDArray[np.bool_]) -> list[tuple[slice, ...]]:
+            objects: list[tuple[slice, ...]] = found(mask.astype(np.int32))
+            return objects
+
+        def propose(image: Image) -> FloatArray:
+            random.seed(0)
+            with (
+                joblib.parallel_config(backend="sequential"),  # It asks for all cores.
+                patch.object(structure, "find_objects", find_objects if mended else found),
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("ignore")
+                boxes = selective_search(image, mode=mode, random_sort=True)
+            return distinct(np.array(boxes, np.float32).reshape(-1, 4))
+
+        return propose
+
+    return load
+
+
+CONTENDERS = (
+    Contender("ours, single", _engine("single")),
+    Contender(REFERENCE, _engine("fast")),
+    Contender("ours, quality", _engine("quality")),
+    Contender("OpenCV, paper's fast", _engine("opencv")),
+    Contender("OpenCV, its own fast", opencv_own_fast),
+    # The settings of its README.
+    Contender("AlpacaDB, k = 500", alpacadb(500, 0.9, 10), slow=True),
+    # Those of the paper's single strategy.
+    Contender("AlpacaDB, k = 100", alpacadb(100, 0.8, 100), slow=True),
+    Contender("ChenjieXu, fast", chenjiexu("fast", mended=False), slow=True),
+    Contender("ChenjieXu, single, mended", chenjiexu("single", mended=True), slow=True),
+    Contender("ChenjieXu, fast, mended", chenjiexu("fast", mended=True), slow=True),
+)
+
+
+def _from_rectangles(rectangles: ArrayLike) -> FloatArray:
+    """(N, 4) x, y, width, height to float32 (N, 4) xyxy."""
+    x, y, width, height = np.asarray(rectangles, np.float32).T
+    return np.stack([x, y, x + width, y + height], axis=1)

@@ -1,0 +1,128 @@
+"""Times `train_svms` against scikit-learn's LinearSVC (liblinear) on one made-up but realistic problem.
+
+    python -m benchmarks.svm_solver [--classes 20] [--reference-classes 4]
+
+Both sides see the same float32 rows: pooled features (not negative, about a third not zero, mean norm 20),
+negatives that all classes share, a few hundred positives a class. Both are imported and compiled before the
+clock starts.
+"""
+
+import argparse
+import os
+import time
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from sklearn.svm import LinearSVC
+
+from sppnet.common.arrays import FloatArray
+from sppnet.svm.solver import Problem, SolverSettings, train_svms
+
+
+def make_problems(
+    classes: int, negatives: int, positives: int, dimension: int, seed: int = 0
+) -> tuple[FloatArray, list[Problem]]:
+    """Features (rows, dimension) and one problem a class; all classes share the negatives."""
+    rng = np.random.default_rng(seed)
+    factors = rng.standard_normal((40, dimension), np.float32)
+    features = np.empty((negatives + classes * positives, dimension), np.float32)
+
+    def fill(rows: slice, shift: FloatArray) -> None:
+        latent = rng.standard_normal((rows.stop - rows.start, len(factors)), np.float32) + shift
+        noise = rng.standard_normal((len(latent), dimension), np.float32)
+        np.maximum(0.2 * latent @ factors + noise - 0.55, 0, out=features[rows])
+
+    fill(slice(0, negatives), np.zeros(len(factors), np.float32))
+    flags = np.arange(negatives + positives) >= negatives
+    problems = []
+    for start in range(negatives, len(features), positives):
+        # Shifts this small leave the classes overlapping, as hard negatives do: a third of the rows end as
+        # support vectors.
+        fill(slice(start, start + positives), 0.3 * rng.standard_normal(len(factors), np.float32))
+        rows = np.concatenate([np.arange(negatives), np.arange(start, start + positives)])
+        problems.append(Problem(rows, flags))
+    features *= 20 / np.linalg.norm(features, axis=1).mean()
+    return features, problems
+
+
+def objective(
+    features: FloatArray, problem: Problem, settings: SolverSettings, weights: FloatArray, bias: float
+) -> float:
+    """The objective of `sppnet.svm.solver`, in float64, of any solver's result."""
+    w = weights.astype(np.float64)
+    signs = np.where(problem.positive, 1, -1)
+    costs = np.where(problem.positive, settings.positive_weight, 1) * settings.cost
+    loss = np.maximum(0, 1 - signs * (features[problem.rows] @ w + bias))
+    return float(0.5 * (w @ w + (bias / settings.bias_multiplier) ** 2) + costs @ loss)
+
+
+def reference_svm(
+    features: FloatArray, problem: Problem, settings: SolverSettings, tolerance: float = 1e-4
+) -> tuple[FloatArray, float]:
+    """Weights and bias of LinearSVC on the same objective; ``tolerance`` is scikit-learn's default."""
+    model = LinearSVC(
+        loss="hinge", dual=True, C=settings.cost, intercept_scaling=settings.bias_multiplier,
+        class_weight={1: settings.positive_weight, -1: 1}, tol=tolerance, max_iter=100_000,
+    )  # fmt: skip
+    model.fit(features[problem.rows], np.where(problem.positive, 1, -1))
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def main() -> None:
+    """Runs both sides and prints times, objectives and ratios."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.svm_solver")
+    parser.add_argument("--classes", type=int, default=20)
+    parser.add_argument("--reference-classes", type=int, default=4, help="classes that LinearSVC trains, too")
+    parser.add_argument("--negatives", type=int, default=3700)
+    parser.add_argument("--positives", type=int, default=300)
+    parser.add_argument("--dimension", type=int, default=12_800)
+    options = parser.parse_args()
+    settings = SolverSettings()
+    threads = os.cpu_count() or 1
+    features, problems = make_problems(2, 20, 5, 30)
+    train_svms(features, problems, settings)
+    reference_svm(features, problems[0], settings)
+    features, problems = make_problems(
+        options.classes, options.negatives, options.positives, options.dimension
+    )
+
+    table = Table(title=f"{options.negatives} + {options.positives} rows × {options.dimension}")
+    for column in ("class", "tol", "seconds", "ours", "ratio", "objective", "ours", "relative"):
+        table.add_column(column, justify="right")
+    totals: dict[float, float] = {1e-2: 0.0, 1e-4: 0.0}
+    ours_total = 0.0
+    for index, problem in enumerate(problems[: options.reference_classes]):
+        start = time.perf_counter()
+        (ours,) = train_svms(features, [problem], settings)
+        our_seconds = time.perf_counter() - start
+        our_objective = objective(features, problem, settings, ours.weights, ours.bias)
+        ours_total += our_seconds
+        for tolerance in totals:
+            start = time.perf_counter()
+            weights, bias = reference_svm(features, problem, settings, tolerance)
+            seconds = time.perf_counter() - start
+            totals[tolerance] += seconds
+            theirs = objective(features, problem, settings, weights, bias)
+            table.add_row(
+                str(index), f"{tolerance:g}", f"{seconds:.2f}", f"{our_seconds:.2f}",
+                f"{seconds / our_seconds:.1f}", f"{theirs:.6f}", f"{our_objective:.6f}",
+                f"{our_objective / theirs - 1:+.1e}",
+            )  # fmt: skip
+    start = time.perf_counter()
+    train_svms(features, problems, settings, threads=threads)
+    wall = time.perf_counter() - start
+    console = Console()
+    console.print(table)
+    console.print(f"load average {os.getloadavg()[0]:.1f} on {threads} cores")
+    console.print(f"ours, {options.classes} classes in {threads} threads: {wall:.2f} s")
+    for tolerance, seconds in totals.items():
+        whole = seconds / options.reference_classes * options.classes
+        console.print(
+            f"liblinear at tol {tolerance:g}: {seconds / ours_total:.1f}x the time of ours, one thread each; "
+            f"{options.classes} classes in turn {whole:.1f} s, {whole / wall:.1f}x"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Reading files of weights, and putting them into a network only if they fit it exactly."""
+
+import re
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from sppnet.common.errors import InputError
+from sppnet.detection.backbones.caffemodel import read_caffemodel
+
+# Wrappers that saved state dicts carry: DataParallel, Lightning and others, detectors.
+_PREFIXES = ("module.", "model.", "backbone.")
+_WRAPPERS = ("state_dict", "model")
+_PICKLED = (".pth", ".pt")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads a file of weights, executing nothing of it.
+
+    Args:
+        path: ``.safetensors``; a state dict saved by torch (``.pth``, ``.pt``), read with ``weights_only``;
+            or a ``.caffemodel``, whose layers become ``<layer>.weight`` and ``<layer>.bias``.
+
+    Returns:
+        tensors by name, on the CPU, as stored.
+
+    Raises:
+        InputError: the file cannot be read, or is not what its suffix says.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of weights; check the path")
+    suffix = path.suffix.lower()
+    if suffix == ".caffemodel":
+        return _from_caffe(path)
+    if suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise InputError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
+    if suffix not in _PICKLED:
+        raise InputError(
+            f"{path}: unknown kind of weights {suffix!r}; pass .safetensors, .pth, .pt or .caffemodel"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and torch each have errors of their own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path}: not a state dict that can be read without executing it ({reason}); "
+            "save model.state_dict() alone, best as safetensors"
+        ) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"{path}: holds no state dict (names to tensors); save model.state_dict() alone")
+    return {str(key): value for key, value in content.items()}
+
+
+def _from_caffe(path: Path) -> dict[str, Tensor]:
+    state = {}
+    for layer, blobs in read_caffemodel(path).items():
+        state[f"{layer}.weight"] = blobs[0]
+        if len(blobs) > 1:
+            state[f"{layer}.bias"] = blobs[1].flatten()  # of the legacy shape (1, 1, 1, n)
+    return state
+
+
+def load_exactly(body: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Copies weights into a network: every tensor of the network must be there, finite and of its shape.
+
+    Tensors of layers that the network does not have at all, as of a classifier, are left aside; further
+    tensors within a part that it has (a deeper variant's) are an error. Half precision becomes float32.
+
+    Args:
+        body: the network, under the key names of its usual weight files.
+        state: tensors by name; the prefixes ``module.``, ``model.``, ``backbone.`` are stripped.
+        source: what an error calls the file.
+
+    Raises:
+        InputError: the weights do not fit; the message names the tensor.
+    """
+    wanted = body.state_dict()
+    given = _under_names_of(wanted, state)
+    parts = {key.partition(".")[0] for key in wanted}
+    for key, target in wanted.items():
+        if key not in given:
+            if key.endswith("num_batches_tracked"):
+                continue
+            raise InputError(f"{source}: no tensor {key}; these are not this network's weights")
+        tensor = given[key]
+        if tensor.shape != target.shape:
+            raise InputError(
+                f"{source}: {key} has shape {tuple(tensor.shape)}, the network's is {tuple(target.shape)}; "
+                "these are not this network's weights"
+            )
+        if target.is_floating_point() and not tensor.is_floating_point():
+            raise InputError(f"{source}: {key} is {tensor.dtype}; weights must be floating point")
+        if not tensor.isfinite().all():
+            raise InputError(f"{source}: {key} has values that are not finite; fetch the file again")
+    extra = [key for key in given if key not in wanted and key.partition(".")[0] in parts]
+    if extra:
+        raise InputError(
+            f"{source}: {len(extra)} tensors have no place in the network, first {extra[0]}; "
+            "these are another network's weights"
+        )
+    body.load_state_dict({key: given[key] for key in wanted if key in given}, strict=False)
+
+
+def _under_names_of(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Strips known prefixes, and joins ``stages.0`` to timm's ``stages_0`` where the network has that."""
+    stripped = True
+    while stripped and not wanted.keys() & state.keys():
+        stripped = False
+        for prefix in _PREFIXES:
+            inner = {key.removeprefix(prefix): one for key, one in state.items() if key.startswith(prefix)}
+            if inner:
+                state, stripped = inner, True
+                break
+    parts = {key.partition(".")[0] for key in wanted}
+    renamed = {}
+    for key, value in state.items():
+        joined = re.sub(r"^([A-Za-z]+)\.(\d+)\.", r"\1_\2.", key)
+        renamed[joined if joined.partition(".")[0] in parts and key not in wanted else key] = value
+    return renamed

@@ -1,0 +1,231 @@
+"""A classifier: convolutions, the spatial pyramid over the whole map, fc6 to fc8 (SPP-net §2, §3.1)."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sppnet.common.errors import InputError
+from sppnet.common.files import atomic_path, file_digest
+from sppnet.common.settings import override
+from sppnet.detection.backbones import build_network
+from sppnet.detection.backbones.base import SequentialNetwork
+from sppnet.detection.backbones.build import CHAINS, RANDOM
+from sppnet.detection.backbones.weights import load_exactly, read_weights
+from sppnet.detection.features.pooling import PAPER_LEVELS, num_bins
+
+_FORMAT = 1
+_WEIGHTS = "classifier.safetensors"
+_DESCRIPTION = "classifier.json"
+# Paper §3.1.1: without SPP, the pooling after the last convolution gives 6 × 6 cells: 3 × 3 of a map of 13 at
+# stride 2, of one of 18 at stride 3. Those are the bins of a pyramid's level of 6.
+_WITHOUT_SPP = (6,)
+# Caffe's AlexNet: standard deviation of the last layer's weights.
+_LAST_LAYER = 0.01
+
+Layer = Literal["fc6", "fc7"]
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """What a classifier is made of.
+
+    Attributes:
+        network: zf5, convnet5, overfeat5, overfeat7 (paper table 1), alexnet or vgg16.
+        levels: bins a side of the pyramid, level by level: (6, 3, 2, 1) (paper §3.1.2: 50 bins),
+            (4, 3, 2, 1) (30 bins); or empty for no SPP, 6 × 6 cells of an image of one size (paper §3.1.1).
+        size: side of its square training images, in pixels (paper: 224). Without SPP it takes no other.
+        width: numbers that fc6 and fc7 give (paper: 4,096).
+        dropout: of fc6's and fc7's results (Krizhevsky et al., to whom the paper refers: 0.5).
+        seed: of random weights.
+    """
+
+    network: str = "zf5"
+    levels: tuple[int, ...] = PAPER_LEVELS
+    size: int = 224
+    width: int = 4096
+    dropout: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.network not in CHAINS:
+            raise InputError(f"network {self.network!r}: choose one of {', '.join(CHAINS)}")
+        if any(type(level) is not int or level < 1 for level in self.levels):
+            raise InputError(f"levels {self.levels}: give numbers of at least 1, or none at all for no SPP")
+        if self.width < 1 or self.size < 1:
+            raise InputError(f"width {self.width}, size {self.size}: give at least 1")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout}; give a part, from 0 to below 1")
+
+
+class Classifier(nn.Module):
+    """Image to scores of classes: convolutions, pyramid, fc6, ReLU, dropout, fc7, ReLU, dropout, fc8.
+
+    Attributes:
+        network: the convolutions; its ``normalise`` makes input of pixels.
+        classes: names; a score's place is an index into them.
+        settings: what it is made of.
+        length: of a pooled vector: bins times channels.
+    """
+
+    network: SequentialNetwork
+
+    def __init__(
+        self, classes: Sequence[str], settings: ClassifierSettings, weights: Path | str | None = RANDOM
+    ) -> None:
+        """A new classifier, random where it takes nothing over; torch's global random state is left alone.
+
+        Args:
+            classes: names.
+            settings: what to make.
+            weights: of the convolutions, as `build_network` takes them.
+
+        Raises:
+            InputError: no classes, or the weights cannot be read or do not fit.
+        """
+        super().__init__()
+        if not classes:
+            raise InputError("a classifier needs classes; give at least one")
+        self.classes, self.settings = tuple(classes), settings
+        network = build_network(settings.network, weights, seed=settings.seed)
+        assert isinstance(network, SequentialNetwork), "the settings allow no other"
+        self.network = network
+        self.length = num_bins(settings.levels or _WITHOUT_SPP) * network.channels
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.fc6 = nn.Linear(self.length, settings.width)
+            self.fc7 = nn.Linear(settings.width, settings.width)
+            self.fc8 = nn.Linear(settings.width, len(self.classes))
+            for layer in (self.fc6, self.fc7):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.normal_(self.fc8.weight, std=_LAST_LAYER)
+            for layer in (self.fc6, self.fc7, self.fc8):
+                nn.init.zeros_(layer.bias)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """The pyramid over whole maps.
+
+        Bins and their order are those of `sppnet.detection.features.pooling.pool`, so that fc6 fits the
+        detector's windows.
+
+        Args:
+            maps: float (N, C, h, w).
+
+        Returns:
+            (N, length): level by level, bins row by row, channels within a bin. Gradients pass.
+        """
+        levels = self.settings.levels or _WITHOUT_SPP
+        pooled = [F.adaptive_max_pool2d(maps, level).permute(0, 2, 3, 1).flatten(1) for level in levels]
+        return torch.cat(pooled, dim=1)
+
+    def features(self, pooled: Tensor, layer: Layer) -> Tensor:
+        """What fc6 or fc7 gives after its ReLU, (N, width), for pooled vectors (N, length)."""
+        values = torch.relu(self.fc6(pooled))
+        return values if layer == "fc6" else torch.relu(self.fc7(self.dropout(values)))
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        """Logits (N, K) of pooled vectors (N, length)."""
+        logits: Tensor = self.fc8(self.dropout(self.features(pooled, "fc7")))
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of normalised images (N, 3, H, W).
+
+        Raises:
+            InputError: without SPP, images of another size than the settings'.
+        """
+        self.check_size(images.shape[2], images.shape[3])
+        return self.scores(self.pool(self.network(images)))
+
+    def check_size(self, height: int, width: int) -> None:
+        """Whether it takes images of this size, in pixels.
+
+        Raises:
+            InputError: it does not: without SPP there is one size.
+        """
+        side = self.settings.size
+        if not self.settings.levels and (height, width) != (side, side):
+            raise InputError(
+                f"an image of {width} x {height}: {self.settings.network} without SPP takes {side} x {side} "
+                "alone; resize it, or take a classifier with a pyramid (levels)"
+            )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its weights under the names that they are saved by: the network's own, and fc6, fc7, fc8."""
+        state = self.network.body.state_dict()
+        for name in ("fc6", "fc7", "fc8"):
+            layer: nn.Linear = getattr(self, name)
+            state |= {f"{name}.{key}": value for key, value in layer.state_dict().items()}
+        return {name: value.detach() for name, value in state.items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor], source: str) -> None:
+        """Takes over what `tensors` gives.
+
+        Raises:
+            InputError: tensors are missing, of another shape or not finite; ``source`` is what it calls them.
+        """
+        load_exactly(self.network.body, tensors, source)
+        layers = nn.ModuleDict({name: getattr(self, name) for name in ("fc6", "fc7", "fc8")})
+        load_exactly(layers, tensors, source)
+
+    def save(self, folder: Path | str) -> None:
+        """Writes ``classifier.safetensors`` and ``classifier.json`` into ``folder``, replacing those there.
+
+        The file of weights also serves as ``WEIGHTS`` of a detector, and as its ``finetuning.weights``.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        description: dict[str, Any] = {
+            "format": _FORMAT, "classes": self.classes, "settings": asdict(self.settings)
+        }  # fmt: skip
+        try:
+            with atomic_path(folder / _WEIGHTS) as path:
+                save_file({name: value.contiguous() for name, value in self.tensors().items()}, path)
+                description[_WEIGHTS] = file_digest(path)
+            with atomic_path(folder / _DESCRIPTION) as path:
+                path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"{folder}: the classifier cannot be written ({error}); free some space"
+            ) from error
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Classifier":
+        """Reads what `save` wrote, in evaluation mode.
+
+        Raises:
+            InputError: a file is missing, altered, or of another format.
+        """
+        folder = Path(folder)
+        about, weights = folder / _DESCRIPTION, folder / _WEIGHTS
+        try:
+            description = json.loads(about.read_text(encoding="utf-8"))
+            if description["format"] != _FORMAT:
+                raise InputError(f"{about}: format {description['format']}, expected {_FORMAT}; train again")
+            if file_digest(weights) != description[_WEIGHTS]:
+                raise InputError(
+                    f"{weights}: not the file that {about.name} describes; restore it or train again"
+                )
+            settings = override(ClassifierSettings(), description["settings"], str(about))
+            classifier = cls([str(name) for name in description["classes"]], settings)
+            classifier.load_tensors(read_weights(weights), str(weights))
+        except FileNotFoundError as error:
+            raise InputError(f"{error.filename}: missing; {folder} is no complete classifier") from error
+        except InputError as error:
+            named = str(folder) in str(error)
+            raise InputError(str(error) if named else f"{about}: {error}") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{about}: {error} is missing or damaged; train again") from error
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}: the classifier cannot be read ({error}); train again") from error
+        return classifier.eval()

@@ -1,0 +1,101 @@
+"""Vectors of many images, kept on disk as float16, so that a second run skips convolution."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sppnet.common.errors import InputError
+from sppnet.common.files import atomic_path, file_digest
+from sppnet.detection.classification.image_features import ImageFeatureExtractor
+from sppnet.detection.features.parallel import one_a_core
+
+_LOG = logging.getLogger(__name__)
+# A stopped run loses no more than so many images.
+_CHUNK = 64
+# A file is the SHA-256 of the numbers, so many bytes, and the numbers: no damage goes unnoticed.
+_DIGEST = 32
+
+HalfArray = NDArray[np.float16]
+
+
+class FeatureFiles:
+    """A folder of vectors, some images a file, found by the digests of the images and of what made them.
+
+    The folder is bounded: once it holds ``max_bytes`` nothing more is stored. It is a cache: any file may be
+    deleted at any time, and a damaged one is as good as none.
+    """
+
+    def __init__(self, folder: Path, extractor: ImageFeatureExtractor, max_bytes: int) -> None:
+        """Opens ``folder``, which is made when the first vectors are stored."""
+        self.folder = folder
+        self._extractor = extractor
+        self._made_by = json.dumps(extractor.made_by(), sort_keys=True)
+        self._storing = max_bytes > 0
+        self._free = max_bytes - sum(file.stat().st_size for file in folder.glob("[!.]*.vectors"))
+
+    def read(self, paths: Sequence[Path], progress: Callable[[int, int], None]) -> HalfArray:
+        """The vectors of images, computed and stored where they are missing.
+
+        They are rounded to float16 either way, so that results do not depend on what was stored.
+
+        Args:
+            paths: N image files.
+            progress: called with images done and images in all.
+
+        Returns:
+            float16 (N, length), in the order of the paths.
+
+        Raises:
+            InputError: an image cannot be decoded, or is no size that the view can take.
+            OSError: a file cannot be opened.
+        """
+        vectors = np.empty((len(paths), self._extractor.length), np.float16)
+        for start in range(0, len(paths), _CHUNK):
+            progress(start, len(paths))
+            chunk = paths[start : start + _CHUNK]
+            self._fill(vectors[start : start + _CHUNK], chunk)
+        progress(len(paths), len(paths))
+        return vectors
+
+    def _fill(self, target: HalfArray, paths: Sequence[Path]) -> None:
+        images = [file_digest(path) for path in paths]
+        digest = hashlib.sha256("\n".join([self._made_by, *images]).encode()).hexdigest()
+        file = self.folder / f"{digest[:32]}.vectors"
+        stored = _load(file)
+        if stored is not None:
+            target[:] = stored.reshape(target.shape)
+            return
+        for row, (_, vector) in zip(target, one_a_core(self._extractor, paths), strict=True):
+            if isinstance(vector, InputError):
+                raise vector
+            row[:] = vector
+        if self._storing:
+            self._save(file, target)
+
+    def _save(self, file: Path, vectors: HalfArray) -> None:
+        values = vectors.tobytes()
+        self._free -= len(values) + _DIGEST
+        try:
+            if self._free < 0:
+                raise OSError("the folder has reached its bound; empty it or raise that")
+            with atomic_path(file) as path:
+                path.write_bytes(hashlib.sha256(values).digest() + values)
+        except OSError as error:
+            _LOG.warning("%s: vectors are no longer stored (%s)", self.folder, error)
+            self._storing = False
+
+
+def _load(file: Path) -> HalfArray | None:
+    """The numbers in a file, or None where it is missing or damaged; their count is given by the name."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
+        return None
+    return np.frombuffer(content, np.float16, offset=_DIGEST)

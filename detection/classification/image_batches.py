@@ -1,0 +1,205 @@
+"""Batches of labelled images for training and testing a classifier, read by other processes."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from sppnet.common.arrays import Image
+from sppnet.common.errors import InputError
+from sppnet.data.image_folder import ImageFolder
+from sppnet.data.images import read_image
+from sppnet.detection.backbones import Normalisation
+from sppnet.detection.classification.pretraining_settings import PretrainingSettings
+from sppnet.detection.classification.views import resize, resized_size
+
+# Principal axes of the colours of ImageNet's pixels (red, green, blue, 0 to 255), each times the standard
+# deviation along it, as fb.resnet.torch (datasets/imagenet.lua) has them.
+_COLOUR_AXES = (
+    255
+    * np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+    * np.array([0.2175, 0.0188, 0.0045])
+)
+# Batches that each process that reads images keeps ready.
+_AHEAD = 2
+# What a random choice is for.
+_ORDER, _CROP, _SIZE = range(3)
+# Where a crop begins: halves of the room above it, and to its left. The centre, the corners.
+_PLACES = ((1, 1), (0, 0), (0, 2), (2, 0), (2, 2))
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image of a batch.
+
+    Attributes:
+        index: of the image.
+        side: of the square that it becomes, pixels.
+        epoch: the crop follows from it, the seed and the index; None for the centre, unchanged, to test on.
+    """
+
+    index: int
+    side: int
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ImageBatch:
+    """Images as the loader gives them.
+
+    Attributes:
+        images: uint8 (N, S, S, 3), RGB.
+        labels: int64 (N,).
+        errors: what is wrong with those that could not be read, which are left out.
+    """
+
+    images: Tensor
+    labels: Tensor
+    errors: tuple[str, ...]
+
+    def inputs(self, normalise: Normalisation) -> Tensor:
+        """The images as input of a network: float32 (N, 3, S, S) in channels-last memory order."""
+        pixels = self.images.flip(3) if normalise.to_bgr else self.images
+        values = (pixels.float() - torch.tensor(normalise.mean)) / torch.tensor(normalise.std)
+        return values.permute(0, 3, 1, 2)
+
+
+class _Images(TorchDataset[tuple[Image, int] | str]):
+    def __init__(self, folder: ImageFolder, settings: PretrainingSettings) -> None:
+        self.folder, self.settings = folder, settings
+
+    def __getitem__(self, request: Request) -> tuple[Image, int] | str:
+        try:
+            image = read_image(self.folder.paths[request.index])
+            size = resized_size(image.shape[0], image.shape[1], self.settings.resized_side)
+        except InputError as error:
+            path = str(self.folder.paths[request.index])
+            # An exception would come out of the loader with the trace of another process for its message.
+            return str(error) if path in str(error) else f"{path}: {error}"
+        return self.crop(resize(image, *size), request), int(self.folder.labels[request.index])
+
+    def crop(self, image: Image, request: Request) -> Image:
+        """The square asked for, uint8 (side, side, 3), of an image already resized."""
+        settings, size = self.settings, self.settings.classifier.size
+        room = np.array(image.shape[:2]) - size
+
+        def cut(top: int, left: int) -> Image:
+            return resize(image[top : top + size, left : left + size], request.side, request.side)
+
+        if request.epoch is None:
+            return cut(*(room // 2).tolist())
+        rng = np.random.default_rng((settings.seed, _CROP, request.epoch, request.index))
+        corners = settings.crop == "corners"
+        place = room * rng.choice(_PLACES) // 2 if corners else rng.integers(0, room, endpoint=True)
+        crop = cut(*place.tolist())
+        if settings.flip and rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        if settings.colour:
+            crop = shifted(crop, _COLOUR_AXES @ rng.normal(0, settings.colour, 3))
+        return crop
+
+
+def shifted(image: Image, shift: NDArray[np.float64]) -> Image:
+    """An image with ``shift``, float (3,), added to its pixels, rounded, within 0 to 255."""
+    levels = np.arange(256)[:, None] + shift
+    table: Image = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return np.stack([table[image[:, :, channel], channel] for channel in range(3)], axis=2)
+
+
+def _collate(read: Sequence[tuple[Image, int] | str]) -> ImageBatch:
+    good = [one for one in read if not isinstance(one, str)]
+    errors = tuple(one for one in read if isinstance(one, str))
+    images = np.stack([image for image, _ in good]) if good else np.zeros((0, 1, 1, 3), np.uint8)
+    labels = torch.tensor([label for _, label in good], dtype=torch.int64)
+    return ImageBatch(torch.from_numpy(images), labels, errors)
+
+
+def read_batches(
+    folder: ImageFolder, requests: Iterable[list[Request]], settings: PretrainingSettings, workers: int
+) -> Iterator[ImageBatch]:
+    """Batches in the order asked for, read ahead.
+
+    Args:
+        folder: the images.
+        requests: of each batch; taken as far ahead as is read.
+        settings: of the crops.
+        workers: processes that read; 0: this one reads, and nothing ahead.
+
+    Yields:
+        each batch. Images that cannot be read are in its ``errors``; the caller knows what to do with them.
+    """
+    loader: DataLoader[tuple[Image, int] | str] = DataLoader(
+        _Images(folder, settings), batch_sampler=_Listed(requests), collate_fn=_collate, num_workers=workers,
+        worker_init_fn=_prepare, prefetch_factor=_AHEAD if workers else None,
+        # Or it would draw from torch's global state.
+        generator=torch.Generator(),
+    )  # fmt: skip
+    yield from loader
+
+
+class _Listed:
+    """An iterable as what `DataLoader` takes for a sampler of batches."""
+
+    def __init__(self, requests: Iterable[list[Request]]) -> None:
+        self.requests = requests
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        return iter(self.requests)
+
+
+def _prepare(_worker: int) -> None:
+    cv2.setNumThreads(1)
+
+
+def epoch_requests(
+    settings: PretrainingSettings, images: int, epoch: int, rank: int = 0, ranks: int = 1
+) -> list[list[Request]]:
+    """The batches of an epoch, from 0: the images in an order of its own, what is left of a batch unused.
+
+    Args:
+        settings: seed, batch, sizes.
+        images: how many there are.
+        epoch: number.
+        rank: number of this process, which gets its share of each batch.
+        ranks: how many processes there are.
+    """
+    order = np.random.default_rng((settings.seed, _ORDER, epoch)).permutation(images).tolist()
+    side, batch = epoch_side(settings, epoch), settings.batch
+    return [
+        [Request(index, side, epoch) for index in order[start : start + batch][rank::ranks]]
+        for start in range(0, epoch_steps(settings, images) * batch, batch)
+    ]
+
+
+def epoch_steps(settings: PretrainingSettings, images: int) -> int:
+    """Steps in an epoch: whole batches; one where there is not even a whole one."""
+    return max(1, images // settings.batch)
+
+
+def epoch_side(settings: PretrainingSettings, epoch: int) -> int:
+    """Side of the images of an epoch, pixels (SPP-net §2.3)."""
+    large, small = settings.classifier.size, settings.small_size
+    match settings.size_schedule:
+        case "alternating":
+            return (large, small)[epoch % 2]
+        case "random":
+            return int(np.random.default_rng((settings.seed, _SIZE, epoch)).integers(small, large + 1))
+        case _:
+            return large
+
+
+def centre_requests(
+    settings: PretrainingSettings, images: int, rank: int = 0, ranks: int = 1
+) -> list[list[Request]]:
+    """Every image's centre once, in batches; those of one of ``ranks`` processes."""
+    mine = list(range(rank, images, ranks))
+    return [
+        [Request(index, settings.classifier.size) for index in mine[start : start + settings.batch]]
+        for start in range(0, len(mine), settings.batch)
+    ]

@@ -1,0 +1,137 @@
+"""How a classifier is trained; each constant's source."""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from sppnet.common.errors import InputError
+from sppnet.detection.classification.classifier import ClassifierSettings
+from sppnet.detection.classification.views import ViewSettings
+
+
+@dataclass(frozen=True)
+class PretrainingSettings:
+    """A classifier and its training. Defaults are the paper's recipe for ZF-5.
+
+    What the paper leaves open and has no source below is ours.
+
+    Attributes:
+        classifier: what is trained; its ``size`` is the side of the crops (paper §3.1: 224).
+        short_side: images are resized to this short side, in pixels, before they are cropped; 0: 8/7 of
+            ``classifier.size`` (§3.1: 256 for 224), as `sppnet classify` does.
+        crop: ``corners``: the centre or a corner of the whole image (§3.1.1); ``anywhere``: any place.
+        flip: whether half of the crops are mirrored (§3.1).
+        colour: standard deviation of the shifts along the principal axes of ImageNet's colours, in terms of
+            the axes' own; 0 for none (§3.1, after Krizhevsky et al.: 0.1).
+        size_schedule: ``single``; ``alternating``: ``classifier.size`` in one epoch, ``small_size`` in the
+            next (§2.3, multi-size training); ``random``: any size between the two, anew each epoch (§2.3).
+        small_size: the crop is resized to it, it shows the same (§2.3: 180).
+        epochs: for how long each of ``rates`` holds. §3.1.1: 70 in all for ZF-5, 90 for the others. Where the
+            paper lowers the rate, "when the error plateaus", is not said more exactly.
+        rates: learning rates, one after the other (§3.1: 0.01, divided by 10 twice).
+        decay: ``steps``: the rates as they are; ``cosine``: the first falls to 0 over all the steps.
+        warmup_steps: over which the first rate is reached, in even steps.
+        batch: images in a step (Krizhevsky et al.: 128).
+        momentum: of SGD (Krizhevsky et al.: 0.9).
+        weight_decay: of weights, not biases (Krizhevsky et al.: 5e-4).
+        label_smoothing: part of a target that goes to all classes alike (Szegedy et al. 2016: 0.1).
+        average: the weights tested and saved are a moving average, of which each step keeps this part; 0: the
+            weights as they are. In the first steps it is less, (1 + step) / (10 + step).
+        seed: of all random choices but the weights', which is ``classifier.seed``.
+    """
+
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    short_side: int = 0
+    crop: Literal["corners", "anywhere"] = "corners"
+    flip: bool = True
+    colour: float = 0.1
+    size_schedule: Literal["single", "alternating", "random"] = "single"
+    small_size: int = 180
+    epochs: tuple[int, ...] = (40, 20, 10)
+    rates: tuple[float, ...] = (0.01, 0.001, 0.0001)
+    decay: Literal["steps", "cosine"] = "steps"
+    warmup_steps: int = 0
+    batch: int = 128
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    average: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("crop", ("corners", "anywhere")),
+            ("size_schedule", ("single", "alternating", "random")),
+            ("decay", ("steps", "cosine")),
+        ):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
+        size = self.classifier.size
+        if self.resized_side < size:
+            raise InputError(f"short_side {self.short_side}: give at least classifier.size, {size}")
+        if self.size_schedule != "single" and not 1 <= self.small_size <= size:
+            raise InputError(f"small_size {self.small_size}: give 1 to classifier.size, {size}")
+        if self.size_schedule != "single" and not self.classifier.levels:
+            raise InputError(
+                f"size_schedule {self.size_schedule!r}: without SPP there is one size; give classifier.levels"
+            )
+        if not self.rates or len(self.rates) != len(self.epochs) or min(self.epochs) < 1:
+            raise InputError(
+                f"rates {self.rates}, epochs {self.epochs}: give as many of both, none below 1 epoch"
+            )
+        if self.decay == "cosine" and len(self.rates) > 1:
+            raise InputError(f"rates {self.rates}: with decay = 'cosine' give one")
+        if min(self.rates) <= 0 or self.batch < 1:
+            raise InputError(f"rates {self.rates}, batch {self.batch}: must be positive")
+        for name in ("momentum", "label_smoothing", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give a part, from 0 to below 1")
+        for name in ("colour", "warmup_steps", "weight_decay", "seed"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must not be negative")
+
+    @property
+    def resized_side(self) -> int:
+        """The short side of images that crops are taken of, in pixels."""
+        return self.short_side or ViewSettings.proportional(self.classifier.size).scale
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of the whole schedule."""
+        return sum(self.epochs)
+
+    def rate(self, step: int, epoch_steps: int) -> float:
+        """The learning rate of a step, from 0, with so many steps in an epoch."""
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.decay == "cosine":
+            done = step / (self.total_epochs * epoch_steps)
+            return warm * self.rates[0] * 0.5 * (1 + math.cos(math.pi * done))
+        left = step // epoch_steps
+        for rate, epochs in zip(self.rates, self.epochs, strict=True):
+            if left < epochs:
+                return warm * rate
+            left -= epochs
+        return self.rates[-1]
+
+
+PRETRAINING_PRESETS = {
+    "paper": PretrainingSettings(),
+    # Multi-size training of §2.3, and what came after the paper.
+    "modern": PretrainingSettings(
+        crop="anywhere", size_schedule="alternating", epochs=(90,), rates=(0.01,), decay="cosine",
+        warmup_steps=500, label_smoothing=0.1, average=0.999,
+    ),
+}  # fmt: skip
+
+
+def pretraining_preset(name: str, network: str) -> PretrainingSettings:
+    """A preset for a network; the paper trains ZF-5 for 70 epochs and the others for 90 (§3.1.1).
+
+    Raises:
+        InputError: no such preset or network.
+    """
+    if name not in PRETRAINING_PRESETS:
+        raise InputError(f"no preset {name!r}; choose one of {', '.join(PRETRAINING_PRESETS)}")
+    preset = PRETRAINING_PRESETS[name]
+    epochs = (50, 25, 15) if name == "paper" and network != "zf5" else preset.epochs
+    return replace(preset, classifier=replace(preset.classifier, network=network), epochs=epochs)

@@ -1,0 +1,101 @@
+"""Selective Search for people: how an image's regions grow, and the windows that cover its objects best."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from sppnet.common.arrays import FloatArray, Image
+from sppnet.data.types import Example
+from sppnet.eval.voc import iou_matrix
+from sppnet.proposals.selective_search import Grouped
+
+# Regions left at the drawn levels of the hierarchy.
+_LEVELS = (64, 16, 4)
+_COLUMNS = 3
+_GROUND_TRUTH, _WINDOW = "white", "#00d000"
+
+
+def draw_proposals(
+    image: Image, grouped: Grouped, boxes: FloatArray, example: Example, classes: Sequence[str]
+) -> Figure:
+    """One picture: segmentation, hierarchy at a few levels, and the best window of each ground truth.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        grouped: one strategy's tree of this image at this size (`SelectiveSearch.hierarchies`).
+        boxes: float32 (N, 4) xyxy, all windows, best first.
+        example: its ground truth.
+        classes: names, by label.
+
+    Returns:
+        a figure of six panels: the image, the segments, three levels, the windows.
+    """
+    regions = len(grouped.hierarchy.merges) + 1
+    levels = [regions, *(level for level in _LEVELS if level < regions)]
+    rows = -(-(len(levels) + 2) // _COLUMNS)
+    height, width = image.shape[:2]
+    figure = Figure(figsize=(4 * _COLUMNS, 4.4 * rows * min(height / width, 2)), layout="constrained")
+    panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for panel in panels:
+        panel.set_axis_off()
+    panels[0].imshow(image)
+    panels[0].set_title(f"{example.image_id}: {width} x {height}")
+    for panel, level in zip(panels[1:], levels, strict=False):
+        panel.imshow(_painted(image, region_labels(grouped, level)))
+        made = "segments" if level == regions else "regions"
+        panel.set_title(f"{grouped.strategy}: {level} {made}")
+    last = panels[len(levels) + 1]
+    last.imshow(image)
+    last.set_title(f"best of {len(boxes)} windows for each object")
+    overlaps = iou_matrix(example.boxes, boxes)
+    for truth, label, row in zip(example.boxes, example.labels, overlaps, strict=True):
+        _outline(last, truth, _GROUND_TRUTH, "dashed")
+        if len(row):
+            best = int(row.argmax())
+            _outline(last, boxes[best], _WINDOW, "solid")
+            text = f"{classes[label]} {row[best]:.2f}, window {best + 1}"
+            last.text(
+                *boxes[best, :2], text, fontsize=7, va="top",
+                bbox={"facecolor": _WINDOW, "edgecolor": "none", "pad": 1},
+            )  # fmt: skip
+    return figure
+
+
+def region_labels(grouped: Grouped, count: int) -> NDArray[np.int64]:
+    """The regions that are left when the hierarchy has grown until there are ``count``.
+
+    Returns:
+        int64 (H, W), the index of each pixel's region in the hierarchy.
+    """
+    merges = grouped.hierarchy.merges
+    segments = len(merges) + 1
+    owner = np.arange(2 * segments - 1)
+    # From the top of what is merged down, every part gets the region that it ended up in.
+    for step in reversed(range(segments - count)):
+        owner[merges[step]] = owner[segments + step]
+    return np.asarray(owner[:segments][grouped.labels])
+
+
+def _painted(image: Image, labels: NDArray[np.int64]) -> Image:
+    """Each region in its mean colour, with dark borders."""
+    _, flat = np.unique(labels, return_inverse=True)
+    flat = flat.ravel()
+    counts = np.bincount(flat)
+    means = [np.bincount(flat, image[..., channel].ravel()) / counts for channel in range(3)]
+    painted = np.stack(means, axis=1)[flat].reshape(image.shape).astype(np.uint8)
+    index = flat.reshape(labels.shape).astype(np.float32)
+    borders = cv2.morphologyEx(index, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) > 0
+    painted[borders] //= 3
+    return painted
+
+
+def _outline(panel: Axes, box: FloatArray, colour: str, style: str) -> None:
+    left, top, right, bottom = box.tolist()
+    # A panel's pixel 0 reaches from -0.5 to 0.5.
+    xy, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+    panel.add_patch(Rectangle(xy, *size, fill=False, edgecolor=colour, linestyle=style, linewidth=1.5))

@@ -1,0 +1,155 @@
+"""How the fully connected layers are made and trained; each constant's source."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sppnet.common.errors import InputError
+
+
+@dataclass(frozen=True)
+class FineTuningSettings:
+    """The fully connected layers fc6, fc7 and fc8, and their training with the convolutions frozen.
+
+    Defaults without a source are ours. Of them only centred inputs were compared with the alternative on
+    held-out windows (VOC2007, AlexNet, 700 images); optimiser, rate, decay, dropout and steps were not.
+
+    Attributes:
+        width: numbers that fc6 and fc7 give (paper: 4,096).
+        weights: a file that fc6 and fc7, or fc6 alone, start from; its scale of features is then taken over,
+            too. Empty: random.
+        inputs: what becomes of pooled vectors: ``scaled`` by one number; ``centred``: the training windows'
+            mean taken off, too; ``standardised``: divided by their standard deviation, too, place by place.
+            Our own: it becomes part of fc6 in the end. Layers from a file take vectors as they are.
+        initialisation: of random layers: ``he`` (normal, variance 2 / inputs), or ``gaussian`` (standard
+            deviation 0.01). fc8 is always gaussian (paper §4.1).
+        dropout: of fc6's and fc7's results (released code: 0.5).
+        input_dropout: of the pooled vectors; our own.
+        batch: windows in a step (paper §4.1: 128).
+        positive_fraction: of them positives (paper §4.1: 0.25).
+        positive_overlap: least IoU of a positive with ground truth (paper §4.1: 0.5).
+        negative_overlaps: IoU of negatives, from and below (paper §4.1: 0.1 and 0.5).
+        windows_per_image: windows drawn from an image at a time, ``positive_fraction`` of them positives, as
+            far as there are so many.
+        draw_steps: after so many steps windows are drawn anew.
+        disk_gb: the drawn vectors take at most so much, in 10^9 bytes, those of all processes together; fewer
+            windows are drawn of each image where they would take more.
+        flip: whether half of the windows are taken from the mirrored image (released code).
+        random_scale: whether a window is pooled from a random scale, where there are several (released code).
+        optimiser: ``sgd`` with momentum (paper), or ``adamw``.
+        rates: learning rates, one after the other.
+        steps: how long each of them holds.
+        decay: ``steps``: the rates as they are; ``cosine``: the first falls to 0 over all the steps.
+        momentum: of sgd (released code: 0.9).
+        weight_decay: of weights, not biases (released code: 5e-4, for sgd).
+        bias_rate: the rate of biases over that of weights (released code: 2).
+        validation: part of the training images held out to choose the snapshot on. The released code chooses
+            it on the test images, which we do not.
+        validate_every: steps between snapshots (released code: 2,000).
+        choose: the snapshot with the least validation ``loss``, or the greatest ``accuracy`` (mean over the
+            classes) or average ``precision`` of the held-out windows.
+        min_probability: the softmax head drops windows below.
+        seed: of all random choices.
+    """
+
+    width: int = 512
+    weights: str = ""
+    inputs: Literal["scaled", "centred", "standardised"] = "centred"
+    initialisation: Literal["he", "gaussian"] = "he"
+    dropout: float = 0.5
+    input_dropout: float = 0.0
+    batch: int = 128
+    positive_fraction: float = 0.25
+    positive_overlap: float = 0.5
+    negative_overlaps: tuple[float, float] = (0.1, 0.5)
+    windows_per_image: int = 64
+    draw_steps: int = 2000
+    disk_gb: float = 6.0
+    flip: bool = True
+    random_scale: bool = True
+    optimiser: Literal["sgd", "adamw"] = "adamw"
+    rates: tuple[float, ...] = (3e-4,)
+    steps: tuple[int, ...] = (4000,)
+    decay: Literal["steps", "cosine"] = "cosine"
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    bias_rate: float = 1.0
+    validation: float = 0.1
+    validate_every: int = 500
+    choose: Literal["loss", "accuracy", "precision"] = "precision"
+    min_probability: float = 0.01
+    seed: int = 6
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("inputs", ("scaled", "centred", "standardised")),
+            ("initialisation", ("he", "gaussian")),
+            ("optimiser", ("sgd", "adamw")),
+            ("decay", ("steps", "cosine")),
+            ("choose", ("loss", "accuracy", "precision")),
+        ):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} {getattr(self, name)!r}: choose {' or '.join(known)}")
+        for name in ("width", "batch", "windows_per_image", "draw_steps", "validate_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
+        for name in ("dropout", "input_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give a part, from 0 to below 1")
+        for name in ("positive_fraction", "validation", "min_probability"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give a part between 0 and 1")
+        for name in ("batch", "windows_per_image"):
+            if not 0 < round(getattr(self, name) * self.positive_fraction) < getattr(self, name):
+                raise InputError(
+                    f"{name} {getattr(self, name)} with positive_fraction {self.positive_fraction} leaves no "
+                    "positives, or no negatives; give more windows, or another part"
+                )
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; it must not be negative")
+        low, high = self.negative_overlaps if len(self.negative_overlaps) == 2 else (1.0, 0.0)
+        if not 0 <= low < high <= self.positive_overlap <= 1:
+            raise InputError(
+                f"negative_overlaps {self.negative_overlaps}, positive_overlap {self.positive_overlap}: "
+                "give two rising overlaps, at most positive_overlap"
+            )
+        if not self.rates or len(self.rates) != len(self.steps) or min(self.steps) < 1:
+            raise InputError(
+                f"rates {self.rates} and steps {self.steps}: give as many of the one as the other"
+            )
+        if self.decay == "cosine" and len(self.rates) > 1:
+            raise InputError(f"rates {self.rates}: with decay = 'cosine' give one")
+        if min(*self.rates, self.disk_gb, self.bias_rate) <= 0 or min(self.momentum, self.weight_decay) < 0:
+            raise InputError(
+                f"{self}: rates and disk_gb must be positive, momentum and weight_decay not negative"
+            )
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole schedule."""
+        return sum(self.steps)
+
+    @property
+    def positives(self) -> int:
+        """Positives in a batch."""
+        return round(self.batch * self.positive_fraction)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, from 0."""
+        if self.decay == "cosine":
+            return self.rates[0] * 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
+        for rate, steps in zip(self.rates, self.steps, strict=True):
+            if step < steps:
+                return rate
+            step -= steps
+        return self.rates[-1]
+
+
+# Paper §4.1.
+PAPER_FINETUNING = FineTuningSettings(
+    width=4096, inputs="scaled", initialisation="gaussian", optimiser="sgd", rates=(1e-4, 1e-5),
+    steps=(250_000, 50_000), decay="steps", weight_decay=5e-4, bias_rate=2.0, validate_every=2000,
+    draw_steps=10_000, choose="accuracy",
+)  # fmt: skip
+# Released code: 30,000 steps at each rate, and the last one on to the 200,000th step.
+RELEASED_FINETUNING = replace(PAPER_FINETUNING, rates=(1e-3, 1e-4, 1e-5), steps=(30_000, 30_000, 140_000))

@@ -1,0 +1,5 @@
+"""``python -m sppnet`` is the command ``sppnet``."""
+
+from sppnet.cli.app import main
+
+main()

@@ -1,0 +1,323 @@
+"""The commands pretrain and data crops: from the built-in sample to a classifier that classify takes."""
+
+import json
+import shutil
+import tomllib
+
+import numpy as np
+import pytest
+import torch
+from command import call
+
+from sppnet.cli import pretrain as cli_pretrain
+from sppnet.data.image_folder import open_image_folder
+from sppnet.detection.backbones import build_network
+from sppnet.detection.backbones.build import RANDOM
+from sppnet.detection.classification import pretraining
+from sppnet.detection.classification.classifier import Classifier, ClassifierSettings
+
+TINY = """
+short_side = 36
+size_schedule = "alternating"
+small_size = 24
+epochs = [1, 1]
+rates = [0.01, 0.001]
+batch = 3
+
+[classifier]
+size = 32
+width = 16
+levels = [2, 1]
+"""
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    """What data crops makes of the built-in sample, of fewer images; and what it says."""
+    folder = tmp_path_factory.mktemp("crops")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sppnet.data.sample.SIZES", {"train": 8, "test": 4})
+        patch.chdir(folder)
+        result = call("data", "crops", folder / "objects", "--dataset", "sample")
+        again = call("data", "crops", folder / "objects", "--dataset", "sample")
+        same = call("data", "crops", "other", "--dataset", "sample", "--test-split", "train")
+    return folder / "objects", result, again, same
+
+
+@pytest.fixture
+def photos(crops, tmp_path, monkeypatch):
+    """A copy of them, with a few classes, in a folder to work in; beside it, tiny.toml."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.toml").write_text(TINY)
+    found = open_image_folder(crops[0] / "train")
+    for name in found.classes[:5]:
+        for split in ("train", "val"):
+            if (crops[0] / split / name).exists():
+                shutil.copytree(crops[0] / split / name, tmp_path / "photos" / split / name)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What pretrain is called with, instead of training."""
+    calls = []
+
+    def pretrain(train, val, settings, folder, progress, report, **options):
+        calls.append({"train": train, "val": val, "settings": settings, "folder": folder} | options)
+
+    monkeypatch.setattr(cli_pretrain, "pretrain", pretrain)
+    return calls
+
+
+def flat(result):
+    """Its words; the terminal breaks long lines anywhere."""
+    return "".join(result.output.split())
+
+
+def test_crops_of_the_sample(crops):
+    folder, result, again, same = crops
+    assert result.exit_code == 0, result.output
+    train, val = (open_image_folder(folder / name) for name in ("train", "val"))
+    assert f"train:{len(train)}objects" in flat(result)
+    assert f"val:{len(val)}objects" in flat(result)
+    assert len(train) > len(val) >= 4
+    assert again.exit_code == 2
+    assert "there is something already" in " ".join(again.output.split())
+    assert same.exit_code == 2
+    assert "split train: to train and to test on" in " ".join(same.output.split())
+
+
+def test_from_images_to_a_classifier(photos, tmp_path):
+    command = ("pretrain", "--data", photos, "--run", "mine", "--config", "tiny.toml", "--workers", 0)
+    result = call(*command)
+    assert result.exit_code == 0, result.output
+    train = open_image_folder(photos / "train")
+    val = open_image_folder(photos / "val", train.classes)
+    words = " ".join(result.output.split())
+    assert f"train: {len(train)} images of {len(train.classes)} classes in" in words
+    assert f"val: {len(val)} images in" in words
+    assert "epoch 1 of 2: size 32, rate 0.01, loss " in words
+    assert "epoch 2 of 2: size 24, rate 0.001, loss " in words
+    assert "top-5 100.0 %" in words
+    run = tmp_path / "runs" / "mine"
+    classifier = Classifier.load(run / "classifier")
+    assert classifier.classes == train.classes
+    assert classifier.settings == ClassifierSettings("zf5", (2, 1), size=32, width=16)
+    history = json.loads((run / "history.json").read_text())
+    assert [epoch["size"] for epoch in history["epochs"]] == [32, 24]
+    assert not (run / "training").exists()
+
+    tested = call(
+        "classify", run / "classifier", "--labelled", photos / "val", "--views", "centre",
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert tested.exit_code == 0, tested.output
+    written = json.loads((tmp_path / "out" / "classification.json").read_text())
+    assert written["images"] == len(val)
+
+    before = (run / "classifier" / "classifier.safetensors").stat()
+    # As a kill between writing and cleaning up leaves it.
+    (run / "training").mkdir()
+    again = call(*command)
+    assert again.exit_code == 0
+    assert "(trained before)" in again.output
+    assert "epoch 1" not in again.output
+    assert not (run / "training").exists()
+    assert (run / "classifier" / "classifier.safetensors").stat() == before
+    refused = call(*command, "--set", "seed = 3")
+    assert refused.exit_code == 2
+    assert "therunhas'seed=0',not'seed=3'" in flat(refused)
+    (photos / "train" / train.classes[0] / "more.jpg").write_bytes(train.paths[0].read_bytes())
+    assert "another RUN name" in " ".join(call(*command).output.split())
+
+
+def test_goes_on_after_a_stop(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "_CHECKPOINT_SECONDS", 0)
+    learn = pretraining._Pretraining._learn
+    steps = []
+
+    def stopped(self, *arguments):
+        steps.append(self.step)
+        if steps == [0, 1, 2]:
+            raise KeyboardInterrupt
+        learn(self, *arguments)
+
+    monkeypatch.setattr(pretraining._Pretraining, "_learn", stopped)
+    options = ("--run", "mine", "--config", "tiny.toml", "--workers", 0)
+    command = ("pretrain", "--data", photos / "train", *options)
+    result = call(*command)
+    assert result.exit_code == 130
+    assert "the same command goes on from here" in " ".join(result.output.split())
+    assert (tmp_path / "runs" / "mine" / "training").exists()
+    assert call(*command).exit_code == 0
+    total = 2 * (len(open_image_folder(photos / "train")) // 3)
+    assert total >= 6
+    assert steps == [0, 1, 2, *range(2, total)]
+    assert not (tmp_path / "runs" / "mine" / "training").exists()
+
+
+def test_images_that_cannot_be_read(photos):
+    (photos / "train" / open_image_folder(photos / "train").classes[0] / "bad.png").write_bytes(b"no image")
+    # One batch, so that the image is in it.
+    count = len(open_image_folder(photos / "train"))
+    options = ("--config", "tiny.toml", "--set", f"batch = {count}", "--workers", 0)
+    command = ("pretrain", "--data", photos, *options)
+    result = call(*command)
+    assert result.exit_code == 2
+    assert "bad.png:notanimage" in flat(result)
+    assert "--skip-errors" in result.output
+    skipped = call(*command, "--skip-errors")
+    assert skipped.exit_code == 0, skipped.output
+    assert skipped.output.count("1 images left out") == 2
+
+
+def test_what_is_trained(photos, asked, tmp_path, monkeypatch):
+    assert call("pretrain", "--data", photos).exit_code == 0
+    first = asked.pop()
+    assert (first["train"].folder, first["val"].folder) == (photos / "train", photos / "val")
+    assert str(first["folder"]) == "runs/photos-zf5-paper"
+    assert first["settings"].total_epochs == 70
+    assert (first["weights"], first["skip_errors"]) == (RANDOM, False)
+    with (tmp_path / "runs" / "photos-zf5-paper" / "settings.toml").open("rb") as file:
+        written = tomllib.load(file)
+    assert (written["classifier"]["network"], written["epochs"]) == ("zf5", [40, 20, 10])
+
+    # Classes alone: nothing to test on, unless it is given.
+    monkeypatch.chdir(photos / "train")
+    options = ("--network", "overfeat7", "--preset", "modern", "--set", "label_smoothing = 0.2")
+    refused = call("pretrain", "--data", ".", *options)
+    assert refused.exit_code == 2
+    assert "warmup_steps 500: of" in " ".join(refused.output.split())
+    options = (*options, "--set", "warmup_steps = 9")
+    assert call("pretrain", "--data", ".", *options).exit_code == 0
+    second = asked.pop()
+    assert second["val"] is None
+    assert str(second["folder"]) == "runs/train-overfeat7-modern"
+    assert (second["settings"].classifier.network, second["settings"].label_smoothing) == ("overfeat7", 0.2)
+    shutil.rmtree(photos / "train" / "runs")
+    assert call("pretrain", "--data", ".", "--val", photos / "val", "--run", "../../b").exit_code == 0
+    assert asked.pop()["val"].folder == photos / "val"
+
+
+def test_what_lies_beside_the_splits_is_passed_over(photos, asked):
+    (photos / ".cache").mkdir()
+    (photos / "test").mkdir()
+    assert call("pretrain", "--data", photos).exit_code == 0
+    assert asked.pop()["train"].folder == photos / "train"
+
+
+def test_a_class_named_train_is_a_class(photos, asked):
+    shutil.rmtree(photos / "val")
+    classes = open_image_folder(photos / "train")
+    for name in ("boat", "ship"):
+        (photos / name).mkdir()
+        shutil.copy(classes.paths[0], photos / name / "1.jpg")
+    refused = call("pretrain", "--data", photos)
+    assert refused.exit_code == 2
+    assert "train/holdsfoldersofitsown" in flat(refused)
+    for name in classes.classes:
+        shutil.rmtree(photos / "train" / name)
+    shutil.copy(photos / "boat" / "1.jpg", photos / "train")
+    assert call("pretrain", "--data", photos).exit_code == 0
+    assert asked.pop()["train"].classes == ("boat", "ship", "train")
+
+
+def test_a_part_of_each_class_is_held_out(photos, asked):
+    first, second = open_image_folder(photos / "train").classes[:2]
+    small = photos.parent / "small"
+    for name in (first, second):
+        (small / name).mkdir(parents=True)
+        for number in range(8):
+            (small / name / f"{number}.jpg").write_bytes(bytes(number + 1))
+    assert call("pretrain", "--data", small, "--hold-out", 0.25).exit_code == 0
+    train, val = (asked[0][name] for name in ("train", "val"))
+    assert [(one.labels == label).sum() for one in (train, val) for label in (0, 1)] == [6, 6, 2, 2]
+    assert not {*train.paths} & {*val.paths}
+    # Another part is another run; a class of one image cannot be split; and no images are tested on twice.
+    assert call("pretrain", "--data", small, "--hold-out", 0.5).exit_code == 2
+    for folder, words in (
+        (photos, "leave --hold-out away"),
+        (small, "--hold-out 0.25 of each class does not go"),
+    ):
+        for number in range(1, 8):
+            (small / first / f"{number}.jpg").unlink(missing_ok=True)
+        result = call("pretrain", "--data", folder, "--hold-out", 0.25)
+        assert result.exit_code == 2
+        assert words in " ".join(result.output.split())
+
+
+def test_one_image_at_least_of_each_class_is_held_out(photos, asked):
+    small = photos.parent / "uneven"
+    for name, count in (("few", 2), ("many", 100), ("some", 4)):
+        (small / name).mkdir(parents=True)
+        for number in range(count):
+            (small / name / f"{number}.jpg").touch()
+    assert call("pretrain", "--data", small, "--hold-out", 0.1).exit_code == 0
+    assert np.bincount(asked[0]["val"].labels).tolist() == [1, 10, 1]
+
+
+def test_what_cannot_be_told_apart_is_refused(photos, asked):
+    result = call("pretrain", "--data", photos.parent)
+    assert result.exit_code == 2
+    assert "one class" in result.output
+    result = call("pretrain", "--data", photos, "--set", "classifier.network = 'overfeat7'")
+    assert result.exit_code == 2
+    assert "--network overfeat7" in result.output
+    assert not asked
+
+
+def test_images_that_are_trained_on_and_tested_on(photos, asked):
+    result = call("pretrain", "--data", photos / "train", "--val", photos / "train")
+    assert result.exit_code == 0, result.output
+    count = len(open_image_folder(photos / "train"))
+    assert f"warning: {count} of the {count} images" in result.output
+
+
+def test_weights_to_start_from(photos, asked, tmp_path):
+    Classifier(("a",), ClassifierSettings("zf5", (1,), width=1)).save(tmp_path)
+    file = tmp_path / "classifier.safetensors"
+    assert call("pretrain", "--data", photos, "--weights", file).exit_code == 0
+    assert asked.pop()["weights"] == str(file)
+    # Not the same start; and "random" is what there is without.
+    assert call("pretrain", "--data", photos).exit_code == 2
+    assert call("pretrain", "--data", photos, "--weights", "random", "--run", "b").exit_code == 0
+    assert call("pretrain", "--data", photos, "--run", "b").exit_code == 0
+    assert [one["weights"] for one in asked] == [RANDOM, RANDOM]
+
+
+def test_the_weights_that_come_with_zf5_to_start_from(photos, tmp_path):
+    """After one step at hardly any rate they are what the classifier has."""
+    (tmp_path / "one.toml").write_text(TINY.replace("[1, 1]", "[1]").replace("[0.01, 0.001]", "[1e-9]"))
+    result = call("pretrain", "--data", photos, "--config", "one.toml", "--weights", "own", "--run", "zf")
+    assert result.exit_code == 0, result.output
+    trained = Classifier.load(tmp_path / "runs" / "zf" / "classifier").network
+    for name, value in build_network("zf5").state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[name], value, rtol=0, atol=1e-5)
+
+
+def test_what_is_asked_wrongly(photos, tmp_path):
+    (photos / "val" / "zebra").mkdir()
+    alone = ("--data", photos / "train")
+    for arguments, message in (
+        (("--data", "absent"), "absent: no such folder"),
+        (("--data", photos), "zebra: no class of this name"),
+        ((*alone, "--preset", "best"), "no preset 'best'"),
+        ((*alone, "--network", "resnet18"), "network 'resnet18': choose one of zf5"),
+        ((*alone, "--set", "rate = 1"), "did you mean 'rates'"),
+        ((*alone, "--set", "short_side = 200"), "short_side 200: give at least classifier.size"),
+        ((*alone, "--weights", "absent.safetensors"), "absent.safetensors: no such file of weights"),
+        ((*alone, "--network", "convnet5", "--weights", "own"), "convnet5: has no weights of its own"),
+    ):
+        result = call("pretrain", *arguments)
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.split())
+    # None of these has taken a run's name.
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_leaves_random_states_alone(photos):
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    call("pretrain", "--data", photos / "train", "--config", "tiny.toml", "--workers", 0)
+    assert torch.equal(torch.rand(2), expected)

@@ -1,0 +1,108 @@
+"""Joining taps: alignment by pixels, equal norms, PCA."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sppnet.detection.backbones import Geometry, TapNormalisation, fit_taps
+from sppnet.detection.backbones.taps import align
+
+
+def slow_align(one_map, geometry, target, size):
+    channels, height, width = one_map.shape
+    result = np.zeros((channels, *size))
+    for i in range(size[0]):
+        for j in range(size[1]):
+            y = (target.centre(i) - geometry.offset) / geometry.stride
+            x = (target.centre(j) - geometry.offset) / geometry.stride
+            for a in range(height):
+                for b in range(width):
+                    near = max(0, 1 - abs(np.clip(y, 0, height - 1) - a)) * max(
+                        0, 1 - abs(np.clip(x, 0, width - 1) - b)
+                    )
+                    result[:, i, j] += near * one_map[:, a, b]
+    return result
+
+
+@pytest.mark.parametrize("offsets", [(15.0, 31.0), (9.0, 17.0), (7.5, 15.5), (0.0, 0.0)], ids=str)
+def test_align_equals_the_slow_one(offsets):
+    coarse = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fine, wide = Geometry(16, offsets[0], 1), Geometry(32, offsets[1], 1)
+    fast = align(coarse[None], wide, fine, (8, 9))[0].numpy()
+    np.testing.assert_allclose(fast, slow_align(coarse.numpy(), wide, fine, (8, 9)), atol=1e-12)
+
+
+def test_align_keeps_a_ramp_of_pixels():
+    wide, fine = Geometry(32, 17.0, 1), Geometry(16, 9.0, 1)
+    ramp = torch.tensor([wide.centre(cell) for cell in range(6)]).expand(1, 1, 6, 6)
+    inside = align(ramp, wide, fine, (12, 12))[0, 0, 0, 1:-1]
+    assert inside.tolist() == [fine.centre(cell) for cell in range(1, 11)]
+
+
+def test_align_of_tiles_is_interpolate():
+    coarse = torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(align(coarse, Geometry(32, 15.5, 1), Geometry(16, 7.5, 1), (6, 8)), expected)
+
+
+@pytest.fixture
+def training_maps():
+    random = torch.Generator().manual_seed(0)
+    return [
+        [torch.randn(3, 5, 4 + k, generator=random) * 7 + 1, torch.randn(2, 5, 4 + k, generator=random)]
+        for k in range(4)
+    ]
+
+
+def test_unfitted_taps_are_joined_as_they_are(training_maps):
+    maps = [one[None] for one in training_maps[0]]
+    assert torch.equal(TapNormalisation((3, 2))(maps), torch.cat(maps, dim=1))
+
+
+def test_fitted_taps_have_norm_one_on_average(training_maps):
+    taps = fit_taps(training_maps)
+    joined = [taps([one[None] for one in maps])[0].flatten(1) for maps in training_maps]
+    for part in (slice(0, 3), slice(3, 5)):
+        norms = torch.cat([one[part].norm(dim=0) for one in joined])
+        assert float(norms.mean()) == pytest.approx(1, abs=1e-6)
+
+
+def test_pca_equals_svd_of_all_cells(training_maps):
+    taps = fit_taps(training_maps, components=2)
+    scaled = torch.cat(
+        [
+            torch.cat([one.flatten(1) for one in maps]) * taps.channel_scales()[:, None]
+            for maps in training_maps
+        ],
+        dim=1,
+    )
+    centred = scaled - scaled.mean(dim=1, keepdim=True)
+    left = torch.linalg.svd(centred.double()).U[:, :2]
+    fitted = taps.pca_components.double()
+    np.testing.assert_allclose((fitted @ left).abs().numpy(), np.eye(2), atol=1e-6)
+    joined = taps([one[None] for one in training_maps[0]])[0].flatten(1)
+    cells = training_maps[0][0].shape[1] * training_maps[0][0].shape[2]
+    torch.testing.assert_close(joined, (fitted @ centred[:, :cells].double()).float(), atol=1e-5, rtol=1e-5)
+    assert taps.channels == 2
+
+
+def test_all_components_keep_distances(training_maps):
+    plain, rotated = fit_taps(training_maps), fit_taps(training_maps, components=5)
+    maps = [one[None] for one in training_maps[1]]
+    a, b = plain(maps)[0].flatten(1), rotated(maps)[0].flatten(1)
+    torch.testing.assert_close(torch.cdist(a.T, a.T), torch.cdist(b.T, b.T), atol=1e-4, rtol=1e-4)
+
+
+def test_a_dead_tap_stays_zero():
+    taps = fit_taps([[torch.zeros(2, 3, 3), torch.ones(1, 3, 3)]])
+    assert taps.scales.tolist() == [1.0, 1.0]
+
+
+def test_bad_training_maps_are_named():
+    with pytest.raises(ValueError, match="no training maps"):
+        fit_taps([])
+    with pytest.raises(ValueError, match="not finite"):
+        fit_taps([[torch.full((1, 2, 2), float("nan"))]])
+    with pytest.raises(ValueError, match="6 principal components of 5"):
+        TapNormalisation((3, 2), components=6)

@@ -1,0 +1,238 @@
+"""Distilling, on a tiny data set with a random AlexNet as teacher."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from command import call
+from safetensors.torch import load_file, save_file
+
+from sppnet.common.errors import InputError
+from sppnet.detection.backbones import build_network
+from sppnet.detection.distillation import distill as module
+from sppnet.detection.distillation.distill import Distilling, learned_digest, sources_digests
+from sppnet.detection.distillation.settings import DistillSettings
+
+SETTINGS = DistillSettings(
+    teachers=("alexnet=random 96",), scales=(96,), crop=90, border=0, batch=2, steps=20, warmup=3, rate=2e-3,
+    bfloat16=False, statistics_images=3, validation=0.3, snapshot_every=10,
+)  # fmt: skip
+
+
+class Stopped(Exception):
+    pass
+
+
+def run(dataset, folder, settings=SETTINGS, stop_at=None):
+    kept = {}
+
+    def progress(stage, done, total):
+        if stage == "distilling" and done == stop_at:
+            raise Stopped
+
+    def keep(step, weights):
+        kept[step] = weights
+
+    network, points = distilling(dataset, folder, settings, keep, progress).run()
+    return network, points, kept
+
+
+def quiet(*_args):
+    pass
+
+
+def distilling(dataset, folder, settings, keep=quiet, progress=quiet):
+    return Distilling(dataset, settings, folder / "maps", int(1e9), folder / "work", progress, keep)
+
+
+def test_more_and_more_of_the_teachers_maps_is_explained(tiny_train, tmp_path):
+    network, points, kept = run(tiny_train, tmp_path)
+    assert [point.step for point in points] == [10, 20] == list(kept)
+    first, last = (point.explained[0][0] for point in points)
+    assert last > max(first, 0.1)
+    # What comes out is the network for pixels as they come, without the adapter.
+    fresh = build_network("zf5", "random")
+    fresh.body.load_state_dict(kept[20])
+    torch.testing.assert_close(network.body.state_dict(), fresh.body.state_dict(), rtol=0, atol=0)
+
+
+def test_batch_normalisation_becomes_part_of_the_convolutions(tiny_train, tmp_path):
+    image = torch.rand(1, 3, 90, 90) * 200 - 100
+    expected = []
+
+    @torch.no_grad()
+    def keep(_step, _weights):
+        expected.append(job.student.eval().body(image / module._INPUT_SCALE))
+
+    job = distilling(tiny_train, tmp_path, replace(SETTINGS, steps=10), keep)
+    network, _ = job.run()
+    with torch.inference_mode():
+        torch.testing.assert_close(network.body(image), expected[0], rtol=1e-4, atol=1e-4)
+    assert set(network.body.state_dict()) == set(build_network("zf5", "random").body.state_dict())
+
+
+def test_what_is_explained_is_relative_to_the_targets_spread(tiny_train, tmp_path, monkeypatch):
+    class Blind(module._Student):
+        def forward(self, images):
+            return [0 * one for one in super().forward(images)]
+
+    monkeypatch.setattr(module, "_Student", Blind)
+    _, points, _ = run(tiny_train, tmp_path, replace(SETTINGS, steps=2))
+    # Whoever says 0, the channels' mean, everywhere explains nothing, however the images' spread may differ.
+    assert points[-1].explained == ((0.0,),)
+
+
+def test_targets_have_mean_0_and_variance_1_at_all_scales_together(tiny_train, tmp_path):
+    settings = replace(SETTINGS, scales=(96, 160), teachers=("alexnet=random 96 160",))
+    job = distilling(tiny_train, tmp_path, settings)
+    job.standards = job._fit_standards()
+    targets = torch.stack([job._sample(number)[1][0] for number in range(40)])
+    assert abs(float(targets.mean())) < 0.2
+    assert float(targets.var()) == pytest.approx(1, abs=0.5)
+
+
+def test_from_weights_it_starts_as_the_network_that_they_make(tiny_train, tmp_path):
+    before = build_network("zf5", "random", seed=5).body.state_dict()
+    file = tmp_path / "zf5.safetensors"
+    save_file(before, file)
+    settings = replace(SETTINGS, start=str(file), steps=1, rate=1e-9)
+    job = distilling(tiny_train, tmp_path, settings)
+    job.standards = job._fit_standards()
+    job._keep_the_start()
+    torch.testing.assert_close(job._weights(), before, rtol=1e-4, atol=1e-5)
+    network, _, _ = run(tiny_train, tmp_path, settings)
+    image = torch.rand(1, 3, 90, 90) * 200 - 100
+    with torch.inference_mode():
+        maps = [net.body(image).flatten() for net in (build_network("zf5", file), network)]
+    assert torch.corrcoef(torch.stack(maps))[0, 1] > 0.9
+
+
+def test_labels_can_be_taught_beside_a_network(tiny_train, tmp_path):
+    settings = replace(SETTINGS, teachers=(*SETTINGS.teachers, "labels"))
+    _, points, _ = run(tiny_train, tmp_path, settings)
+    assert [len(one) for one in points[-1].explained] == [1, 1]
+    assert points[-1].explained[1][0] > points[0].explained[1][0]
+
+
+def test_it_goes_on_after_a_stop_to_the_same_weights(tiny_train, tmp_path, monkeypatch):
+    whole, points, _ = run(tiny_train, tmp_path / "whole")
+    monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(Stopped):
+        run(tiny_train, tmp_path / "broken", stop_at=14)
+    again, later, kept = run(tiny_train, tmp_path / "broken")
+    assert list(kept) == [20]
+    torch.testing.assert_close(again.body.state_dict(), whole.body.state_dict(), rtol=0, atol=0)
+    assert [(point.step, point.explained) for point in later] == [
+        (point.step, point.explained) for point in points
+    ]
+
+
+def test_a_teacher_of_other_weights_is_another(tiny_train, tmp_path, monkeypatch):
+    """Its file has the same name as before."""
+    file = tmp_path / "my teacher.safetensors"
+    settings = replace(SETTINGS, teachers=(SETTINGS.teachers[0].replace("=random", f"={file}"),), steps=4)
+    monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
+    digests = []
+    for seed in (0, 1):
+        save_file(dict(build_network("alexnet", "random", seed=seed).body.state_dict()), file)
+        with pytest.raises(Stopped):
+            run(tiny_train, tmp_path / "broken", settings, stop_at=3)
+        digests.append(sources_digests(settings))
+    assert digests[0] != digests[1]
+    _, (*_, last), _ = run(tiny_train, tmp_path / "broken", settings)
+    _, (*_, expected), _ = run(tiny_train, tmp_path / "whole", settings)
+    assert last.explained == expected.explained
+
+
+def test_annotations_count_only_where_they_teach(tiny_train, tmp_path):
+    first = tiny_train[0]
+    moved = replace(tiny_train, examples=(replace(first, boxes=first.boxes + 1), *tiny_train[1:]))
+    (tmp_path / "other.png").write_bytes(first.path.read_bytes() + b"0")
+    other = replace(first, path=tmp_path / "other.png")
+    changed = replace(tiny_train, examples=(other, *tiny_train[1:]))
+    labels = replace(SETTINGS, teachers=("labels",))
+    assert learned_digest(moved, SETTINGS) == learned_digest(tiny_train, SETTINGS)
+    assert learned_digest(moved, labels) != learned_digest(tiny_train, labels)
+    assert learned_digest(changed, SETTINGS) != learned_digest(tiny_train, SETTINGS)
+
+
+def test_random_state_outside_is_left_alone(tiny_train, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(tiny_train, tmp_path, replace(SETTINGS, steps=2))
+    torch.testing.assert_close(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"teachers": ()}, "at least one teacher"),
+        ({"crop": 100}, "none below the crop's side, 100"),
+        ({"steps": 0}, "steps is 0; give at least 1"),
+        ({"network": "efficientnet_lite0"}, "only a plain chain"),
+        ({"network": "alexnet"}, "only a plain chain"),
+        ({"network": "convnet5", "start": "own"}, "convnet5: has no weights of its own"),
+        ({"seed": -1}, "seed is -1"),
+        ({"border": 3}, "border leaves none"),
+        ({"teachers": ("nonet 96",)}, "nonet"),
+    ],
+)
+def test_wrong_settings_are_named(tiny_train, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        run(tiny_train, tmp_path, replace(SETTINGS, **change))
+
+
+def test_a_loss_that_is_not_finite_is_named(tiny_train, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_INPUT_SCALE", 1e-38)
+    with pytest.raises(InputError, match="step 1: the loss is not finite; give a lower rate"):
+        run(tiny_train, tmp_path)
+
+
+def test_own_weights_to_start_from(tiny_train, tmp_path):
+    job = distilling(tiny_train, tmp_path, replace(SETTINGS, start="own"))
+    own = build_network("zf5").body.state_dict()
+    torch.testing.assert_close(job._weights()["conv5.weight"], own["conv5.weight"], rtol=1e-3, atol=1e-3)
+
+
+def test_too_few_images_are_named(tiny_train, tmp_path):
+    with pytest.raises(InputError, match="1 images are too few to learn from"):
+        run(tiny_train.head(1), tmp_path)
+
+
+def test_the_command_writes_weights_that_a_network_takes(tiny_voc, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = (
+        "distill", "--dataset", tiny_voc, "--run", "mine", "--teacher", "alexnet=random 96",
+        "--set", "crop = 90", "--set", "scales = [96]", "--set", "border = 0", "--set", "steps = 4",
+        "--set", "batch = 1", "--set", "snapshot_every = 2",
+    )  # fmt: skip
+    result = call(*command)
+    assert result.exit_code == 0, result.output
+    assert "maps explained" in result.output
+    file = tmp_path / "runs/mine/zf5.safetensors"
+    assert all(one.dtype == torch.float16 for one in load_file(file).values())
+    build_network("zf5", file)
+    history = json.loads((tmp_path / "runs/mine/history.json").read_text())
+    assert [point["step"] for point in history] == [2, 4]
+    assert (tmp_path / "runs/mine/snapshots/000002.safetensors").exists()
+    # Nothing is trained again; other settings are not taken for the same.
+    before = file.stat()
+    again = call(*command)
+    assert (again.exit_code, file.stat()) == (0, before)
+    assert "(trained before)" in again.output
+    refused = call(*command, "--set", "seed = 3")
+    assert refused.exit_code == 2
+
+
+def test_what_cannot_be_trained_takes_no_runs_name(tiny_voc, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for wrong in (
+        ("--teacher", "alexnet=random"),
+        ("--teacher", "nonet 1 2 3"),
+        ("--set", "start = 'absent.pth'"),
+    ):
+        result = call("distill", "--dataset", tiny_voc, *wrong)
+        assert result.exit_code == 2, result.output
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,256 @@
+"""Feature maps on disk: a cache that may lose anything but must not lie."""
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from sppnet.detection.backbones import build_network
+from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap, FeatureSettings
+from sppnet.detection.features.map_store import MapStore
+
+SETTINGS = FeatureSettings(scales=(64, 96))
+GB = 10**9
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build_network("alexnet", "random")
+
+
+@pytest.fixture
+def extractor(network):
+    return FeatureExtractor(network, SETTINGS)
+
+
+@pytest.fixture
+def maps():
+    rng = np.random.default_rng(0)
+    return [
+        FeatureMap(rng.normal(0, 10, (4, 5, 256)).astype(np.float32), (0.6, 0.59)),
+        FeatureMap(rng.normal(0, 10, (6, 7, 256)).astype(np.float32), (1 / 3, 0.9)),
+    ]
+
+
+def find(store, digest):
+    """The stored maps; None where they would be computed."""
+    try:
+        return store.get(digest, _absent)
+    except LookupError:
+        return None
+
+
+def _absent():
+    raise LookupError
+
+
+def save(store, digest, maps):
+    return store.get(digest, lambda: maps)
+
+
+def size_of(maps):
+    return sum(2 * one.values.size for one in maps)
+
+
+def test_round_trip(extractor, maps, tmp_path):
+    store = MapStore(tmp_path, extractor, GB)
+    assert find(store, "digest") is None
+    save(store, "digest", maps)
+    for found, one in zip(find(store, "digest"), maps, strict=True):
+        assert found.values.dtype == np.float32
+        # float16 has 11 significant bits.
+        np.testing.assert_allclose(found.values, one.values, rtol=2**-11, atol=1e-7)
+        assert found.factor == one.factor
+    assert find(store, "other") is None
+
+
+def test_computed_and_stored_maps_are_the_same(extractor, maps, tmp_path):
+    store = MapStore(tmp_path, extractor, GB)
+    computed, stored = save(store, "digest", maps), find(store, "digest")
+    never = save(MapStore(tmp_path / "none", extractor, 0), "digest", maps)
+    for first, second, third in zip(computed, stored, never, strict=True):
+        np.testing.assert_array_equal(first.values, second.values)
+        np.testing.assert_array_equal(first.values, third.values)
+        assert first.factor == second.factor == third.factor
+
+
+def test_another_process_finds_them(extractor, maps, tmp_path):
+    save(MapStore(tmp_path, extractor, GB), "digest", maps)
+    assert find(MapStore(tmp_path, extractor, GB), "digest") is not None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        FeatureSettings(scales=(64,)),
+        FeatureSettings(scales=(64, 96), max_long_side=99),
+        FeatureSettings(scales=(64, 96), bfloat16=True),
+    ],
+)
+def test_maps_of_other_scales_or_precision_are_a_miss(network, extractor, maps, tmp_path, settings):
+    save(MapStore(tmp_path, extractor, GB), "digest", maps)
+    assert find(MapStore(tmp_path, FeatureExtractor(network, settings), GB), "digest") is None
+
+
+def test_other_ways_of_pooling_are_a_hit(network, extractor, maps, tmp_path):
+    save(MapStore(tmp_path, extractor, GB), "digest", maps)
+    settings = FeatureSettings(scales=(64, 96), levels=(4, 1), projection="released")
+    assert find(MapStore(tmp_path, FeatureExtractor(network, settings), GB), "digest") is not None
+
+
+def test_other_weights_are_a_miss(extractor, maps, tmp_path):
+    save(MapStore(tmp_path, extractor, GB), "digest", maps)
+    other = FeatureExtractor(build_network("alexnet", "random", seed=1), SETTINGS)
+    assert find(MapStore(tmp_path, other, GB), "digest") is None
+
+
+def test_the_bound_holds(extractor, maps, tmp_path):
+    bound = int(2.5 * size_of(maps))
+    store = MapStore(tmp_path, extractor, bound)
+    for number in range(5):
+        save(store, str(number), maps)
+    assert [find(store, str(number)) is not None for number in range(5)] == [True, True, False, False, False]
+
+
+def test_the_bound_counts_all_networks_together(extractor, maps, tmp_path):
+    bound = int(1.5 * size_of(maps))
+    save(MapStore(tmp_path, extractor, bound), "digest", maps)
+    other = MapStore(tmp_path, FeatureExtractor(build_network("alexnet", "random", seed=1), SETTINGS), bound)
+    save(other, "digest", maps)
+    assert find(other, "digest") is None
+
+
+def test_stores_that_are_open_at_once_keep_the_bound_together(network, maps, tmp_path):
+    """As of the scales of a teacher, or of two processes."""
+    bound = int(2.5 * size_of(maps))
+    stores = [
+        MapStore(tmp_path, FeatureExtractor(network, FeatureSettings((scale, 96))), bound)
+        for scale in (65, 66, 67)
+    ]
+    for number in range(4):
+        for store in stores:
+            save(store, str(number), maps)
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors")) <= bound
+    assert [find(store, "0") is not None for store in stores] == [True, True, False]
+
+
+@pytest.fixture
+def others(network, tmp_path, maps):
+    """Stores of other scales with a map each, used three, two hours, and half an hour ago; and a stranger."""
+    stores = []
+    for scale, hours in ((65, 3), (66, 2), (67, 0.5)):
+        store = MapStore(tmp_path, FeatureExtractor(network, FeatureSettings((scale, 96))), GB)
+        save(store, "digest", maps)
+        os.utime(store.folder, (time.time() - 3600 * hours,) * 2)
+        stores.append(store)
+    (tmp_path / "notes").mkdir()
+    save_file({"mine": np.zeros(1)}, tmp_path / "notes" / "mine.safetensors")
+    os.utime(tmp_path / "notes", (0, 0))
+    return stores
+
+
+@pytest.mark.parametrize(("room", "kept"), [(4.5, 3), (3.5, 2), (2.5, 1), (1.5, 1), (0.5, 3), (0, 3)])
+def test_where_there_is_no_room_what_was_unused_for_longest_goes(
+    others, extractor, maps, tmp_path, room, kept
+):
+    store = MapStore(tmp_path, extractor, int(room * size_of(maps)))
+    save(store, "digest", maps)
+    assert [find(one, "digest") is not None for one in others] == [place >= 3 - kept for place in range(3)]
+    assert (find(store, "digest") is not None) == (room >= 2)
+    assert (tmp_path / "notes" / "mine.safetensors").exists()
+
+
+def test_use_keeps_maps(others, extractor, maps, network, tmp_path):
+    MapStore(tmp_path, FeatureExtractor(network, FeatureSettings((65, 96))), GB)
+    save(MapStore(tmp_path, extractor, int(3.5 * size_of(maps))), "digest", maps)
+    assert [find(one, "digest") is not None for one in others] == [True, False, True]
+
+
+def test_reading_is_use(others, extractor, maps, tmp_path):
+    assert find(others[0], "digest") is not None
+    save(MapStore(tmp_path, extractor, int(3.5 * size_of(maps))), "digest", maps)
+    assert [find(one, "digest") is not None for one in others] == [True, False, True]
+
+
+def test_a_file_that_goes_while_it_is_counted_is_no_error(extractor, maps, tmp_path, monkeypatch):
+    MapStore(tmp_path, extractor, 10**9).get("a" * 64, lambda: maps)
+    stat = Path.stat
+
+    def gone(self, **options):
+        if self.suffix == ".safetensors":
+            raise FileNotFoundError(self)
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", gone)
+    store = MapStore(tmp_path, extractor, 10**9)
+    save(store, "b" * 64, maps)
+    assert find(store, "b" * 64) is not None
+
+
+def test_no_room_at_all(extractor, maps, tmp_path):
+    store = MapStore(tmp_path / "maps", extractor, 0)
+    save(store, "digest", maps)
+    assert find(store, "digest") is None
+    assert not (tmp_path / "maps").exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "text", "other_tensors", "other_scales"])
+def test_a_damaged_file_is_a_miss(extractor, maps, tmp_path, damage):
+    store = MapStore(tmp_path, extractor, GB)
+    save(store, "digest", maps)
+    (file,) = tmp_path.glob("*/*.safetensors")
+    content = file.read_bytes()
+    if damage == "other_tensors":
+        save_file({"x": np.zeros(3)}, file)
+    elif damage == "other_scales":
+        save_file({"map0": np.zeros((1, 1, 256), np.float16), "factors": np.ones((1, 2))}, file)
+    else:
+        file.write_bytes(
+            {"empty": b"", "truncated": content[: len(content) // 2], "text": b"x" * 999}[damage]
+        )
+    assert find(store, "digest") is None
+    save(store, "digest", maps)
+    assert find(store, "digest") is not None
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_maps_beyond_float16_are_not_stored(extractor, maps, tmp_path):
+    """Beyond 65,504 float16 is infinite; such maps are neither kept nor handed on as infinity."""
+    store = MapStore(tmp_path, extractor, GB)
+    maps[1].values[0, 0, 0] = 1e6
+    found = save(store, "digest", maps)
+    assert np.isfinite(found[1].values).all()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_no_error(extractor, maps, tmp_path):
+    tmp_path.chmod(0o500)
+    save(MapStore(tmp_path / "maps", extractor, GB), "digest", maps)
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EROFS])
+def test_a_folder_that_is_read_only_is_no_error(extractor, maps, tmp_path, monkeypatch, number):
+    save(MapStore(tmp_path, extractor, GB), "digest", maps)
+
+    def refuse(path):
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    found = MapStore(tmp_path, extractor, GB).get("digest", lambda: pytest.fail("computed anew"))
+    np.testing.assert_array_equal(found[0].values, maps[0].values.astype(np.float16).astype(np.float32))
+
+
+def test_a_full_disk_is_no_error(extractor, maps, tmp_path, monkeypatch):
+    def full(arrays, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sppnet.detection.features.map_store.save_file", full)
+    store = MapStore(tmp_path, extractor, GB)
+    save(store, "digest", maps)
+    assert find(store, "digest") is None
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -1,0 +1,262 @@
+"""Fully connected layers as the detector uses them; the softmax head; Caffe's order."""
+
+import logging
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from caffe_files import caffemodel
+from safetensors.torch import save_file
+
+from sppnet.common.errors import InputError
+from sppnet.detection import fc_layers as fc
+from sppnet.detection.fc_layers import FullyConnected, SoftmaxHead, from_caffe_order, log_odds, read_layers
+from sppnet.detection.training.fc_network import FCNetwork
+from sppnet.detection.training.finetuning_settings import FineTuningSettings
+
+
+def make_layers(*sizes, seed=0):
+    rng = np.random.default_rng(seed)
+    weights = [rng.normal(0, 0.3, (b, a)).astype(np.float32) for a, b in pairwise(sizes)]
+    biases = [rng.normal(0, 0.3, b).astype(np.float32) for b in sizes[1:]]
+    return FullyConnected(
+        tuple((torch.from_numpy(one),) for one in weights), tuple(map(torch.from_numpy, biases))
+    )
+
+
+def by_hand(layers, features):
+    for factors, bias in zip(layers.factors, layers.biases, strict=True):
+        weights = np.eye(factors[0].shape[1])
+        for factor in factors:
+            weights = factor.numpy().astype(np.float64) @ weights
+        features = np.maximum(features @ weights.T + bias.numpy(), 0)
+    return features
+
+
+@pytest.fixture
+def features():
+    return np.random.default_rng(1).normal(0, 1, (7, 30)).astype(np.float32)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+def test_layers(features, monkeypatch, chunk):
+    monkeypatch.setattr(fc, "_CHUNK", chunk)
+    layers = make_layers(30, 12, 5)
+    found = layers(features)
+    assert (found.dtype, found.shape) == (np.float32, (7, 5))
+    assert (layers.inputs, layers.length) == (30, 5)
+    np.testing.assert_allclose(found, by_hand(layers, features), atol=1e-5)
+    np.testing.assert_allclose(layers.first(1)(features), by_hand(layers.first(1), features), atol=1e-5)
+    assert layers(features[:0]).shape == (0, 5)
+
+
+def test_rounded_layers(features):
+    """Vectors, weights and results are rounded; sums may be in any order, so the last bit may differ."""
+    layers = make_layers(30, 12, 5)
+    rounded = layers.rounded()
+    assert {one.dtype for one in rounded.tensors().values()} == {torch.bfloat16}
+    assert rounded.biases[0].tolist() != layers.biases[0].tolist()
+    found = rounded(features)
+    assert found.dtype == np.float32
+    expected = torch.from_numpy(features).bfloat16()
+    for (weights,), bias in zip(rounded.factors, rounded.biases, strict=True):
+        expected = (expected.double() @ weights.double().T + bias.double()).relu().bfloat16()
+    np.testing.assert_allclose(found, expected.float().numpy(), rtol=2**-6, atol=1e-2)
+    torch.testing.assert_close(
+        torch.from_numpy(found).bfloat16().float(), torch.from_numpy(found), rtol=0, atol=0
+    )
+
+
+def test_layers_refuse_other_vectors(features):
+    with pytest.raises(ValueError, match=r"\(7, 30\); the layers take \(N, 31\)"):
+        make_layers(31, 5)(features)
+
+
+def test_truncation_is_the_best_of_its_rank(features):
+    """The error is that of the singular values left out (Eckart, Young), and full rank changes nothing."""
+    layers = make_layers(30, 20, 5)
+    thin = layers.truncated(4)
+    first, second = thin.factors
+    assert [tuple(one.shape) for one in first] == [(4, 30), (20, 4)]
+    # 4 x (20 + 5) is not below 20 x 5.
+    assert second is layers.factors[1]
+    values = np.linalg.svd(layers.factors[0][0].numpy(), compute_uv=False)
+    error = np.linalg.norm((first[1] @ first[0] - layers.factors[0][0]).numpy())
+    assert error == pytest.approx(np.sqrt((values[4:] ** 2).sum()), rel=1e-4)
+    np.testing.assert_allclose(thin(features), by_hand(thin, features), atol=1e-5)
+    assert not np.allclose(thin(features), layers(features), atol=1e-3)
+    np.testing.assert_allclose(layers.truncated(11)(features), layers(features), atol=0.8)
+    again = thin.truncated(2)
+    assert again.factors[0][0].shape == (2, 30)
+
+
+@pytest.mark.parametrize("sizes", [(6, 4), (6, 4, 3)], ids=["fc6", "fc6 and fc7"])
+def test_tensors_and_back(sizes):
+    layers = make_layers(*sizes)
+    for one in (layers, layers.truncated(1)):
+        back = FullyConnected.from_tensors(one.tensors() | {"network.body": torch.zeros(1)})
+        vectors = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
+        np.testing.assert_array_equal(back(vectors), one(vectors))
+    assert FullyConnected.from_tensors({"network.body": torch.zeros(1)}) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"fc7.weight0": torch.zeros(3, 5)}, {"fc6.bias": torch.zeros(3)}, {"fc6.weight0": torch.zeros(4)}],
+)
+def test_tensors_that_do_not_fit(change):
+    with pytest.raises(ValueError, match=r"fc[67] has"):
+        FullyConnected.from_tensors(make_layers(6, 4, 3).tensors() | change)
+
+
+def test_log_odds():
+    logits = np.random.default_rng(0).normal(0, 3, (50, 4)).astype(np.float32)
+    powers = np.exp(logits.astype(np.float64))
+    part = (powers / powers.sum(axis=1, keepdims=True))[:, :3]
+    np.testing.assert_allclose(log_odds(logits), np.log(part / (1 - part)), rtol=1e-4, atol=1e-5)
+
+
+def test_log_odds_of_sure_windows_keep_their_order():
+    """Beyond 37 a probability is exactly 1; and nothing overflows."""
+    logits = np.float32([[40, 0, 0], [60, 0, 0], [90, 0, 0], [-200, 200, 0], [3000, 0, 0]])
+    odds = log_odds(logits)
+    assert np.isfinite(odds).all()
+    assert (np.diff(odds[[0, 1, 2, 4], 0]) > 0).all()
+    np.testing.assert_allclose(odds[:3, 0], np.array([40, 60, 90]) - np.log(2), rtol=1e-5)
+
+
+def test_softmax_head(features):
+    rng = np.random.default_rng(2)
+    head = SoftmaxHead(rng.normal(size=(4, 30)).astype(np.float32), rng.normal(size=4).astype(np.float32))
+    np.testing.assert_allclose(
+        head.score(features), log_odds(features @ head.weights.T + head.bias), atol=1e-4
+    )
+    assert head.score(features[:0]).shape == (0, 3)
+    with pytest.raises(ValueError, match=r"take \(N, 30\)"):
+        head.score(features[:, :5])
+
+
+@pytest.mark.parametrize("levels", [(6, 3, 2, 1), (1, 2), (2, 1), (3,)])
+def test_caffes_order(levels):
+    """Element by element: where Caffe has level, channel, row, column, and where we have it."""
+    channels, ours = 3, []
+    caffe = {}
+    for level in sorted(levels):
+        for channel in range(channels):
+            for row in range(level):
+                for column in range(level):
+                    caffe[level, channel, row, column] = len(caffe)
+    for level in levels:
+        for row in range(level):
+            for column in range(level):
+                ours += [caffe[level, channel, row, column] for channel in range(channels)]
+    weights = torch.arange(2 * len(caffe), dtype=torch.float32).reshape(2, -1)
+    assert torch.equal(from_caffe_order(weights, levels, channels), weights[:, ours])
+
+
+def stored(folder, suffix="safetensors", **changes):
+    rng = np.random.default_rng(3)
+    shapes = {"fc6.weight": (8, 15), "fc6.bias": (8,), "fc7.weight": (8, 8), "fc7.bias": (8,)}
+    state = {
+        name: torch.from_numpy(rng.normal(size=shape).astype(np.float32)) for name, shape in shapes.items()
+    }
+    state = {name: one for name, one in (state | changes).items() if one is not None}
+    path = folder / f"layers.{suffix}"
+    save_file(state, path)
+    return path, state
+
+
+def test_layers_of_a_file(tmp_path):
+    path, state = stored(tmp_path)
+    layers = read_layers(path, (2, 1), 3, 8)
+    assert torch.equal(layers.factors[0][0], state["fc6.weight"])
+    assert torch.equal(layers.biases[1], state["fc7.bias"])
+
+
+def test_layers_of_a_caffemodel(tmp_path, monkeypatch):
+    """Legacy blobs of four dimensions, in Caffe's order."""
+    _, state = stored(tmp_path)
+    legacy = {name: one.reshape(1, 1, *one.shape) if one.ndim == 2 else one for name, one in state.items()}
+    monkeypatch.setattr(fc, "read_weights", lambda path: legacy)
+    layers = read_layers(tmp_path / "zf5.caffemodel", (2, 1), 3, 8)
+    assert torch.equal(layers.factors[0][0], from_caffe_order(state["fc6.weight"], (2, 1), 3))
+    assert torch.equal(layers.factors[1][0], state["fc7.weight"])
+
+
+@pytest.mark.parametrize("generation", [0, 1, 2])
+@pytest.mark.parametrize("last", ["fc6", "fc7"])
+def test_layers_of_a_caffemodels_bytes(tmp_path, generation, last):
+    _, state = stored(tmp_path)
+    names = {"fc6": ("fc6",), "fc7": ("fc6", "fc7")}[last]
+    layers = {"conv1": [torch.ones(2, 1, 2, 2), torch.ones(2)], "relu1": []}
+    layers |= {name: [state[f"{name}.weight"], state[f"{name}.bias"]] for name in names}
+    path = tmp_path / "ZF5.caffemodel"
+    path.write_bytes(caffemodel(layers, generation))
+    found = read_layers(path, (2, 1), 3, 8)
+    assert len(found.factors) == len(found.biases) == len(names)
+    assert torch.equal(found.factors[0][0], from_caffe_order(state["fc6.weight"], (2, 1), 3))
+    for layer, name in enumerate(names):
+        assert torch.equal(found.biases[layer], state[f"{name}.bias"])
+    if last == "fc7":
+        assert torch.equal(found.factors[1][0], state["fc7.weight"])
+
+
+def test_fc6_alone(tmp_path, caplog):
+    """fc7 stays as the network had it, random; that is said."""
+    path, state = stored(tmp_path, **{"fc7.weight": None, "fc7.bias": None})
+    with caplog.at_level(logging.WARNING):
+        layers = read_layers(path, (2, 1), 3, 8)
+    assert "layers.safetensors: has no fc7" in caplog.text
+    assert (layers.inputs, layers.length, len(layers.factors)) == (15, 8, 1)
+    net = FCNetwork(15, 3, FineTuningSettings(width=8))
+    before = net.fc7.weight.clone()
+    net.start_from(layers)
+    assert torch.equal(net.fc6.weight, state["fc6.weight"])
+    assert torch.equal(net.fc6.bias, state["fc6.bias"])
+    assert torch.equal(net.fc7.weight, before)
+    assert before.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fc7.weight": None}, "no tensor 'fc7.weight'"),
+        ({"fc7.bias": None}, "no tensor 'fc7.bias'"),
+        ({"fc6.weight": None, "fc6.bias": None}, "no tensor 'fc6.weight'"),
+        ({"fc6.weight": torch.zeros(8, 16)}, r"fc6 is \(8, 16\), not \(8, 15\); set finetuning.width"),
+        ({"fc7.bias": torch.full((8,), torch.nan)}, "fc7 has values that are not finite"),
+    ],
+    ids=["fc7-without-weight", "fc7-without-bias", "no-fc6", "shape", "nan"],
+)
+def test_layers_of_a_wrong_file(tmp_path, changes, message):
+    path, _ = stored(tmp_path, **changes)
+    with pytest.raises(InputError, match=rf"layers\.safetensors: {message}"):
+        read_layers(path, (2, 1), 3, 8)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.2])
+def test_the_network_becomes_layers_and_head(features, scale):
+    settings = FineTuningSettings(width=9, dropout=0.5, input_dropout=0.5)
+    net = FCNetwork(30, 3, settings).eval()
+    net.mean += torch.linspace(-1, 2, 30)
+    net.deviation += torch.linspace(0, 3, 30)
+    with torch.no_grad():
+        logits = net(torch.from_numpy(features * np.float32(scale))).numpy()
+    found = net.head().score(net.layers(scale)(features))
+    np.testing.assert_allclose(found, log_odds(logits), atol=1e-5)
+
+
+def test_dropout_is_for_training_only(features):
+    net = FCNetwork(30, 3, FineTuningSettings(width=50))
+    vectors = torch.from_numpy(features)
+    assert torch.equal(net.eval()(vectors), net(vectors))
+    assert not torch.equal(net.train()(vectors), net(vectors))
+
+
+@pytest.mark.parametrize(("kind", "deviation"), [("he", np.sqrt(2 / 400)), ("gaussian", 0.01)])
+def test_initialisation(kind, deviation):
+    net = FCNetwork(400, 3, FineTuningSettings(width=300, initialisation=kind))
+    assert float(net.fc6.weight.detach().std()) == pytest.approx(deviation, rel=0.02)
+    assert float(net.fc8.weight.detach().std()) == pytest.approx(0.01, rel=0.1)
+    assert not net.fc6.bias.any()

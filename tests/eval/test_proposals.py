@@ -1,0 +1,241 @@
+"""How well windows cover objects: against plain loops, and by hand."""
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from sppnet.data.types import Dataset, Example
+from sppnet.eval.proposal_report import abo_table, plot_proposals, proposal_table, proposals_dict
+from sppnet.eval.proposals import ALL, BEST, best_overlaps, evaluate_proposals, log_counts
+
+CLASSES = ("cat", "dog", "hat")
+
+
+def example(boxes, labels=None, difficult=None, name="a"):
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    count = len(boxes)
+    labels = np.zeros(count, np.int64) if labels is None else np.array(labels, np.int64)
+    flags = np.zeros(count, bool) if difficult is None else np.array(difficult, bool)
+    return Example(name, Path(f"{name}.jpg"), 60, 60, boxes, labels, flags, np.zeros(count, bool))
+
+
+def dataset(*examples, classes=CLASSES):
+    return Dataset("made", "test", classes, examples)
+
+
+def slow_overlap(a, b):
+    width = max(0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+def slow_figures(examples, windows, count, difficult):
+    """Recall at 0.5 and 0.7, average recall, MABO and each class's ABO at one number of windows."""
+    by_class = {label: [] for label in range(len(CLASSES))}
+    for one, boxes in zip(examples, windows, strict=True):
+        for box, label, hard in zip(one.boxes.tolist(), one.labels.tolist(), one.difficult, strict=True):
+            if difficult or not hard:
+                best = max((slow_overlap(box, other) for other in boxes.tolist()[:count]), default=0)
+                by_class[label].append(best)
+    best = [value for values in by_class.values() for value in values]
+    if not best:
+        return [math.nan] * (4 + len(CLASSES))
+    # The integral of recall over overlaps, as the area of its steps.
+    steps = sorted({0.5, 1.0, *(value for value in best if 0.5 < value < 1)})
+    area = sum(
+        (high - low) * sum(value >= high for value in best) / len(best) for low, high in pairwise(steps)
+    )
+    abo = [sum(values) / len(values) if values else math.nan for values in by_class.values()]
+    present = [value for value in abo if not math.isnan(value)]
+    recall = [sum(value >= threshold for value in best) / len(best) for threshold in (0.5, 0.7)]
+    return [*recall, 2 * area, sum(present) / len(present), *abo]
+
+
+def figures(result, place):
+    curves = (result.recall(0.5), result.recall(0.7), result.average_recall(), result.mabo(), *result.abo())
+    return [curve[place] for curve in curves]
+
+
+# Whole-numbered edges of few pixels: equal boxes, empty overlaps and overlaps of exactly one half abound.
+edges = st.tuples(*[st.integers(0, 5)] * 2, *[st.integers(1, 6)] * 2)
+box = edges.map(lambda edge: (edge[0], edge[1], edge[0] + edge[2], edge[1] + edge[3]))
+objects = st.lists(st.tuples(box, st.integers(0, len(CLASSES) - 1), st.booleans()), max_size=4)
+images = st.lists(st.tuples(objects, st.lists(box, max_size=7)), min_size=1, max_size=4)
+
+
+@given(images, st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_against_plain_loops(made, difficult):
+    examples = [example(*([list(part) for part in zip(*found, strict=True)] or [[]])) for found, _ in made]
+    windows = [np.array(boxes, np.float32).reshape(-1, 4) for _, boxes in made]
+    counts = [1, 2, 3, 5, ALL]
+    result = evaluate_proposals(dataset(*examples), iter(windows), counts, difficult)
+    for place, count in enumerate(counts):
+        expected = slow_figures(examples, windows, count, difficult)
+        np.testing.assert_allclose(figures(result, place), expected, atol=1e-12)
+
+
+def random_boxes(rng, count):
+    corner = rng.integers(0, 300, (count, 2))
+    return np.concatenate([corner, corner + rng.integers(5, 200, (count, 2))], axis=1).astype(np.float32)
+
+
+def test_many_windows_against_plain_loops():
+    rng = np.random.default_rng(0)
+    examples = [
+        example(random_boxes(rng, 3), rng.integers(0, 3, 3), rng.random(3) < 0.3, str(index))
+        for index in range(8)
+    ]
+    windows = [random_boxes(rng, int(rng.integers(0, 400))) for _ in examples]
+    result = evaluate_proposals(dataset(*examples), windows)
+    assert result.counts.tolist() == log_counts().tolist()
+    for count in (1, 10, 100, BEST, ALL):
+        expected = slow_figures(examples, windows, count, False)
+        np.testing.assert_allclose(figures(result, result.at(count)), expected, atol=1e-12)
+
+
+def test_by_hand():
+    # Overlaps of the two windows with the cat: 1/2, then 1; with the dog: 0, then 1/4.
+    one = example([(0, 0, 10, 10), (10, 0, 20, 20)], [0, 1])
+    windows = np.array([(0, 0, 10, 5), (0, 0, 10, 10), (10, 0, 20, 5)])
+    result = evaluate_proposals(dataset(one), [windows], [1, 2, 3, ALL])
+    np.testing.assert_array_equal(result.overlaps, [[0.5, 1, 1, 1], [0, 0, 0.25, 0.25]])
+    np.testing.assert_array_equal(result.recall(0.5), [0.5, 0.5, 0.5, 0.5])
+    np.testing.assert_array_equal(result.recall(0.7), [0, 0.5, 0.5, 0.5])
+    np.testing.assert_array_equal(result.average_recall(), [0, 0.5, 0.5, 0.5])
+    np.testing.assert_array_equal(result.abo()[:2], result.overlaps)
+    np.testing.assert_array_equal(result.mabo(), [0.25, 0.5, 0.625, 0.625])
+
+
+def test_mabo_is_over_classes_and_not_objects():
+    one = example([(0, 0, 10, 10)] * 3 + [(20, 20, 30, 30)], [0, 0, 0, 1])
+    result = evaluate_proposals(dataset(one), [[(0, 0, 10, 10)]], [1])
+    assert result.mabo() == [0.5]
+    assert result.recall(0.5) == [0.75]
+    assert result.class_recall(0.5) == [0.5]
+
+
+def test_one_window_may_cover_two_objects():
+    one = example([(0, 0, 10, 10), (0, 0, 10, 10)], [0, 1])
+    assert evaluate_proposals(dataset(one), [[(0, 0, 10, 10)]], [1]).recall(1) == [1]
+
+
+def test_difficult_objects():
+    one = example([(0, 0, 10, 10), (20, 20, 30, 30)], [0, 0], [False, True])
+    windows = [[(0, 0, 10, 10)]]
+    assert evaluate_proposals(dataset(one), windows, [1]).recall(0.5) == [1]
+    assert evaluate_proposals(dataset(one), windows, [1], difficult=True).recall(0.5) == [0.5]
+
+
+def test_images_without_objects_or_windows():
+    none, some = np.zeros((0, 4)), [(0, 0, 10, 10)]
+    examples = [example([], name="a"), example(some, name="b"), example(some, name="c")]
+    result = evaluate_proposals(dataset(*examples), [some, none, some], [1, 7])
+    np.testing.assert_array_equal(result.recall(0.5), [0.5, 0.5])
+    assert result.windows.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("examples", [(), (example([]),), (example([(0, 0, 9, 9)], difficult=[True]),)])
+def test_nothing_to_find(examples):
+    result = evaluate_proposals(dataset(*examples), [[(0, 0, 10, 10)]] * len(examples), [1, ALL])
+    assert np.isnan(figures(result, 0)).all()
+    assert result.abo().shape == (3, 2)
+
+
+def test_figures_never_fall_with_more_windows():
+    rng = np.random.default_rng(1)
+    result = evaluate_proposals(dataset(example(random_boxes(rng, 20))), [random_boxes(rng, 500)])
+    assert (np.diff(result.overlaps, axis=1) >= 0).all()
+    assert 0 < result.mabo()[0] < result.mabo()[-1] < 1
+
+
+def test_best_overlaps_takes_so_many():
+    windows = [(0, 0, 10, 5), (0, 0, 10, 10)]
+    np.testing.assert_array_equal(
+        best_overlaps([(0, 0, 10, 10)], windows, np.array([1, 2, 9])), [[0.5, 1, 1]]
+    )
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_windows_of_other_images(number):
+    with pytest.raises(ValueError, match="zip"):
+        evaluate_proposals(dataset(example([(0, 0, 9, 9)])), [np.zeros((0, 4))] * number)
+
+
+@pytest.mark.parametrize("counts", [[], [0, 1], [2, 1], [1, 1], [[1]]])
+def test_bad_counts(counts):
+    with pytest.raises(ValueError, match="ascend"):
+        evaluate_proposals(dataset(example([(0, 0, 9, 9)])), [np.zeros((0, 4))], counts)
+
+
+def test_log_counts():
+    counts = log_counts()
+    assert counts[0] == 1
+    assert {10, 100, 1000, BEST, 10_000, ALL} <= set(counts.tolist())
+    assert (np.diff(counts) > 0).all()
+    assert len(counts) < 70
+
+
+@pytest.fixture
+def results():
+    rng = np.random.default_rng(2)
+    examples = [example(random_boxes(rng, 4), [0, 0, 1, 1], name=str(index)) for index in range(5)]
+    return {
+        name: evaluate_proposals(dataset(*examples), [random_boxes(rng, count) for _ in examples])
+        for name, count in (("few", 30), ("many", 3000), ("none", 0))
+    }
+
+
+def text(table):
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_table(results):
+    lines = {line.split("│")[1].strip(): line for line in text(proposal_table(results, "title")).splitlines()
+             if line.count("│") > 3}  # fmt: skip
+    many = results["many"]
+    best, last = (100 * many.mabo()[many.at(count)] for count in (BEST, ALL))
+    assert best < last
+    assert f"{best:.1f}/{last:.1f}" in lines["many"]
+    assert "3,000" in lines["many"]
+    assert "0.0/0.0" in lines["none"]
+
+
+def test_abo_table(results):
+    shown = text(abo_table(results))
+    many = results["many"]
+    assert f"{100 * many.abo()[1, many.at(BEST)]:.1f}" in shown
+    assert "–" in next(line for line in shown.splitlines() if "hat" in line)
+
+
+def test_json(results):
+    again = json.loads(json.dumps(proposals_dict(results["many"]), allow_nan=False))
+    assert (again["images"], again["objects"], again["mean_windows"]) == (5, 20, 3000)
+    assert again["counts"][-1] is None
+    place = again["counts"].index(BEST)
+    assert again["curves"]["MABO"][place] == pytest.approx(results["many"].mabo()[place], abs=1e-6)
+    assert set(again["abo"]["hat"]) == {None}
+    assert len(again["abo"]["cat"]) == len(again["counts"])
+
+
+def test_plot_draws_a_line_a_method(results, tmp_path):
+    plot_proposals(tmp_path / "all.png", results)
+    plot_proposals(tmp_path / "one.png", {"few": results["few"]})
+    both, one = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("all", "one"))
+    assert both.shape == one.shape
+    # matplotlib's second colour.
+    orange = np.array((0x0E, 0x7F, 0xFF))
+    assert (np.abs(both - orange.astype(int)).max(axis=2) < 8).sum() > 200
+    assert (np.abs(one - orange.astype(int)).max(axis=2) < 8).sum() == 0

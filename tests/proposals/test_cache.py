@@ -1,0 +1,287 @@
+"""The cache of proposals: what is a hit, what is a miss, and that nothing is lost."""
+
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from benchmarks.proposal_cache import measure
+from sppnet.common.errors import InputError
+from sppnet.proposals import Key, ProposalCache
+
+KEY = Key("000017", "0" * 64)
+BOXES = np.array([[0, 0, 500, 375], [3, 4, 23, 30]], np.float32)
+
+
+@dataclass(frozen=True)
+class FixedEngine:
+    """Proposes nothing; only its parameters matter here."""
+
+    value: int = 0
+
+    def propose(self, image):
+        return np.zeros((0, 4), np.float32)
+
+    def parameters(self):
+        return {"engine": "fixed", "value": self.value}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "cache" / "proposals.sqlite"
+
+
+@pytest.fixture
+def cache(path):
+    with ProposalCache(path, FixedEngine()) as opened:
+        yield opened
+
+
+def test_round_trip(cache):
+    assert cache.get(KEY) is None
+    cache.put([(KEY, BOXES)])
+    found = cache.get(KEY)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, BOXES)
+    assert found.flags.writeable
+
+
+def test_the_order_is_kept(cache):
+    boxes = np.random.default_rng(0).permutation(np.arange(400).reshape(-1, 4)).astype(np.float32)
+    cache.put([(KEY, boxes)])
+    np.testing.assert_array_equal(cache.get(KEY), boxes)
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrays(np.uint32, st.tuples(st.integers(0, 5), st.just(4)), elements=st.integers(0, 1 << 24)))
+def test_round_trip_of_any_whole_boxes(tmp_path_factory, boxes):
+    path = tmp_path_factory.getbasetemp() / "any.sqlite"
+    with ProposalCache(path, FixedEngine()) as cache:
+        cache.put([(KEY, boxes.astype(np.float32))])
+        np.testing.assert_array_equal(cache.get(KEY), boxes)
+
+
+@pytest.mark.parametrize(("largest", "size"), [(65_535, 8), (65_536, 16), (100_000, 16)])
+def test_bytes_a_box(cache, path, largest, size):
+    boxes = np.array([[0, 0, largest, 9]] * 3, np.float32)
+    cache.put([(KEY, boxes)])
+    np.testing.assert_array_equal(cache.get(KEY), boxes)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT length(boxes), count FROM proposals").fetchone() == (3 * size, 3)
+
+
+def test_no_boxes_is_an_entry_not_a_miss(cache):
+    cache.put([(KEY, np.zeros((0, 4), np.float32))])
+    assert cache.get(KEY).shape == (0, 4)
+    assert cache.missing([KEY]) == []
+
+
+@pytest.mark.parametrize("change", [{"image_digest": "1" * 64}, {"image_id": "000018"}], ids=["image", "id"])
+def test_a_changed_image_is_a_miss(cache, change):
+    cache.put([(KEY, BOXES)])
+    other = KEY._replace(**change)
+    assert cache.get(other) is None
+    assert cache.missing([KEY, other]) == [other]
+
+
+def test_a_changed_parameter_is_a_miss_and_the_old_entry_stays(cache, path):
+    cache.put([(KEY, BOXES)])
+    with ProposalCache(path, FixedEngine(1)) as other:
+        assert other.get(KEY) is None
+        assert other.missing([KEY]) == [KEY]
+        other.put([(KEY, BOXES + 1)])
+        np.testing.assert_array_equal(other.get(KEY), BOXES + 1)
+    np.testing.assert_array_equal(cache.get(KEY), BOXES)
+
+
+def test_missing_keeps_the_order(cache):
+    keys = [Key(name, "d") for name in "dbca"]
+    cache.put([(keys[2], BOXES)])
+    assert cache.missing(keys) == [keys[0], keys[1], keys[3]]
+
+
+def test_put_replaces(cache):
+    cache.put([(KEY, BOXES)])
+    cache.put([(KEY, BOXES[:1])])
+    np.testing.assert_array_equal(cache.get(KEY), BOXES[:1])
+
+
+def test_the_parameters_can_be_read_in_the_file(cache, path):
+    cache.put([(KEY, BOXES)])
+    with closing(sqlite3.connect(path)) as db:
+        rows = db.execute("SELECT digest, parameters FROM methods").fetchall()
+    assert rows == [(cache.method, '{"engine":"fixed","value":0}')]
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        np.array([[0.5, 0, 10, 10]], np.float32),
+        np.array([[-1, 0, 10, 10]], np.float32),
+        np.zeros((3, 5), np.float32),
+        np.zeros(4, np.float32),
+    ],
+    ids=["fraction", "negative", "five_columns", "one_dimension"],
+)
+def test_boxes_that_cannot_be_stored(cache, boxes):
+    with pytest.raises(InputError, match=KEY.image_id):
+        cache.put([(Key("other", "d"), BOXES), (KEY, boxes)])
+    assert cache.missing([Key("other", "d"), KEY]) == [Key("other", "d"), KEY]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("bad", [np.nan, np.inf], ids=["nan", "inf"])
+def test_boxes_that_are_no_numbers(cache, bad):
+    with pytest.raises(InputError, match=KEY.image_id):
+        cache.put([(KEY, np.array([[0, 0, bad, 10]], np.float32))])
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to be one" * 50, b"\xff\xd8\xff" * 100]
+)
+def test_a_file_that_is_no_cache(path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=path.name):
+        ProposalCache(path, FixedEngine())
+    assert path.read_bytes() == content
+
+
+def test_somebody_elses_database_is_left_alone(path):
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE proposals (mine TEXT)")
+        db.commit()
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="not a proposal cache"):
+        ProposalCache(path, FixedEngine())
+    assert path.read_bytes() == before
+
+
+def test_another_version_of_the_schema(path):
+    ProposalCache(path, FixedEngine()).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(InputError, match="version 1"):
+        ProposalCache(path, FixedEngine())
+
+
+def test_a_folder_in_the_way(tmp_path):
+    with pytest.raises(InputError, match=tmp_path.name):
+        ProposalCache(tmp_path, FixedEngine())
+
+
+def test_a_file_where_the_folder_should_be(tmp_path):
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(InputError, match=r"proposals\.sqlite"):
+        ProposalCache(tmp_path / "cache" / "proposals.sqlite", FixedEngine())
+
+
+@pytest.mark.parametrize("change", ["count = count + 1", "boxes = substr(boxes, 2)"], ids=["count", "blob"])
+def test_a_damaged_entry_is_named(cache, path, change):
+    cache.put([(KEY, BOXES)])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"UPDATE proposals SET {change}")
+        db.commit()
+    with pytest.raises(InputError, match=KEY.image_id):
+        cache.get(KEY)
+
+
+def test_a_damaged_file_is_named(path):
+    with ProposalCache(path, FixedEngine()) as cache:
+        for number in range(50):
+            cache.put([(Key(str(number), "d"), np.repeat(BOXES, 100, axis=0))])
+    with open(path, "r+b") as file:
+        file.seek(3 * 4096)
+        file.write(b"\xaa" * (path.stat().st_size - 4 * 4096))
+
+    def read_all():
+        with ProposalCache(path, FixedEngine()) as cache:
+            for number in range(50):
+                cache.get(Key(str(number), "d"))
+
+    with pytest.raises(InputError, match=path.name):
+        read_all()
+
+
+def test_readable_while_another_connection_writes(cache, path):
+    cache.put([(KEY, BOXES)])
+    with ProposalCache(path, FixedEngine()) as reader, closing(sqlite3.connect(path)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("DELETE FROM proposals")
+        np.testing.assert_array_equal(reader.get(KEY), BOXES)
+        writer.commit()
+        assert reader.get(KEY) is None
+
+
+def test_a_full_disk_keeps_what_was_stored(cache, path):
+    cache.put([(KEY, BOXES)])
+    pages = cache._db.execute("PRAGMA page_count").fetchone()[0]
+    cache._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+    large = np.random.default_rng(0).integers(0, 500, (20_000, 4)).astype(np.float32)
+    with pytest.raises(InputError, match="free some space"):
+        cache.put([(Key("small", "d"), BOXES), (Key("large", "d"), large)])
+    with ProposalCache(path, FixedEngine()) as again:
+        np.testing.assert_array_equal(again.get(KEY), BOXES)
+        # The call that failed left nothing behind.
+        assert again.get(Key("small", "d")) is None
+        again.put([(Key("large", "d"), large)])
+        np.testing.assert_array_equal(again.get(Key("large", "d")), large)
+
+
+def test_a_reader_never_waits_for_a_writer(cache, path):
+    cache.put([(KEY, BOXES)])
+    other = FixedEngine(1)
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        writer.execute("UPDATE proposals SET count = 0")
+        start = time.monotonic()
+        with ProposalCache(path, FixedEngine()) as reader, ProposalCache(path, other) as of_a_new_method:
+            np.testing.assert_array_equal(reader.get(KEY), BOXES)
+            assert reader.missing([KEY]) == []
+            assert of_a_new_method.get(KEY) is None
+            assert of_a_new_method.missing([KEY]) == [KEY]
+            of_a_new_method.put([])
+        # What waits for the lock gives up after the cache's 60 seconds only.
+        assert time.monotonic() - start < 30
+        writer.rollback()
+
+
+def test_reading_leaves_no_method_behind(cache, path):
+    cache.put([(KEY, BOXES)])
+    with ProposalCache(path, FixedEngine(1)) as reader, closing(sqlite3.connect(path)) as db:
+        assert reader.get(KEY) is None
+        assert db.execute("SELECT digest FROM methods").fetchall() == [(cache.method,)]
+        reader.put([(KEY, BOXES)])
+        assert db.execute("SELECT count(*) FROM methods").fetchone() == (2,)
+
+
+def test_present_knows_only_its_own_method(cache, path):
+    cache.put([(KEY, BOXES)])
+    with ProposalCache(path, FixedEngine(1)) as other:
+        other.put([(Key("000018", "d"), BOXES)])
+        assert other.present() == {("000018", "d")}
+    assert cache.present() == {tuple(KEY)}
+
+
+def test_the_benchmark_measures_at_each_power_of_ten(tmp_path):
+    figures = list(measure(tmp_path, 1200, 3))
+    assert [one.images for one in figures] == [1000, 1200]
+    for one in figures:
+        assert one.bytes > 8 * 3 * one.images
+        assert min(one.write, one.read, one.read_cold, one.resume, one.resume_cold) > 0
+
+
+def test_the_benchmark_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.proposal_cache", "--images", "60", "--folder", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "2000 boxes an image" in result.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,350 @@
+"""Filling the cache: resumed, in parallel, interrupted, killed."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import fsspec
+import joblib
+import numpy as np
+import pytest
+from toy_engine import ToyEngine
+
+from sppnet.common.errors import InputError
+from sppnet.common.files import file_digest
+from sppnet.proposals import Key, OpenCVSelectiveSearch, ProposalCache, fill_cache, image_key, propose_cached
+from sppnet.proposals import fill as fill_module
+from sppnet.proposals.source import ImageSource, shared_file
+
+
+class File(NamedTuple):
+    image_id: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class CountingEngine:
+    """One box that tells the images apart; counts its calls; can stop or fail at one of them."""
+
+    calls: list
+    stop_at: int = -1
+    error: type = KeyboardInterrupt
+
+    def propose(self, image):
+        if len(self.calls) == self.stop_at:
+            raise self.error("stopped by the test")
+        self.calls.append(1)
+        return np.array([[0, 0, image.shape[1], int(image[0, 0, 0]) + 1]], np.float32)
+
+    def parameters(self):
+        return {"engine": "counting"}
+
+
+@pytest.fixture
+def files(tmp_path):
+    made = []
+    for number in range(6):
+        path = tmp_path / f"{number}.png"
+        cv2.imwrite(str(path), np.full((30, 40, 3), 10 * number, np.uint8))
+        made.append(File(str(number), path))
+    return made
+
+
+@pytest.fixture
+def cache(tmp_path):
+    with ProposalCache(tmp_path / "proposals.sqlite", CountingEngine([])) as opened:
+        yield opened
+
+
+def content(files, cache):
+    return [None if (boxes := cache.get(image_key(file))) is None else boxes.tolist() for file in files]
+
+
+def expected(files):
+    return [[[0, 0, 40, 10 * number + 1]] for number in range(len(files))]
+
+
+def test_fills_all_and_reports(files, cache):
+    seen = []
+    report = fill_cache(files, CountingEngine([]), cache, progress=lambda *both: seen.append(both))
+    assert (report.cached, report.computed, report.errors) == (0, 6, {})
+    assert content(files, cache) == expected(files)
+    assert seen == [(done, 6) for done in range(7)]
+
+
+def test_a_second_time_computes_nothing(files, cache):
+    fill_cache(files, CountingEngine([]), cache)
+    seen = []
+    report = fill_cache(files, CountingEngine([], 0), cache, progress=lambda *both: seen.append(both))
+    assert (report.cached, report.computed) == (6, 0)
+    assert seen == [(done, 6) for done in range(7)]
+
+
+def test_only_the_missing_are_computed(files, cache):
+    fill_cache(files[1:3], CountingEngine([]), cache)
+    engine = CountingEngine([])
+    report = fill_cache(files, engine, cache)
+    assert (report.cached, report.computed, len(engine.calls)) == (2, 4, 4)
+    assert content(files, cache) == expected(files)
+
+
+def test_a_changed_image_is_computed_again(files, cache):
+    fill_cache(files, CountingEngine([]), cache)
+    cv2.imwrite(str(files[2].path), np.full((30, 40, 3), 200, np.uint8))
+    report = fill_cache(files, CountingEngine([]), cache)
+    assert (report.cached, report.computed) == (5, 1)
+    assert content(files, cache)[2] == [[0, 0, 40, 201]]
+
+
+def test_bad_images_are_named_and_the_others_done(files, cache):
+    files[1].path.write_bytes(files[1].path.read_bytes()[:40])
+    files[3].path.unlink()
+    files[4].path.write_text("no image")
+    seen = []
+    report = fill_cache(files, CountingEngine([]), cache, progress=lambda *both: seen.append(both))
+    assert report.computed == 3
+    assert report.errors.keys() == {"1", "3", "4"}
+    for image_id, error in report.errors.items():
+        assert f"{image_id}.png" in error
+    assert [one is None for one in (cache.get(image_key(files[i])) for i in (0, 2, 5))] == [False] * 3
+
+
+def test_parallel_is_serial(tmp_path):
+    rng = np.random.default_rng(0)
+    files = []
+    for number in range(4):
+        path = tmp_path / f"{number}.png"
+        cv2.imwrite(
+            str(path), np.kron(rng.integers(0, 256, (3, 4, 3)), np.ones((20, 20, 1))).astype(np.uint8)
+        )
+        files.append(File(str(number), path))
+    engine = OpenCVSelectiveSearch()
+    found = []
+    for jobs in (1, 2):
+        with ProposalCache(tmp_path / f"{jobs}.sqlite", engine) as cache:
+            assert fill_cache(files, engine, cache, jobs).computed == 4
+            found.append(content(files, cache))
+    assert found[0] == found[1]
+    assert min(len(boxes) for boxes in found[0]) > 3
+
+
+def test_another_backend_by_parallel_config(files, cache):
+    with joblib.parallel_config(backend="threading"):
+        assert fill_cache(files, CountingEngine([]), cache, jobs=2).computed == 6
+    assert content(files, cache) == expected(files)
+
+
+def test_what_was_done_before_an_interruption_is_kept(files, cache):
+    with pytest.raises(KeyboardInterrupt):
+        fill_cache(files, CountingEngine([], 4), cache)
+    assert content(files, cache) == [*expected(files)[:4], None, None]
+    engine = CountingEngine([])
+    assert fill_cache(files, engine, cache).cached == 4
+    assert len(engine.calls) == 2
+
+
+def test_an_engine_that_fails_is_named_and_does_not_stop_the_others(files, cache):
+    # Its count of calls stays at two, so that it fails for all that follow.
+    report = fill_cache(files, CountingEngine([], 2, RuntimeError), cache)
+    assert report.computed == 2
+    assert report.errors.keys() == {"2", "3", "4", "5"}
+    assert "2.png" in report.errors["2"]
+    assert "stopped by the test" in report.errors["2"]
+    assert content(files, cache)[:2] == expected(files)[:2]
+
+
+def test_interrupted_in_the_progress(files, cache):
+    def stop(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill_cache(files, CountingEngine([]), cache, progress=stop)
+    assert content(files, cache)[:3] == expected(files)[:3]
+
+
+def test_a_full_disk_keeps_the_earlier_entries(files, cache, monkeypatch):
+    monkeypatch.setattr(fill_module, "_COMMIT_SECONDS", -1.0)
+    calls = []
+
+    def progress(done, total):
+        calls.append(done)
+        if done == 2:
+            pages = cache._db.execute("PRAGMA page_count").fetchone()[0]
+            cache._db.execute(f"PRAGMA max_page_count = {pages}")
+
+    @dataclass(frozen=True)
+    class Large(CountingEngine):
+        def propose(self, image):
+            box = super().propose(image)
+            return box if len(self.calls) <= 2 else np.repeat(box, 5000, axis=0)
+
+    with pytest.raises(InputError, match="free some space"):
+        fill_cache(files, Large([]), cache, progress=progress)
+    assert content(files, cache) == [*expected(files)[:2], None, None, None, None]
+
+
+_SLOW = """
+import sys, time
+from pathlib import Path
+from typing import NamedTuple
+import numpy as np
+import sppnet.proposals.fill
+from sppnet.proposals import ProposalCache, fill_cache
+
+class File(NamedTuple):
+    image_id: str
+    path: Path
+
+class SlowEngine:
+    def propose(self, image):
+        time.sleep(0.15)
+        return np.array([[0, 0, image.shape[1], int(image[0, 0, 0]) + 1]], np.float32)
+
+    def parameters(self):
+        return {"engine": "counting"}
+
+sppnet.proposals.fill._COMMIT_SECONDS = 0.0
+folder = Path(sys.argv[1])
+files = [File(path.stem, path) for path in sorted(folder.glob("*.png"))]
+fill_cache(files, SlowEngine(), ProposalCache(folder / "proposals.sqlite", SlowEngine()))
+"""
+
+
+def test_a_killed_process_loses_nothing_that_was_committed(files, cache, tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", _SLOW, str(tmp_path)], env=environment)
+    try:
+        deadline = time.monotonic() + 60
+        while len(before := [one for one in content(files, cache) if one]) < 2:
+            assert process.poll() is None, "the process ended by itself"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    with ProposalCache(cache.path, CountingEngine([])) as again:
+        kept = [one for one in content(files, again) if one]
+        assert kept[: len(before)] == before
+        assert 2 <= len(kept) < 6
+        engine = CountingEngine([])
+        report = fill_cache(files, engine, again)
+        assert (report.cached, report.computed) == (len(kept), 6 - len(kept))
+        assert content(files, again) == expected(files)
+
+
+def test_image_key(files):
+    key = image_key(files[0])
+    assert key.image_id == "0"
+    assert len(key.image_digest) == 64
+    with pytest.raises(InputError, match=r"gone\.png"):
+        image_key(File("gone", files[0].path.with_name("gone.png")))
+
+
+def test_propose_cached(files, cache):
+    engine = CountingEngine([])
+    image = np.full((30, 40, 3), 7, np.uint8)
+    for _ in range(2):
+        np.testing.assert_array_equal(
+            propose_cached(image_key(files[0]), lambda: image, engine, cache), [[0, 0, 40, 8]]
+        )
+    assert len(engine.calls) == 1
+    assert cache.missing([Key("0", image_key(files[0]).image_digest)]) == []
+
+
+def test_work_begins_before_all_files_are_hashed(files, cache, monkeypatch):
+    events = []
+
+    def digest(path):
+        events.append(path.name)
+        return file_digest(path)
+
+    monkeypatch.setattr(fill_module, "file_digest", digest)
+    fill_cache(files, CountingEngine([]), cache, progress=lambda done, total: events.append(done))
+    assert events[0] == 0
+    assert events.index(1) < events.index("5.png")
+
+
+def test_an_image_listed_twice_is_computed_once(files, cache):
+    engine = CountingEngine([])
+    seen = []
+    report = fill_cache([*files, files[0]], engine, cache, progress=lambda *both: seen.append(both))
+    assert (report.cached, report.computed, len(engine.calls)) == (1, 6, 6)
+    assert seen[-1] == (7, 7)
+
+
+def test_a_file_that_changes_after_it_was_hashed_is_not_stored(files, cache, monkeypatch):
+    def digest_then_change(path):
+        digest = file_digest(path)
+        if path == files[2].path:
+            cv2.imwrite(str(path), np.full((30, 40, 3), 200, np.uint8))
+        return digest
+
+    monkeypatch.setattr(fill_module, "file_digest", digest_then_change)
+    report = fill_cache(files, CountingEngine([]), cache)
+    assert report.computed == 5
+    assert report.errors.keys() == {"2"}
+    assert re.search(r"2\.png.*just changed", report.errors["2"])
+    monkeypatch.undo()
+    assert content(files, cache)[2] is None
+    assert fill_cache(files, CountingEngine([]), cache).computed == 1
+    assert content(files, cache)[2] == [[0, 0, 40, 201]]
+
+
+def test_an_engine_of_another_version_than_the_cache(files, cache):
+    with pytest.raises(InputError, match="other versions"):
+        fill_cache(files, OpenCVSelectiveSearch(), cache)
+    assert content(files, cache) == [None] * 6
+
+
+def test_a_killed_local_worker(files, tmp_path):
+    engine = ToyEngine(str(tmp_path), deadly=30)
+    with (
+        ProposalCache(tmp_path / "proposals.sqlite", engine) as cache,
+        pytest.raises(InputError, match=r"worker process was killed.*fewer JOBS"),
+    ):
+        fill_cache(files, engine, cache, jobs=2)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_images_from_a_url(files, cache, tmp_path, kind):
+    (tmp_path / "away" / "set").mkdir(parents=True)
+    for file in files:
+        file.path.rename(tmp_path / "away" / "set" / file.path.name)
+    archive = shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "away")
+    folder = (tmp_path / "away").as_uri()
+    url = folder if kind == "folder" else f"zip://::file://{archive}"
+    # What is here, below another folder, is hashed; what is there, is read.
+    (tmp_path / "here" / "set").mkdir(parents=True)
+    here = [File(file.image_id, tmp_path / "here" / "set" / file.path.name) for file in files]
+    for file in here:
+        shutil.copy(tmp_path / "away" / "set" / file.path.name, file.path)
+    here.append(File("outside", shutil.copy(here[0].path, tmp_path / "outside.png")))
+    report = fill_cache(here, CountingEngine([]), cache, source=ImageSource(tmp_path / "here", url))
+    assert content(here[:6], cache) == expected(here[:6])
+    assert report.errors.keys() == {"outside"}
+    assert "outside.png" in report.errors["outside"]
+    (tmp_path / "away" / "set" / "0.png").unlink()
+    with pytest.raises(InputError, match=r"0\.png: cannot be read"):
+        ImageSource(tmp_path / "here", folder).locate(here[0].path).read()
+
+
+def test_a_url_whose_package_is_missing(tmp_path):
+    fsspec.register_implementation("toycloud", "no_such_package.FileSystem", errtxt="install no_such_package")
+    with pytest.raises(InputError, match=r"toycloud://bucket: a\.png.*install no_such_package"):
+        ImageSource(tmp_path, "toycloud://bucket").locate(tmp_path / "a.png").read()
+
+
+def test_workers_get_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shared_file(Path("a/b.png")).name == str(tmp_path / "a" / "b.png")
+    assert ImageSource(Path("a"), "s3://x").locate(tmp_path / "a" / "b.png") == ("s3://x", "b.png")
