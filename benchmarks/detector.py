@@ -39,8 +39,8 @@ from sppnet.detection.backbones.build import RANDOM
 from sppnet.detection.backbones.timm_nets import DivisibleConv2dSame
 from sppnet.detection.batch import detect_many
 from sppnet.detection.detector import Detector
-from sppnet.detection.features.pooling import PAPER_LEVELS, pool
-from sppnet.detection.features.projection import Cells
+from sppnet.detection.features.pooling import PAPER_LEVELS, spatial_pyramid_pool
+from sppnet.detection.features.projection import Windows
 
 app = typer.Typer(add_completion=False)
 
@@ -70,8 +70,8 @@ def bench_pooling(repeats: int = 7) -> Table:
             cells = np.hstack([corner, np.minimum(corner + size, (width, height))]).astype(np.int32)
             rois = torch.from_numpy(np.insert(cells - [0, 0, 1, 1], 0, 0, axis=1).astype(np.float32))
 
-            def ours(cells: Cells = cells) -> FloatArray:
-                return pool(feature_map, cells)
+            def ours(cells: Windows = cells) -> FloatArray:
+                return spatial_pyramid_pool(feature_map, cells)
 
             def theirs(rois: torch.Tensor = rois) -> FloatArray:
                 levels = [roi_pool(channels_first, rois, level, 1.0) for level in PAPER_LEVELS]

@@ -65,8 +65,8 @@ def main() -> None:
     if not paths:
         raise InputError(f"{options.folder}: no images")
     engines = {
-        "fast": SelectiveSearch(max_pixels=None, max_windows=None),
-        "fast, at most 1 megapixel": SelectiveSearch(max_windows=None),
+        "fast": SelectiveSearch(max_pixels=None, max_proposals=None),
+        "fast, at most 1 megapixel": SelectiveSearch(max_proposals=None),
     }
     table = Table(title=f"{options.folder}: photographs side by side, 4:3")
     for name in ("megapixels", "strategies", "seconds", "s/megapixel", "GB", "windows"):

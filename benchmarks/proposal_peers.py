@@ -39,7 +39,7 @@ class Contender:
 
 
 def _engine(name: str) -> Callable[[], Propose]:
-    return lambda: make_engine(name, max_windows=None, min_side=MIN_SIDE).propose
+    return lambda: make_engine(name, max_proposals=None, min_side=MIN_SIDE).propose
 
 
 def opencv_own_fast() -> Propose:

@@ -52,6 +52,31 @@ def _merged(values: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return values | more | both
 
 
+# Settings in files of runs and models that were written before these were renamed.
+_TODAYS_NAMES = {
+    "nms_overlap": "nms_iou",
+    "negative_overlap": "max_negative_iou",
+    "overlap_inclusive": "negative_iou_inclusive",
+    "duplicate_overlap": "duplicate_iou",
+    "min_overlap": "min_iou",
+    "positive_overlap": "min_positive_iou",
+    "negative_overlaps": "negative_iou_range",
+    "windows_per_image": "proposals_per_image",
+    "max_windows": "max_proposals",
+    "norm_windows": "norm_proposals",
+    "tap_images": "feature_level_images",
+    "taps": "feature_levels",
+}
+
+
+def with_todays_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables of settings, as a run or a model keeps them, under the names that settings have today."""
+    return {
+        _TODAYS_NAMES.get(name, name): with_todays_names(value) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+    }
+
+
 def override(settings: Settings, values: Mapping[str, Any], source: str) -> Settings:
     """A copy of a (nested) settings dataclass with some values replaced.
 

@@ -32,10 +32,10 @@ def _ball(x: Field, y: Field) -> Tones:
 
 
 def _cone(x: Field, y: Field) -> Tones:
-    body = (np.abs(x) < 0.12 + 0.3 * (y + 1)) & (y > -1) & (y < 0.72)
+    layers = (np.abs(x) < 0.12 + 0.3 * (y + 1)) & (y > -1) & (y < 0.72)
     base = (np.abs(x) < 0.95) & (y >= 0.72) & (y < 1)
     stripes = np.floor((y + 1) * 2.3).astype(int) % 2
-    return np.where(base, _MAIN, np.where(body, stripes, _OUTSIDE))
+    return np.where(base, _MAIN, np.where(layers, stripes, _OUTSIDE))
 
 
 def _crate(x: Field, y: Field) -> Tones:
@@ -52,12 +52,12 @@ def _cross(x: Field, y: Field) -> Tones:
 
 
 def _fish(x: Field, y: Field) -> Tones:
-    body = np.hypot((x - 0.22) / 0.78, y / 0.56) < 1
+    layers = np.hypot((x - 0.22) / 0.78, y / 0.56) < 1
     tail = (x > -1) & (x < -0.3) & (np.abs(y) < 0.12 - (x + 0.4) * 0.85)
     tones = np.floor((x + 0.5 * y * y) * 5).astype(int) % 2
     tones = np.where(x > 0.5, _MAIN, tones)
     tones = np.where(np.hypot(x - 0.66, y + 0.13) < 0.1, _THIRD, tones)
-    return np.where(body | tail, tones, _OUTSIDE)
+    return np.where(layers | tail, tones, _OUTSIDE)
 
 
 def _mushroom(x: Field, y: Field) -> Tones:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from sppnet.common.arrays import FloatArray, Image
 from sppnet.common.errors import InputError
 from sppnet.common.files import atomic_path, file_digest, json_digest
-from sppnet.common.settings import override
+from sppnet.common.settings import override, with_todays_names
 from sppnet.common.stopwatch import Stopwatch
 from sppnet.data.images import read_image
 from sppnet.data.types import Detections
@@ -24,7 +24,8 @@ from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap, Fe
 from sppnet.detection.features.rcnn import make_extractor
 from sppnet.detection.nms import DetectionSettings, nms_best_first, suppress
 from sppnet.proposals import Engine, ImportedBoxes, OpenCVSelectiveSearch, SelectiveSearch
-from sppnet.svm import BoxRegressors, LinearSVMs, move_boxes
+from sppnet.proposals.engine import settings_of
+from sppnet.svm import BoxRegressors, LinearSVMs, apply_deltas
 
 _FORMAT = 1
 
@@ -35,7 +36,7 @@ class Detector:
     Attributes:
         classes: names; a detection's label is an index into them.
         extractor: the network and its pooling.
-        svms: one a class; or in their place the softmax layer of a fine-tuned network.
+        head: linear SVMs, or the softmax layer of a fine-tuned network.
         regressors: one a class, on pooled windows; or None for windows as they are proposed.
         settings: thresholds of detection.
         engine: proposes windows where the caller gives none.
@@ -48,7 +49,7 @@ class Detector:
         self,
         classes: Sequence[str],
         extractor: FeatureExtractor,
-        svms: Head,
+        head: Head,
         regressors: BoxRegressors | None = None,
         settings: DetectionSettings | None = None,
         engine: Engine | None = None,
@@ -57,7 +58,7 @@ class Detector:
     ) -> None:
         self.classes = tuple(classes)
         self.extractor = extractor
-        self.svms = svms
+        self.head = head
         self.regressors = regressors
         self.settings = settings or DetectionSettings()
         self.engine = engine or SelectiveSearch()
@@ -72,7 +73,7 @@ class Detector:
         SVMs of rare classes seldom give their objects a margin above 0. From -0.75 on two to three boxes an
         image remained on VOC2007, about as many as there are objects; from -0.5 on hardly a dog did.
         """
-        return 0.0 if isinstance(self.svms, SoftmaxHead) else -0.75
+        return 0.0 if isinstance(self.head, SoftmaxHead) else -0.75
 
     def detect(
         self,
@@ -109,8 +110,8 @@ class Detector:
             boxes: float32 (N, 4), xyxy, pixel edges.
 
         Returns:
-            K detections grouped by class, best first, and float32 (K, 4) offsets for `svm.move_boxes`, zeros
-            where there are no regressors.
+            K detections grouped by class, best first, and float32 (K, 4) deltas for `svm.apply_deltas`,
+            zeros where there are no regressors.
         """
         with self.clock("pooling"):
             pooled = self.extractor.pool(maps, boxes)
@@ -119,14 +120,14 @@ class Detector:
             with self.clock("fc"):
                 features = self.layers(features)
         with self.clock("svm"):
-            scores = self.svms.score(features)[pooled.rows]
+            scores = self.head.score(features)[pooled.rows]
         with self.clock("nms"):
             windows, labels = suppress(boxes, scores, self.settings)
         found = Detections(boxes[windows], scores[windows, labels], labels)
         if self.regressors is None:
             return found, np.zeros_like(found.boxes)
         with self.clock("regression"):
-            offsets = self.regressors.offsets(pooled.features)[pooled.rows[windows], labels]
+            offsets = self.regressors.deltas(pooled.features)[pooled.rows[windows], labels]
         return found, offsets
 
     def refine(self, found: Detections, offsets: FloatArray, size: tuple[int, int]) -> Detections:
@@ -142,7 +143,7 @@ class Detector:
         if self.regressors is None:
             return found
         with self.clock("regression"):
-            moved = move_boxes(found.boxes, offsets)
+            moved = apply_deltas(found.boxes, offsets)
             moved = np.clip(moved, 0, np.array([size[1], size[0]] * 2, np.float32))
         with self.clock("nms"):
             kept = [np.zeros(0, np.int64)]
@@ -165,18 +166,18 @@ class Detector:
             "classes": self.classes,
             "network": self.extractor.network.config(),
             "features": asdict(self.extractor.settings),
-            "scale": self.svms.scale,
+            "scale": self.head.norm_factor,
             "detection": asdict(self.settings),
             "proposals": self.engine.parameters(),
             "origin": self.origin,
         }
         if self.layers is not None:
             tensors |= self.layers.tensors()
-        head = "softmax" if isinstance(self.svms, SoftmaxHead) else "svm"
-        arrays = {f"{head}.weights": self.svms.weights, f"{head}.bias": self.svms.bias}
+        kind = "softmax" if isinstance(self.head, SoftmaxHead) else "svm"
+        arrays = {f"{kind}.weights": self.head.weights, f"{kind}.bias": self.head.bias}
         if self.regressors is not None:
             arrays |= {"regression.weights": self.regressors.weights, "regression.bias": self.regressors.bias}
-            description["regression_scale"] = self.regressors.scale
+            description["regression_scale"] = self.regressors.norm_factor
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         try:
             with atomic_path(folder / "model.safetensors") as path:
@@ -223,7 +224,7 @@ class Detector:
                 raise InputError(
                     f"{model}: fc6 takes {layers.inputs} numbers, not {extractor.length}; train again"
                 )
-            svms = _head(arrays, scale)
+            scores_head = _head(arrays, scale)
             softmax = isinstance(svms, SoftmaxHead)
             expected = len(description["classes"]) + softmax, (layers or extractor).length
             if svms.weights.shape != expected:
@@ -237,7 +238,7 @@ class Detector:
                 extractor,
                 svms,
                 regressors,
-                override(DetectionSettings(), description["detection"], str(model)),
+                override(DetectionSettings(), with_todays_names(description["detection"]), str(model)),
                 _engine(description["proposals"], model),
                 description["origin"],
                 layers,
@@ -260,9 +261,7 @@ def _head(arrays: Mapping[str, FloatArray], scale: float) -> Head:
 
 
 def _engine(parameters: dict[str, Any], source: Path) -> Engine:
-    known = {
-        name: value for name, value in parameters.items() if name not in ("engine", "revision", "opencv")
-    }
+    known = settings_of(parameters)
     match parameters["engine"]:
         case "imported":
             return override(ImportedBoxes("none"), known, str(source))

@@ -15,20 +15,20 @@ class DetectionSettings:
     """Which scored windows become detections.
 
     Attributes:
-        nms_overlap: a window that overlaps a better one of its class by more than this is dropped (paper
+        nms_iou: a window that overlaps a better one of its class by more than this is dropped (paper
             §4.1: 0.3).
         max_per_class: at most so many detections a class and image (released code: 100).
         min_score: windows must score above it (released code: -1.5). For the softmax head
             `finetuning.min_probability` stands in its place.
     """
 
-    nms_overlap: float = 0.3
+    nms_iou: float = 0.3
     max_per_class: int = 100
     min_score: float = -1.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.nms_overlap <= 1 or self.max_per_class < 1:
-            raise InputError(f"{self}: nms_overlap must be in [0, 1] and max_per_class at least 1")
+        if not 0 <= self.nms_iou <= 1 or self.max_per_class < 1:
+            raise InputError(f"{self}: nms_iou must be in [0, 1] and max_per_class at least 1")
 
 
 def suppress(boxes: FloatArray, scores: FloatArray, settings: DetectionSettings) -> tuple[IntArray, IntArray]:
@@ -56,7 +56,7 @@ def nms_best_first(boxes: FloatArray, scores: FloatArray, settings: DetectionSet
     kept = nms(
         torch.from_numpy(np.ascontiguousarray(boxes)),
         torch.from_numpy(np.ascontiguousarray(scores)),
-        settings.nms_overlap,
+        settings.nms_iou,
     )
     indices: IntArray = kept[: settings.max_per_class].numpy()
     return indices

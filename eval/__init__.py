@@ -20,7 +20,7 @@ from sppnet.eval.report import (
     plot_precision_recall,
     write_metrics,
 )
-from sppnet.eval.voc import ClassResult, VOCResult, evaluate_voc, iou_matrix
+from sppnet.eval.voc import ClassResult, VOCResult, box_iou, evaluate_voc
 from sppnet.eval.voc_classification import (
     ImageClassificationResult,
     ImageClassResult,
@@ -37,6 +37,7 @@ __all__ = [
     "VOCResult",
     "abo_table",
     "accuracy_table",
+    "box_iou",
     "check_voc_names",
     "class_table",
     "classification_dict",
@@ -48,7 +49,6 @@ __all__ = [
     "evaluate_voc",
     "evaluate_voc_classification",
     "image_labels",
-    "iou_matrix",
     "metrics_dict",
     "plot_confusion",
     "plot_precision_recall",

@@ -52,8 +52,8 @@ def draw_detections(
     for (left, top, right, bottom), color in zip(boxes, colors, strict=True):
         cv2.rectangle(canvas, (left, top), (right, bottom), color, thickness)
     if ground_truth is not None:
-        for truth in ground_truth.boxes:
-            _dashed(canvas, _pixels(truth, width, height))
+        for box in ground_truth.boxes:
+            _dashed(canvas, _pixels(box, width, height))
     # Labels come last, so that no line crosses them.
     for index, box, color in zip(kept, boxes, colors, strict=True):
         text = f"{classes[detections.labels[index]]} {detections.scores[index]:.2f}"

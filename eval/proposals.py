@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sppnet.data.types import Dataset
-from sppnet.eval.voc import Float64, Indices, iou_matrix
+from sppnet.eval.voc import Float64, Indices, box_iou
 
 # A number of windows that no method reaches: as a count it stands for all of them.
 ALL = int(np.iinfo(np.int64).max)
@@ -135,7 +135,7 @@ def best_overlaps(objects: ArrayLike, windows: ArrayLike, counts: Indices) -> Fl
     Returns:
         float64 (M, G) intersection over union; 0 without windows.
     """
-    overlap = iou_matrix(objects, windows)
+    overlap = box_iou(objects, windows)
     if not overlap.shape[1]:
         return np.zeros((len(overlap), len(counts)))
     running: Float64 = np.maximum.accumulate(overlap, axis=1)

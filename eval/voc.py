@@ -71,7 +71,7 @@ class VOCResult:
         return sum(result.ground_truths > 0 for result in self.classes)
 
 
-def iou_matrix(boxes_a: ArrayLike, boxes_b: ArrayLike) -> Float64:
+def box_iou(boxes_a: ArrayLike, boxes_b: ArrayLike) -> Float64:
     """Intersection over union of every box of one set with every box of another.
 
     Computed in float64, so that an overlap of exactly one half is exactly 0.5. On pixel edges this equals the
@@ -132,15 +132,15 @@ def evaluate_voc(
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold is {iou_threshold}; it must be in (0, 1]")
     found = _gather_detections(dataset, detections)
-    truth = _gather_ground_truth(dataset)
+    ground_truth = _gather_ground_truth(dataset)
     results = []
     for label, name in enumerate(dataset.classes):
         rows = found.of_class(label)
         rows = rows[np.argsort(-found.scores[rows], kind="stable")]
-        objects = truth.of_class(label)
-        match, overlap = _best_matches(found, rows, truth, objects)
+        objects = ground_truth.of_class(label)
+        match, overlap = _best_matches(found, rows, ground_truth, objects)
         match[overlap < iou_threshold] = -1
-        results.append(_class_result(name, match, truth.difficult[objects]))
+        results.append(_class_result(name, match, ground_truth.difficult[objects]))
     return VOCResult(iou_threshold, tuple(results))
 
 
@@ -217,7 +217,7 @@ def _gather(
 
 
 def _best_matches(
-    found: _Boxes, detections: Indices, truth: _Boxes, objects: Indices
+    found: _Boxes, detections: Indices, ground_truth: _Boxes, objects: Indices
 ) -> tuple[Indices, Float64]:
     """For each of the detections (D,), which of the objects it overlaps most, -1 for none, and by how much.
 
@@ -225,7 +225,7 @@ def _best_matches(
     then the second, and so on: as many rounds as the fullest image has objects.
     """
     images = found.images[detections]
-    counts = np.bincount(truth.images[objects], minlength=images.max(initial=-1) + 1)
+    counts = np.bincount(ground_truth.images[objects], minlength=images.max(initial=-1) + 1)
     firsts = (np.cumsum(counts) - counts)[images]
     counts = counts[images]
     best = np.zeros(len(detections))
@@ -236,7 +236,7 @@ def _best_matches(
         candidates = firsts[rows] + step
         overlap = _paired_iou(
             found.boxes[detections[rows]].astype(np.float64),
-            truth.boxes[objects[candidates]].astype(np.float64),
+            ground_truth.boxes[objects[candidates]].astype(np.float64),
         )
         better = overlap > best[rows]
         best[rows[better]] = overlap[better]

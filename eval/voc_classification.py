@@ -80,14 +80,14 @@ def evaluate_voc_classification(
     Raises:
         ValueError: shapes that do not fit together, a label that is not 1, 0 or -1, or a score of nan.
     """
-    truth, values = np.asarray(labels), np.asarray(scores, np.float64)
-    if truth.shape != values.shape or truth.ndim != 2 or truth.shape[1] != len(classes):
-        raise ValueError(f"labels {truth.shape} and scores {values.shape} of {len(classes)} classes")
-    if not np.isin(truth, (-1, 0, 1)).all():
+    ground_truth, values = np.asarray(labels), np.asarray(scores, np.float64)
+    if ground_truth.shape != values.shape or ground_truth.ndim != 2 or ground_truth.shape[1] != len(classes):
+        raise ValueError(f"labels {ground_truth.shape} and scores {values.shape} of {len(classes)} classes")
+    if not np.isin(ground_truth, (-1, 0, 1)).all():
         raise ValueError("labels must be 1, 0 or -1")
     if np.isnan(values).any():
         raise ValueError("a score is nan; every image needs a number for every class")
-    results = (_class_result(*one) for one in zip(classes, truth.T, values.T, strict=True))
+    results = (_class_result(*one) for one in zip(classes, ground_truth.T, values.T, strict=True))
     return ImageClassificationResult(tuple(results))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from sppnet.common.arrays import FloatArray, Image
 from sppnet.common.errors import InputError
+from sppnet.proposals.engine import stored_parameters
 
 ColourSpace = Literal["hsv", "lab"]
 _TO_COLOUR_SPACE = {"hsv": cv2.COLOR_RGB2HSV, "lab": cv2.COLOR_RGB2Lab}
@@ -34,7 +35,7 @@ class OpenCVSelectiveSearch:
         min_side: boxes with a side below this are dropped (R-CNN's released code: 20 pixels).
         max_side: an image with a longer side is searched at this size, in pixels, and the boxes brought back:
             time grows faster than the number of pixels. Ours; VOC's images are smaller.
-        max_windows: keep at most this many, the best ranked (SPP-net §4: about 2,000 an image).
+        max_proposals: keep at most this many, the best ranked (SPP-net §4: about 2,000 an image).
         seed: of the ranking.
     """
 
@@ -43,7 +44,7 @@ class OpenCVSelectiveSearch:
     sigma: float = 0.8
     min_side: int = 20
     max_side: int = 1000
-    max_windows: int = 2000
+    max_proposals: int = 2000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,12 +53,13 @@ class OpenCVSelectiveSearch:
             raise InputError(f"colour_spaces {self.colour_spaces}: choose from {sorted(_TO_COLOUR_SPACE)}")
         if not self.ks or min(self.ks) < 1:
             raise InputError(f"ks {self.ks}: give at least one threshold, each at least 1")
-        if self.sigma <= 0 or min(self.min_side, self.max_side, self.max_windows) < 1:
-            raise InputError("sigma, min_side, max_side and max_windows must be positive")
+        if self.sigma <= 0 or min(self.min_side, self.max_side, self.max_proposals) < 1:
+            raise InputError("sigma, min_side, max_side and max_proposals must be positive")
 
     def parameters(self) -> dict[str, Any]:
         """All that the boxes depend on, as plain JSON values; the cache keys on it."""
-        return {"engine": "opencv", "revision": 1, "opencv": cv2.__version__, **asdict(self)}
+        settings = stored_parameters(asdict(self))
+        return {"engine": "opencv", "revision": 1, "opencv": cv2.__version__, **settings}
 
     def propose(self, image: Image) -> FloatArray:
         """Proposes windows of one image.
@@ -66,7 +68,7 @@ class OpenCVSelectiveSearch:
             image: uint8 (H, W, 3), RGB.
 
         Returns:
-            float32 (N, 4), N <= max_windows, best first; xyxy, 0-based pixel edges, right and bottom
+            float32 (N, 4), N <= max_proposals, best first; xyxy, 0-based pixel edges, right and bottom
             exclusive; whole numbers. Empty for an image with a side below ``min_side``.
         """
         height, width = image.shape[:2]
@@ -84,7 +86,7 @@ class OpenCVSelectiveSearch:
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         boxes = boxes[np.argsort(-area, kind="stable")]
         rank = np.random.default_rng(self.seed).random(len(boxes)) * np.arange(1, len(boxes) + 1)
-        best = np.argsort(rank, kind="stable")[: self.max_windows]
+        best = np.argsort(rank, kind="stable")[: self.max_proposals]
         return boxes[best].astype(np.float32)
 
     def _search(self, image: Image) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Features to scores and refined boxes: linear SVMs, hard negative mining, bounding-box regression."""
 
-from sppnet.svm.linear import TARGET_NORM, LinearSVMs, feature_scale
+from sppnet.svm.linear import TARGET_NORM, LinearSVMs, norm_factor
 from sppnet.svm.mining import HardNegativeMiner
 from sppnet.svm.mining_settings import PAPER_MINING, RELEASED_MINING, MiningSettings, MiningStatistics
 from sppnet.svm.regression import (
@@ -9,8 +9,8 @@ from sppnet.svm.regression import (
     RELEASED_REGRESSION,
     BoxRegressors,
     RegressionSettings,
-    box_offsets,
-    move_boxes,
+    apply_deltas,
+    encode_boxes,
 )
 from sppnet.svm.sampling import RegressionSampler
 from sppnet.svm.solver import Problem, Solution, SolverSettings, train_svms
@@ -32,8 +32,8 @@ __all__ = [
     "RegressionSettings",
     "Solution",
     "SolverSettings",
-    "box_offsets",
-    "feature_scale",
-    "move_boxes",
+    "apply_deltas",
+    "encode_boxes",
+    "norm_factor",
     "train_svms",
 ]

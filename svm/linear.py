@@ -9,7 +9,7 @@ from sppnet.common.arrays import FloatArray
 TARGET_NORM = 20.0  # mean length of a feature vector (R-CNN and SPP-net, released code)
 
 
-def feature_scale(mean_norm: float, target: float = TARGET_NORM) -> float:
+def norm_factor(mean_norm: float, target: float = TARGET_NORM) -> float:
     """The factor that brings features of a mean L2 norm to the target norm.
 
     Raises:
@@ -25,14 +25,14 @@ class LinearSVMs:
     """One linear SVM a class.
 
     Attributes:
-        weights: float32 (C, d), for features times ``scale``.
+        weights: float32 (C, d), for features times ``norm_factor``.
         bias: float32 (C,).
-        scale: what features are multiplied by before the weights; `feature_scale` of the training set.
+        norm_factor: what features are multiplied by before the weights: `svm.norm_factor` of the training set.
     """
 
     weights: FloatArray
     bias: FloatArray
-    scale: float
+    norm_factor: float
 
     def score(self, features: FloatArray) -> FloatArray:
         """Margins: float32 (N, C) for unscaled features (N, d); one matrix product.
@@ -43,5 +43,5 @@ class LinearSVMs:
         if features.ndim != 2 or features.shape[1] != self.weights.shape[1]:
             raise ValueError(f"features are {features.shape}; the SVMs take (N, {self.weights.shape[1]})")
         products = features.astype(np.float32, copy=False) @ self.weights.T
-        scores: FloatArray = products * np.float32(self.scale) + self.bias
+        scores: FloatArray = products * np.float32(self.norm_factor) + self.bias
         return scores

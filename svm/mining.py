@@ -43,7 +43,7 @@ class HardNegativeMiner:
         num_classes: int,
         dimension: int,
         settings: MiningSettings,
-        feature_scale: float,
+        norm_factor: float,
         memory_bytes: int,
         threads: int = 1,
     ) -> None:
@@ -53,12 +53,12 @@ class HardNegativeMiner:
             num_classes: C.
             dimension: d, the length of a window's features.
             settings: thresholds and solver.
-            feature_scale: from `sppnet.svm.linear.feature_scale`.
+            norm_factor: from `sppnet.svm.linear.norm_factor`.
             memory_bytes: what the store of feature rows, positives and negatives, may take.
             threads: classes trained at a time.
         """
         self.settings = settings
-        self.feature_scale = feature_scale
+        self.norm_factor = norm_factor
         self._threads = threads
         self._store = RowStore(memory_bytes, dimension, num_classes)
         self._positives = 0
@@ -110,7 +110,7 @@ class HardNegativeMiner:
             raise ValueError(f"positive labels must be 0..{len(self._bias) - 1}")
         self.check_room(self._positives + len(features))
         windows = self._positives + np.arange(len(features))
-        slots = self._store.add(features, self.feature_scale, _POSITIVES, windows)
+        slots = self._store.add(features, self.norm_factor, _POSITIVES, windows)
         self._store.held[slots, labels] = True
         self._positives += len(features)
         self._trainable[labels] = True
@@ -129,7 +129,7 @@ class HardNegativeMiner:
             key: the image's number, from 0; windows of an image that comes again are not added twice.
             features: (N, d), unscaled, one row a window; windows pooled from the same cells come once.
             max_iou: (N, C) greatest IoU of each window with each class' ground truth, 0 where there is none.
-            boxes: (N, 4) xyxy; needed only with ``duplicate_overlap``.
+            boxes: (N, 4) xyxy; needed only with ``duplicate_iou``.
 
         Raises:
             ValueError: shapes that do not fit, or values that are not finite; nothing was taken then.
@@ -145,16 +145,16 @@ class HardNegativeMiner:
             raise ValueError(f"image {key}: max_iou must be ({count}, {classes}), it is {max_iou.shape}")
         if not np.isfinite(max_iou).all():
             raise ValueError(f"image {key}: max_iou has a value that is not finite")
-        if self.settings.duplicate_overlap is not None and (boxes is None or boxes.shape != (count, 4)):
+        if self.settings.duplicate_iou is not None and (boxes is None or boxes.shape != (count, 4)):
             raise ValueError(f"image {key}: boxes must be ({count}, 4) to drop near duplicates")
 
         scores = self._svms().score(features)
         slots = self._store.find(key, count)
         held = self._store.held[slots] & (slots >= 0)[:, None]
-        limit = self.settings.negative_overlap
-        hard = max_iou <= limit if self.settings.overlap_inclusive else max_iou < limit
+        limit = self.settings.max_negative_iou
+        hard = max_iou <= limit if self.settings.negative_iou_inclusive else max_iou < limit
         hard &= (scores > self.settings.hard_threshold) & self._trainable & ~held
-        if boxes is not None and self.settings.duplicate_overlap is not None:
+        if boxes is not None and self.settings.duplicate_iou is not None:
             for label in np.flatnonzero(hard.any(axis=0)):
                 hard[:, label] &= self._distinct(boxes, scores[:, label], hard[:, label], held[:, label])
         self._added += hard.sum(axis=0)
@@ -201,7 +201,7 @@ class HardNegativeMiner:
         cls,
         state: Mapping[str, NDArray[np.generic]],
         settings: MiningSettings,
-        feature_scale: float,
+        norm_factor: float,
         memory_bytes: int,
         threads: int = 1,
     ) -> Self:
@@ -210,7 +210,7 @@ class HardNegativeMiner:
         Args:
             state: arrays by name; memory-mapped ones keep the peak within ``memory_bytes``.
             settings: as in the constructor, as are the following.
-            feature_scale: see there.
+            norm_factor: see there.
             memory_bytes: see there.
             threads: see there.
 
@@ -219,7 +219,7 @@ class HardNegativeMiner:
         """
         try:
             classes, dimension = state["weights"].shape
-            miner = cls(classes, dimension, settings, feature_scale, memory_bytes, threads)
+            miner = cls(classes, dimension, settings, norm_factor, memory_bytes, threads)
             miner._store.restore(state)
             miner._weights[:] = state["weights"]
             miner._bias[:] = state["bias"]
@@ -232,14 +232,14 @@ class HardNegativeMiner:
         return miner
 
     def _svms(self) -> LinearSVMs:
-        return LinearSVMs(self._weights.copy(), self._bias.copy(), self.feature_scale)
+        return LinearSVMs(self._weights.copy(), self._bias.copy(), self.norm_factor)
 
     def _distinct(self, boxes: FloatArray, scores: FloatArray, hard: BoolArray, held: BoolArray) -> BoolArray:
         """Which hard windows no harder one, and none that is in the cache already, nearly coincides with."""
         windows = np.flatnonzero(hard | held)
         order = np.where(held, np.inf, scores)[windows].astype(np.float32)
         chosen = np.ascontiguousarray(boxes[windows], np.float32)
-        overlap = self.settings.duplicate_overlap or 0.0
+        overlap = self.settings.duplicate_iou or 0.0
         distinct = np.zeros(len(hard), np.bool_)
         distinct[windows[nms(torch.from_numpy(chosen), torch.from_numpy(order), overlap).numpy()]] = True
         return distinct
@@ -257,7 +257,7 @@ class HardNegativeMiner:
             new = new[np.argsort(-hardness[new], kind="stable")]
             self._forced += hard[new[self._store.free :]].sum(axis=0)
             new = np.sort(new[: self._store.free])
-        slots[new] = self._store.add(features[new], self.feature_scale, key, new)
+        slots[new] = self._store.add(features[new], self.norm_factor, key, new)
         windows, labels = np.nonzero(hard & (slots >= 0)[:, None])
         self._store.held[slots[windows], labels] = True
 

@@ -11,10 +11,11 @@ class MiningSettings:
     """Which windows become negatives, and when classes are trained.
 
     Attributes:
-        negative_overlap: the greatest IoU that a negative of a class has with the class' ground truth: 0.3
+        max_negative_iou: the greatest IoU that a negative of a class has with the class' ground truth: 0.3
             (paper and released code; R-CNN lost 4 points with 0 and 5 with 0.5).
-        overlap_inclusive: whether exactly that is a negative: the paper says <= 0.3, the released code < 0.3.
-        duplicate_overlap: a negative that overlaps a harder negative of the same image by more than this is
+        negative_iou_inclusive: whether exactly that is a negative: the paper says <= 0.3, the released code
+            < 0.3.
+        duplicate_iou: a negative that overlaps a harder negative of the same image by more than this is
             dropped: 0.7 (paper). ``None`` keeps all, as the released code does.
         hard_threshold: windows that score above it are added: -1.0001, just outside the margin (released
             code).
@@ -28,9 +29,9 @@ class MiningSettings:
         solver: of the SVMs themselves.
     """
 
-    negative_overlap: float = 0.3
-    overlap_inclusive: bool = False
-    duplicate_overlap: float | None = None
+    max_negative_iou: float = 0.3
+    negative_iou_inclusive: bool = False
+    duplicate_iou: float | None = None
     hard_threshold: float = -1.0001
     easy_threshold: float = -1.2
     retrain_after: int = 2000
@@ -40,7 +41,7 @@ class MiningSettings:
 
 
 RELEASED_MINING = MiningSettings()
-PAPER_MINING = MiningSettings(overlap_inclusive=True, duplicate_overlap=0.7)
+PAPER_MINING = MiningSettings(negative_iou_inclusive=True, duplicate_iou=0.7)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,34 +18,34 @@ class RegressionSettings:
     """Which windows train the regressors, and the ridge.
 
     Attributes:
-        min_overlap: least IoU of a training window with ground truth of its class: 0.5 (SPP-net, paper and
+        min_iou: least IoU of a training window with ground truth of its class: 0.5 (SPP-net, paper and
             released code; R-CNN has 0.6).
         penalty: lambda in ||X w - t||^2 + lambda ||w||^2, features scaled as for the SVMs: 4000 (SPP-net,
             released code; R-CNN has 1000).
         whitening: added to the variances of the targets before they are whitened: 1e-3 (released code). Its
-            value does not matter: see `fit_offsets`.
+            value does not matter: see `fit_deltas`.
         max_samples: windows kept per class, drawn evenly from all there are; our own bound on memory and
             time.
         seed: of that draw.
     """
 
-    min_overlap: float = 0.5
+    min_iou: float = 0.5
     penalty: float = 4000.0
     whitening: float = 1e-3
     max_samples: int = 5000
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_overlap <= 1 or min(self.penalty, self.whitening) <= 0 or self.max_samples < 1:
-            raise ValueError(f"{self}: min_overlap must be in (0, 1], the rest positive")
+        if not 0 < self.min_iou <= 1 or min(self.penalty, self.whitening) <= 0 or self.max_samples < 1:
+            raise ValueError(f"{self}: min_iou must be in (0, 1], the rest positive")
 
 
 RELEASED_REGRESSION = RegressionSettings()
-RCNN_REGRESSION = RegressionSettings(min_overlap=0.6, penalty=1000.0)
+RCNN_REGRESSION = RegressionSettings(min_iou=0.6, penalty=1000.0)
 
 
-def box_offsets(boxes: FloatArray, targets: FloatArray) -> FloatArray:
-    """What takes each box to its target; `move_boxes` is the inverse.
+def encode_boxes(boxes: FloatArray, targets: FloatArray) -> FloatArray:
+    """What takes each box to its target; `apply_deltas` is the inverse.
 
     Args:
         boxes: (N, 4) xyxy.
@@ -66,8 +66,8 @@ def box_offsets(boxes: FloatArray, targets: FloatArray) -> FloatArray:
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def move_boxes(boxes: FloatArray, offsets: FloatArray) -> FloatArray:
-    """Applies `box_offsets`: float32 (N, 4) xyxy, not clipped to an image.
+def apply_deltas(boxes: FloatArray, offsets: FloatArray) -> FloatArray:
+    """Applies `encode_boxes`: float32 (N, 4) xyxy, not clipped to an image.
 
     The logarithms are limited to `MAX_LOG_SCALE`; below it this is the exact inverse.
     """
@@ -113,7 +113,7 @@ def ridge(features: FloatArray, targets: np.ndarray, penalty: float) -> tuple[np
     return solution[:-1], solution[-1]
 
 
-def fit_offsets(
+def fit_deltas(
     features: FloatArray, offsets: FloatArray, settings: RegressionSettings
 ) -> tuple[FloatArray, FloatArray]:
     """One class' regressor.
@@ -125,7 +125,7 @@ def fit_offsets(
 
     Args:
         features: float32 (n, d), scaled, n > 0.
-        offsets: float32 (n, 4) from `box_offsets`.
+        offsets: float32 (n, 4) from `encode_boxes`.
         settings: penalty and whitening.
 
     Returns:
@@ -146,23 +146,23 @@ class BoxRegressors:
     """One bounding-box regressor a class; all zero, moving nothing, where a class had no samples.
 
     Attributes:
-        weights: float32 (C, 4, d), for features times ``scale``; whitening folded in.
+        weights: float32 (C, 4, d), for features times ``norm_factor``; whitening folded in.
         bias: float32 (C, 4).
-        scale: what features are multiplied by; that of the SVMs, as in the released code.
+        norm_factor: what features are multiplied by; that of the SVMs, as in the released code.
     """
 
     weights: FloatArray
     bias: FloatArray
-    scale: float
+    norm_factor: float
 
-    def offsets(self, features: FloatArray) -> FloatArray:
+    def deltas(self, features: FloatArray) -> FloatArray:
         """What each class' regressor says of each window: one matrix product.
 
         Args:
             features: (N, d), unscaled.
 
         Returns:
-            float32 (N, C, 4), for `move_boxes`.
+            float32 (N, C, 4), for `apply_deltas`.
 
         Raises:
             ValueError: features of another length.
@@ -171,5 +171,5 @@ class BoxRegressors:
         if features.ndim != 2 or features.shape[1] != dimension:
             raise ValueError(f"features are {features.shape}; the regressors take (N, {dimension})")
         products = features.astype(np.float32, copy=False) @ self.weights.reshape(-1, dimension).T
-        moved: FloatArray = products.reshape(-1, classes, 4) * np.float32(self.scale) + self.bias
+        moved: FloatArray = products.reshape(-1, classes, 4) * np.float32(self.norm_factor) + self.bias
         return moved

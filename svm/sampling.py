@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
 from sppnet.common.arrays import FloatArray, IntArray
-from sppnet.svm.regression import BoxRegressors, RegressionSettings, box_offsets, fit_offsets
+from sppnet.svm.regression import BoxRegressors, RegressionSettings, encode_boxes, fit_deltas
 
 
 class RegressionSampler:
@@ -27,7 +27,7 @@ class RegressionSampler:
         num_classes: int,
         dimension: int,
         settings: RegressionSettings,
-        feature_scale: float,
+        norm_factor: float,
         folder: Path,
     ) -> None:
         """An empty sample.
@@ -36,12 +36,12 @@ class RegressionSampler:
             num_classes: C.
             dimension: d.
             settings: overlap, size of the sample, and the ridge.
-            feature_scale: from `sppnet.svm.linear.feature_scale`.
+            norm_factor: from `sppnet.svm.linear.norm_factor`.
             folder: for the files of features; made if need be. Files of an earlier sample are overwritten.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.settings = settings
-        self.feature_scale = feature_scale
+        self.norm_factor = norm_factor
         self._folder = folder
         self._dimension = dimension
         self._offsets = np.zeros((num_classes, settings.max_samples, 4), np.float32)
@@ -53,41 +53,48 @@ class RegressionSampler:
         return self._seen.copy()
 
     def add_image(
-        self, key: int, features: FloatArray, boxes: FloatArray, truth: FloatArray, truth_labels: IntArray
+        self,
+        key: int,
+        features: FloatArray,
+        boxes: FloatArray,
+        ground_truth: FloatArray,
+        ground_truth_labels: IntArray,
     ) -> None:
         """Offers the windows of one image; each image once.
 
-        A window is eligible for a class whose ground truth it overlaps by ``min_overlap`` or more, and is
+        A window is eligible for a class whose ground truth it overlaps by ``min_iou`` or more, and is
         to be moved to the one of that class that it overlaps most.
 
         Args:
             key: the image's number, from 0.
             features: (N, d), unscaled.
             boxes: (N, 4) xyxy, the windows.
-            truth: (G, 4) xyxy, ground truth.
-            truth_labels: int (G,).
+            ground_truth: (G, 4) xyxy, ground truth.
+            ground_truth_labels: int (G,).
 
         Raises:
             ValueError: shapes or labels that do not fit, boxes without area, or features that are not finite.
             OSError: the features cannot be written, as when the disk is full.
         """
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-        truth = np.asarray(truth, np.float32).reshape(-1, 4)
-        truth_labels = np.asarray(truth_labels)
+        ground_truth = np.asarray(ground_truth, np.float32).reshape(-1, 4)
+        ground_truth_labels = np.asarray(ground_truth_labels)
         if features.shape != (len(boxes), self._dimension):
             raise ValueError(
                 f"image {key}: features are {features.shape}, not ({len(boxes)}, {self._dimension})"
             )
-        if truth_labels.shape != (len(truth),):
-            raise ValueError(f"image {key}: {len(truth)} ground truths but labels {truth_labels.shape}")
-        if not ((truth_labels >= 0) & (truth_labels < len(self._seen))).all():
+        if ground_truth_labels.shape != (len(ground_truth),):
+            raise ValueError(
+                f"image {key}: {len(ground_truth)} ground truths but labels {ground_truth_labels.shape}"
+            )
+        if not ((ground_truth_labels >= 0) & (ground_truth_labels < len(self._seen))).all():
             raise ValueError(f"image {key}: labels must be 0..{len(self._seen) - 1}")
-        overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(truth)).numpy()
-        for label in np.unique(truth_labels):
-            mine = np.flatnonzero(truth_labels == label)
+        overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(ground_truth)).numpy()
+        for label in np.unique(ground_truth_labels):
+            mine = np.flatnonzero(ground_truth_labels == label)
             best = overlaps[:, mine].argmax(axis=1)
-            eligible = np.flatnonzero(overlaps[:, mine].max(axis=1) >= self.settings.min_overlap)
-            offsets = box_offsets(boxes[eligible], truth[mine[best[eligible]]])
+            eligible = np.flatnonzero(overlaps[:, mine].max(axis=1) >= self.settings.min_iou)
+            offsets = encode_boxes(boxes[eligible], ground_truth[mine[best[eligible]]])
             places = self._draw(key, int(label), len(eligible))
             self._write(key, int(label), places, features, eligible)
             for index, place in places.items():
@@ -102,8 +109,8 @@ class RegressionSampler:
             count = min(int(self._seen[label]), self.settings.max_samples)
             stored = np.fromfile(self._path(int(label)), np.float16, count * self._dimension)
             features = stored.reshape(count, self._dimension).astype(np.float32)
-            weights[label], bias[label] = fit_offsets(features, self._offsets[label, :count], self.settings)
-        return BoxRegressors(weights, bias, self.feature_scale)
+            weights[label], bias[label] = fit_deltas(features, self._offsets[label, :count], self.settings)
+        return BoxRegressors(weights, bias, self.norm_factor)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """What `from_state` needs beside the folder.
@@ -118,7 +125,7 @@ class RegressionSampler:
         state: Mapping[str, NDArray[np.generic]],
         dimension: int,
         settings: RegressionSettings,
-        feature_scale: float,
+        norm_factor: float,
         folder: Path,
     ) -> Self:
         """The sampler that `state` was taken from; the other arguments must be as they were then.
@@ -133,7 +140,7 @@ class RegressionSampler:
             raise ValueError(f"the sampler's state lacks {error}") from error
         if offsets.shape != (len(seen), settings.max_samples, 4):
             raise ValueError(f"the state's offsets are {offsets.shape}, not (C, {settings.max_samples}, 4)")
-        sampler = cls(len(seen), dimension, settings, feature_scale, folder)
+        sampler = cls(len(seen), dimension, settings, norm_factor, folder)
         sampler._offsets[:] = offsets
         sampler._seen[:] = seen
         for label in np.flatnonzero(sampler._seen):
@@ -163,7 +170,7 @@ class RegressionSampler:
         # Plain writes, for a full disk is an error then; under a memory map it would kill the process.
         with open(path, "r+b" if self._seen[label] else "wb") as file:
             for index, place in places.items():
-                row = (features[eligible[index]] * np.float32(self.feature_scale)).astype(np.float16)
+                row = (features[eligible[index]] * np.float32(self.norm_factor)).astype(np.float16)
                 if not np.isfinite(row).all():
                     raise ValueError(f"image {key}: features of window {eligible[index]} are not finite")
                 file.seek(place * row.nbytes)

@@ -7,16 +7,16 @@ from sppnet.detection.backbones.build import (
     tensors_digest,
     weights_digest,
 )
+from sppnet.detection.backbones.feature_levels import FeatureLevels, fit_feature_levels
 from sppnet.detection.backbones.geometry import Geometry, probe
-from sppnet.detection.backbones.taps import TapNormalisation, fit_taps
 
 __all__ = [
+    "FeatureLevels",
     "Geometry",
     "Network",
     "Normalisation",
-    "TapNormalisation",
     "build_network",
-    "fit_taps",
+    "fit_feature_levels",
     "network_from_config",
     "probe",
     "tensors_digest",

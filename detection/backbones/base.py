@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sppnet.common.arrays import Image
+from sppnet.detection.backbones.feature_levels import FeatureLevels, align
 from sppnet.detection.backbones.geometry import Geometry, geometry_of, layers_of, minimum_size, output_size
-from sppnet.detection.backbones.taps import TapNormalisation, align
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Network(nn.Module, ABC):
 
     Attributes:
         name: what `build_network` calls it.
-        body: the layers, under the key names of their usual weight files.
-        taps: brings the body's maps to one.
+        layers: the layers, under the key names of their usual weight files.
+        feature_levels: brings the body's maps to one.
         normalise: how pixels become input.
-        tap_geometries: of each map that the body gives.
+        level_geometries: of each map that the body gives.
         geometry: of the network's one map: the stride and offset of the finest tap, and the largest receptive
             field.
         multiple: images are padded to sides that are multiples of this.
@@ -60,26 +60,29 @@ class Network(nn.Module, ABC):
     def __init__(
         self,
         name: str,
-        body: nn.Module,
+        layers: nn.Module,
         normalise: Normalisation,
-        tap_geometries: list[Geometry],
-        taps: TapNormalisation,
+        level_geometries: list[Geometry],
+        feature_levels: FeatureLevels,
     ) -> None:
         super().__init__()
         self.name = name
-        self.body = body
+        self.layers = layers
         self.normalise = normalise
-        self.tap_geometries = tuple(tap_geometries)
-        self.taps = taps
-        finest = min(tap_geometries, key=lambda tap: tap.stride)
-        widest = max(tap.receptive_field for tap in tap_geometries)
+        self.level_geometries = tuple(level_geometries)
+        self.feature_levels = feature_levels
+        finest = min(level_geometries, key=lambda level: level.stride)
+        widest = max(level.receptive_field for level in level_geometries)
         self.geometry = Geometry(finest.stride, finest.offset, widest)
         self.multiple = self.minimum = 1
+
+        self.register_state_dict_post_hook(_to_file_names)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_from_file_names)  # type: ignore[no-untyped-call]
 
     @property
     def channels(self) -> int:
         """Channels of the map."""
-        return self.taps.channels
+        return self.feature_levels.channels
 
     @abstractmethod
     def cells(self, height: int, width: int) -> tuple[int, int]:
@@ -89,15 +92,18 @@ class Network(nn.Module, ABC):
     def config(self) -> dict[str, Any]:
         """JSON values from which `network_from_config` makes the network again, beside its ``state_dict``."""
 
-    def set_taps(self, taps: TapNormalisation) -> None:
+    def set_feature_levels(self, feature_levels: FeatureLevels) -> None:
         """Takes over a fitted normalisation of the taps.
 
         Raises:
             ValueError: it was fitted on taps with other channels.
         """
-        if taps.tap_channels != self.taps.tap_channels:
-            raise ValueError(f"taps with channels {taps.tap_channels}, expected {self.taps.tap_channels}")
-        self.taps = taps
+        if feature_levels.level_channels != self.feature_levels.level_channels:
+            raise ValueError(
+                f"feature levels with channels {feature_levels.level_channels}, expected "
+                f"{self.feature_levels.level_channels}"
+            )
+        self.feature_levels = feature_levels
 
     def pad(self, images: Tensor) -> Tensor:
         """Pads normalised images (N, 3, H, W) at the bottom and right to sides that the network can take.
@@ -117,11 +123,11 @@ class Network(nn.Module, ABC):
         """The taps of normalised images (N, 3, H, W) of any size: each (N, C_t, h, w), finest stride."""
         size = self.cells(*images.shape[2:])
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            output = self.body(self.pad(images))
+            output = self.layers(self.pad(images))
         maps = [output] if isinstance(output, Tensor) else list(output)
         return [
             align(one.float(), own, self.geometry, size)
-            for one, own in zip(maps, self.tap_geometries, strict=True)
+            for one, own in zip(maps, self.level_geometries, strict=True)
         ]
 
     def forward(self, images: Tensor, bfloat16: bool = False) -> Tensor:
@@ -129,7 +135,7 @@ class Network(nn.Module, ABC):
 
         With ``bfloat16`` the convolutions are computed in that; the taps are joined in float32 either way.
         """
-        result: Tensor = self.taps(self.aligned(images, bfloat16))
+        result: Tensor = self.feature_levels(self.aligned(images, bfloat16))
         return result
 
     @torch.inference_mode()
@@ -147,24 +153,45 @@ class Network(nn.Module, ABC):
         return result[0].contiguous()
 
     @torch.inference_mode()
-    def tap_maps(self, image: Image) -> list[Tensor]:
-        """One image's taps before they are scaled and joined, for `fit_taps`: each float32 (C_t, h, w)."""
+    def level_maps(self, image: Image) -> list[Tensor]:
+        """An image's feature levels before they are joined, each float32 (C_l, h, w)."""
         return [one[0] for one in self.aligned(self.normalise(image))]
+
+
+# The names of tensors in files of models, and in digests of weights that stored maps are found by.
+_FILE_NAMES = {"layers.": "body.", "feature_levels.": "taps."}
+
+
+def _to_file_names(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    _rename(state, {prefix + ours: prefix + files for ours, files in _FILE_NAMES.items()})
+
+
+def _from_file_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    _rename(state, {prefix + files: prefix + ours for ours, files in _FILE_NAMES.items()})
+
+
+def _rename(state: dict[str, Any], prefixes: dict[str, str]) -> None:
+    """Changes the beginnings of names in place; the order of the entries stays."""
+    entries = list(state.items())
+    state.clear()
+    for name, value in entries:
+        old = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
+        state[prefixes.get(old, "") + name.removeprefix(old)] = value
 
 
 class SequentialNetwork(Network):
     """A network whose body is one chain of layers, with one tap: everything follows from the layers."""
 
     def __init__(
-        self, name: str, body: nn.Sequential, normalise: Normalisation, pca: int | None = None
+        self, name: str, layers: nn.Sequential, normalise: Normalisation, pca: int | None = None
     ) -> None:
-        self.layers = layers_of(body)
-        convolutions = [part for part in body.modules() if isinstance(part, nn.Conv2d)]
+        self.layer_geometries = layers_of(layers)
+        convolutions = [part for part in layers.modules() if isinstance(part, nn.Conv2d)]
         channels = convolutions[-1].out_channels
         super().__init__(
-            name, body, normalise, [geometry_of(self.layers)], TapNormalisation((channels,), pca)
+            name, layers, normalise, [geometry_of(self.layer_geometries)], FeatureLevels((channels,), pca)
         )
-        self.minimum = minimum_size(self.layers)
+        self.minimum = minimum_size(self.layer_geometries)
         for part in convolutions:
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
             if part.bias is not None:
@@ -172,9 +199,11 @@ class SequentialNetwork(Network):
 
     def cells(self, height: int, width: int) -> tuple[int, int]:
         """See `Network.cells`."""
-        rows, columns = (output_size(self.layers, max(side, self.minimum)) for side in (height, width))
+        rows, columns = (
+            output_size(self.layer_geometries, max(side, self.minimum)) for side in (height, width)
+        )
         return rows, columns
 
     def config(self) -> dict[str, Any]:
         """See `Network.config`."""
-        return {"name": self.name, "pca": self.taps.components}
+        return {"name": self.name, "pca": self.feature_levels.components}

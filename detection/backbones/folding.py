@@ -13,25 +13,25 @@ _FOLDABLE = (nn.Conv2d, Conv2dSame)
 _TOLERANCE = 1e-4
 
 
-def fold_batch_norms(body: nn.Module) -> nn.Module:
+def fold_batch_norms(layers: nn.Module) -> nn.Module:
     """A copy of a network in evaluation mode whose batch normalisations are part of the convolutions.
 
     Returns:
-        the copy; or ``body`` itself where nothing can be folded or the copy's maps are not the same, to 1e-4
-        of their largest value, as when a network also reads a convolution's output elsewhere.
+        the copy; or ``layers`` itself where nothing can be folded or the copy's maps are not the same, to
+        1e-4 of their largest value, as when a network also reads a convolution's output elsewhere.
     """
-    folded = fold_structure(body)
+    folded = fold_structure(layers)
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():
-        for before, after in zip(body(image), folded(image), strict=True):
+        for before, after in zip(layers(image), folded(image), strict=True):
             if (before - after).abs().max() > _TOLERANCE * before.abs().max():
-                return body
+                return layers
     return folded
 
 
-def fold_structure(body: nn.Module) -> nn.Module:
+def fold_structure(layers: nn.Module) -> nn.Module:
     """As `fold_batch_norms`, without comparing the maps: for weights that are loaded afterwards."""
-    folded = copy.deepcopy(body)
+    folded = copy.deepcopy(layers)
     names = {part: name for name, part in folded.named_modules()}
     for convolution, norm in _pairs(folded):
         _fold(convolution, norm)
@@ -40,7 +40,7 @@ def fold_structure(body: nn.Module) -> nn.Module:
     return folded
 
 
-def _pairs(body: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+def _pairs(layers: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Convolutions whose very output is a batch normalisation's input, found by running the network once."""
     produced: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
@@ -54,15 +54,15 @@ def _pairs(body: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
             pairs.append((produced[id(inputs[0])][0], cast(nn.BatchNorm2d, module)))
 
     handles = [
-        part.register_forward_hook(after_convolution) for part in body.modules() if type(part) in _FOLDABLE
+        part.register_forward_hook(after_convolution) for part in layers.modules() if type(part) in _FOLDABLE
     ]
     handles += [
         part.register_forward_pre_hook(before_norm)
-        for part in body.modules()
+        for part in layers.modules()
         if isinstance(part, nn.BatchNorm2d) and part.affine and part.track_running_stats
     ]
     with torch.inference_mode():
-        body(torch.zeros(1, 3, 64, 64))
+        layers(torch.zeros(1, 3, 64, 64))
     for handle in handles:
         handle.remove()
     return pairs

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from sppnet.common.errors import InputError
 from sppnet.detection.backbones.base import EFFICIENTNET_LITE, IMAGENET, Network, Normalisation
+from sppnet.detection.backbones.feature_levels import FeatureLevels
 from sppnet.detection.backbones.geometry import Geometry
-from sppnet.detection.backbones.taps import TapNormalisation
 
 # Our names for networks that timm calls otherwise.
 TIMM_NAMES = {"efficientnet_lite0": "tf_efficientnet_lite0", "efficientnet_lite2": "tf_efficientnet_lite2"}
@@ -28,17 +28,17 @@ class TimmNetwork(Network):
     def __init__(
         self,
         name: str,
-        body: nn.Module,
+        layers: nn.Module,
         normalise: Normalisation,
-        tap_geometries: list[Geometry],
-        taps: TapNormalisation,
+        level_geometries: list[Geometry],
+        feature_levels: FeatureLevels,
         folded: bool,
     ) -> None:
-        for place, part in list(body.named_modules()):
+        for place, part in list(layers.named_modules()):
             if type(part) is Conv2dSame:
-                body.set_submodule(place, DivisibleConv2dSame.of(part))
-        super().__init__(name, body, normalise, tap_geometries, taps)
-        self.multiple = self.minimum = max(tap.stride for tap in tap_geometries)
+                layers.set_submodule(place, DivisibleConv2dSame.of(part))
+        super().__init__(name, layers, normalise, level_geometries, feature_levels)
+        self.multiple = self.minimum = max(level.stride for level in level_geometries)
         self.folded = folded
 
     def cells(self, height: int, width: int) -> tuple[int, int]:
@@ -49,10 +49,10 @@ class TimmNetwork(Network):
         """See `Network.config`."""
         return {
             "name": self.name,
-            "pca": self.taps.components,
+            "pca": self.feature_levels.components,
             "folded": self.folded,
-            "channels": list(self.taps.tap_channels),
-            "taps": [[tap.stride, tap.offset, tap.receptive_field] for tap in self.tap_geometries],
+            "channels": list(self.feature_levels.level_channels),
+            "taps": [[level.stride, level.offset, level.receptive_field] for level in self.level_geometries],
         }
 
 
@@ -101,7 +101,7 @@ def timm_name(name: str) -> str:
     return known
 
 
-def timm_body(name: str, strides: Sequence[int] | None, pretrained: bool = False) -> nn.Module:
+def timm_layers(name: str, strides: Sequence[int] | None, pretrained: bool = False) -> nn.Module:
     """Creates a timm network that returns the maps of the given strides, finest first.
 
     Raises:
@@ -109,26 +109,26 @@ def timm_body(name: str, strides: Sequence[int] | None, pretrained: bool = False
     """
     known = timm_name(name)
     try:
-        body = timm.create_model(known, features_only=True)
-        available = [int(one) for one in body.feature_info.reduction()]  # type: ignore[operator,union-attr]
+        layers = timm.create_model(known, features_only=True)
+        available = [int(one) for one in layers.feature_info.reduction()]  # type: ignore[operator,union-attr]
         wanted = list(strides or [one for one in DEFAULT_STRIDES if one in available] or available[-1:])
         missing = [one for one in wanted if one not in available]
         if missing:
             raise InputError(f"{name}: no map of stride {missing[0]}; it has strides {available}")
         # The last of several maps of one stride: the deepest.
         indices = [len(available) - 1 - available[::-1].index(one) for one in sorted(set(wanted))]
-        body = timm.create_model(known, features_only=True, out_indices=indices, pretrained=pretrained)
+        layers = timm.create_model(known, features_only=True, out_indices=indices, pretrained=pretrained)
     except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
         raise InputError(f"{name}: take another network; timm cannot tap this one ({error})") from error
-    return body.eval()
+    return layers.eval()
 
 
-def trim(body: nn.Module) -> None:
+def trim(layers: nn.Module) -> None:
     """Drops the blocks after the last tap, which timm's EfficientNets would compute in vain."""
-    kind, _, number = body.feature_info.module_name()[-1].partition(".")  # type: ignore[operator,union-attr]
-    blocks = getattr(body, "blocks", None)
+    kind, _, number = layers.feature_info.module_name()[-1].partition(".")  # type: ignore[operator,union-attr]
+    blocks = getattr(layers, "blocks", None)
     if kind == "blocks" and number.isdigit() and isinstance(blocks, nn.Sequential):
-        body.blocks = blocks[: int(number) + 1]
+        layers.blocks = blocks[: int(number) + 1]
 
 
 def timm_normalisation(name: str) -> Normalisation:

@@ -69,21 +69,21 @@ def _from_caffe(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_exactly(body: nn.Module, state: dict[str, Tensor], source: str) -> None:
+def load_exactly(layers: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Copies weights into a network: every tensor of the network must be there, finite and of its shape.
 
     Tensors of layers that the network does not have at all, as of a classifier, are left aside; further
     tensors within a part that it has (a deeper variant's) are an error. Half precision becomes float32.
 
     Args:
-        body: the network, under the key names of its usual weight files.
+        layers: the network, under the key names of its usual weight files.
         state: tensors by name; the prefixes ``module.``, ``model.``, ``backbone.`` are stripped.
         source: what an error calls the file.
 
     Raises:
         InputError: the weights do not fit; the message names the tensor.
     """
-    wanted = body.state_dict()
+    wanted = layers.state_dict()
     given = _under_names_of(wanted, state)
     parts = {key.partition(".")[0] for key in wanted}
     for key, target in wanted.items():
@@ -107,7 +107,7 @@ def load_exactly(body: nn.Module, state: dict[str, Tensor], source: str) -> None
             f"{source}: {len(extra)} tensors have no place in the network, first {extra[0]}; "
             "these are another network's weights"
         )
-    body.load_state_dict({key: given[key] for key in wanted if key in given}, strict=False)
+    layers.load_state_dict({key: given[key] for key in wanted if key in given}, strict=False)
 
 
 def _under_names_of(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -113,7 +113,7 @@ class Classifier(nn.Module):
     def pool(self, maps: Tensor) -> Tensor:
         """The pyramid over whole maps.
 
-        Bins and their order are those of `sppnet.detection.features.pooling.pool`, so that fc6 fits the
+        Bins and their order are those of `sppnet.detection.features.pooling.spatial_pyramid_pool`, so that fc6 fits the
         detector's windows.
 
         Args:
@@ -160,7 +160,7 @@ class Classifier(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """Its weights under the names that they are saved by: the network's own, and fc6, fc7, fc8."""
-        state = self.network.body.state_dict()
+        state = self.network.layers.state_dict()
         for name in ("fc6", "fc7", "fc8"):
             layer: nn.Linear = getattr(self, name)
             state |= {f"{name}.{key}": value for key, value in layer.state_dict().items()}
@@ -172,7 +172,7 @@ class Classifier(nn.Module):
         Raises:
             InputError: tensors are missing, of another shape or not finite; ``source`` is what it calls them.
         """
-        load_exactly(self.network.body, tensors, source)
+        load_exactly(self.network.layers, tensors, source)
         layers = nn.ModuleDict({name: getattr(self, name) for name in ("fc6", "fc7", "fc8")})
         load_exactly(layers, tensors, source)
 

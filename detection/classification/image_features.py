@@ -13,12 +13,12 @@ from sppnet.common.arrays import FloatArray, Image
 from sppnet.common.checkpoint import Checkpoint
 from sppnet.common.errors import InputError
 from sppnet.common.files import file_digest
-from sppnet.detection.backbones import Network, fit_taps, weights_digest
-from sppnet.detection.backbones.kept_taps import set_kept_taps
+from sppnet.detection.backbones import Network, fit_feature_levels, weights_digest
+from sppnet.detection.backbones.kept_feature_levels import set_kept_feature_levels
 from sppnet.detection.classification.classifier import Classifier
 from sppnet.detection.classification.views import resize, resized_size
 from sppnet.detection.features.parallel import one_a_core
-from sppnet.detection.features.pooling import PAPER_LEVELS, num_bins, pool
+from sppnet.detection.features.pooling import PAPER_LEVELS, num_bins, spatial_pyramid_pool
 
 View = Literal["crop", "full", "warp"]
 ImageLayer = Literal["conv", "fc6", "fc7"]
@@ -119,8 +119,8 @@ class ImageFeatureExtractor:
             "settings": asdict(self.settings),
         }
 
-    def fit_taps(self, paths: Sequence[Path], folder: Path) -> None:
-        """Gives a network with several maps the constants that join them (`fit_taps`), once a folder.
+    def fit_feature_levels(self, paths: Sequence[Path], folder: Path) -> None:
+        """Fits the constants that join the feature levels of a network, once a folder.
 
         They are kept there, for all stored vectors are named by a digest of them.
 
@@ -132,16 +132,16 @@ class ImageFeatureExtractor:
             InputError: an image cannot be read, or is no size that the view can take.
         """
         network = self.network
-        if len(network.taps.tap_channels) == 1:
+        if len(network.feature_levels.level_channels) == 1:
             return
         kept = Checkpoint(
             folder, {"taps of": self.made_by(), "images": [file_digest(path) for path in paths]}
         )
-        set_kept_taps(network, kept, lambda: fit_taps(self._tap_maps(paths)))
+        set_kept_feature_levels(network, kept, lambda: fit_feature_levels(self._tap_maps(paths)))
 
     def _tap_maps(self, paths: Sequence[Path]) -> Iterator[list[Tensor]]:
         def compute(image: Image) -> list[list[Tensor]]:
-            return [self.network.tap_maps(view) for view in self._views(image)]
+            return [self.network.level_maps(view) for view in self._views(image)]
 
         for _, maps in one_a_core(compute, paths):
             if isinstance(maps, InputError):
@@ -171,7 +171,7 @@ class ImageFeatureExtractor:
         if self.classifier is None:
             values = self.network.feature_map(view).permute(1, 2, 0).contiguous().numpy()
             everything = np.array([[0, 0, values.shape[1], values.shape[0]]], np.int32)
-            vectors = pool(values, everything, self.settings.levels)
+            vectors = spatial_pyramid_pool(values, everything, self.settings.levels)
         else:
             self.classifier.check_size(*view.shape[:2])
             pooled = self.classifier.pool(self.network(self.network.normalise(view)))

@@ -113,9 +113,11 @@ def _train(
 ) -> tuple[FloatArray, list[Solution]]:
     """One SVM a class on the rows that are seen; dual variables (K, N), zero at others, and solutions."""
     problems = []
-    for label, truth in enumerate(labels.T):
-        mine = np.flatnonzero(seen & (truth != 0))
-        problems.append(Problem(mine, truth[mine] > 0, None if starts is None else starts[label, mine]))
+    for label, ground_truth in enumerate(labels.T):
+        mine = np.flatnonzero(seen & (ground_truth != 0))
+        problems.append(
+            Problem(mine, ground_truth[mine] > 0, None if starts is None else starts[label, mine])
+        )
     solutions = train_svms(rows, problems, settings, threads=threads)
     duals = np.zeros((labels.shape[1], len(labels)), np.float32)
     for row, problem, solution in zip(duals, problems, solutions, strict=True):

@@ -322,7 +322,7 @@ def _parameter_groups(net: Classifier, settings: PretrainingSettings, random: bo
     are made for: where pixels are ``spread`` times as wide (zf5), weights and their gradients' effect are to
     be a ``spread``-th each.
     """
-    first = next(part.weight for part in net.network.body.modules() if isinstance(part, nn.Conv2d))
+    first = next(part.weight for part in net.network.layers.modules() if isinstance(part, nn.Conv2d))
     spread = sum(IMAGENET.std) / sum(net.network.normalise.std)
     if random:
         with torch.no_grad():

@@ -29,8 +29,8 @@ from sppnet.detection.classification.views import (
     resize,
 )
 from sppnet.detection.features.parallel import one_a_core
-from sppnet.detection.features.pooling import pool
-from sppnet.detection.features.projection import Cells, project
+from sppnet.detection.features.pooling import spatial_pyramid_pool
+from sppnet.detection.features.projection import Windows, project
 
 Source = Literal["maps", "crops"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -162,7 +162,7 @@ def pooled_from_maps(classifier: Classifier, image: Image, views: ScaleViews) ->
         values = network.feature_map(pixels).permute(1, 2, 0).contiguous().numpy()
         cells = view_cells(boxes[mine], (views.height, views.width), network.geometry, values.shape[:2])
         distinct, count = np.unique(cells, axis=0, return_counts=True)
-        vectors.append(torch.from_numpy(pool(values, distinct, classifier.settings.levels)))
+        vectors.append(torch.from_numpy(spatial_pyramid_pool(values, distinct, classifier.settings.levels)))
         counts.append(count)
     return torch.cat(vectors), np.concatenate(counts)
 

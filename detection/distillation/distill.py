@@ -78,19 +78,19 @@ class _Student(nn.Module):
     values of about 1 it changes them by a hundredth at most. Validation and use have it.
     """
 
-    def __init__(self, body: nn.Sequential, channels: int, wanted: list[int]) -> None:
+    def __init__(self, layers: nn.Sequential, channels: int, wanted: list[int]) -> None:
         super().__init__()
-        self.body = nn.Sequential()
-        for name, layer in body.named_children():
-            self.body.add_module(name, layer)
+        self.layers = nn.Sequential()
+        for name, layer in layers.named_children():
+            self.layers.add_module(name, layer)
             if isinstance(layer, nn.Conv2d):
-                self.body.add_module(f"{name}_norm", nn.BatchNorm2d(layer.out_channels))
+                self.layers.add_module(f"{name}_norm", nn.BatchNorm2d(layer.out_channels))
         self.adapters = nn.ModuleList(nn.Conv2d(channels, one, 1) for one in wanted)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Float (N, 3, H, W) to a map (N, C_t, h, w) for each teacher."""
         maps = images
-        for layer in self.body:
+        for layer in self.layers:
             if not (self.training and isinstance(layer, WithinChannelLRN)):
                 maps = layer(maps)
         return [adapter(maps) for adapter in self.adapters]
@@ -138,11 +138,11 @@ class Distilling:
         """
         self.dataset, self.settings, self.progress, self.keep = dataset, settings, progress, keep
         network = build_network(settings.network, starting_weights(settings.start), seed=settings.seed)
-        body = network.body
+        layers = network.layers
         if (
             not isinstance(network, SequentialNetwork)
-            or not isinstance(body, nn.Sequential)
-            or not any(isinstance(layer, nn.Conv2d) for layer in body)
+            or not isinstance(layers, nn.Sequential)
+            or not any(isinstance(layer, nn.Conv2d) for layer in layers)
         ):
             raise InputError(f"{settings.network}: only a plain chain of layers can be taught; choose zf5")
         self.network = network
@@ -160,15 +160,15 @@ class Distilling:
                 f"{dataset.name} {dataset.split}: {len(dataset)} images are too few to learn from"
             )
         self.held_out, self.images = order[:held_out], order[held_out:]
-        first = next(one for one in body.modules() if isinstance(one, nn.Conv2d))
+        first = next(one for one in layers.modules() if isinstance(one, nn.Conv2d))
         if settings.start:
             with torch.no_grad():
                 first.weight *= _INPUT_SCALE
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.student = _Student(body, network.channels, [sum(one.parts) for one in self.teachers])
+            self.student = _Student(layers, network.channels, [sum(one.parts) for one in self.teachers])
         self.student.to(memory_format=torch.channels_last)
-        kernels = [one for one in body.parameters() if one.ndim > 1 and one is not first.weight]
+        kernels = [one for one in layers.parameters() if one.ndim > 1 and one is not first.weight]
         biases = [one for one in self.student.parameters() if one.ndim == 1]
         rest = [first.weight, *(one for one in self.student.adapters.parameters() if one.ndim > 1)]
         groups: list[dict[str, Any]] = [{"params": rest}, {"params": biases, "weight_decay": 0.0}]
@@ -203,7 +203,7 @@ class Distilling:
         """
         with disk_errors_named(self.work):
             self._train()
-        self.network.body.load_state_dict(self._weights())
+        self.network.layers.load_state_dict(self._weights())
         return self.network, self.points
 
     def _train(self) -> None:
@@ -245,7 +245,7 @@ class Distilling:
     def _keep_the_start(self) -> None:
         """Sets batch normalisation to what it takes away, so that the network gives what it gave before."""
         maps = torch.cat([self._sample(number)[0] for number in range(2 * self.settings.batch)])
-        for layer in self.student.body:
+        for layer in self.student.layers:
             if isinstance(layer, nn.BatchNorm2d):
                 variance, mean = torch.var_mean(maps, dim=(0, 2, 3), correction=0)
                 layer.running_mean, layer.running_var = mean, variance
@@ -309,7 +309,7 @@ class Distilling:
             for group in optimiser.param_groups:
                 group["lr"] = rate
         errors = self._errors(images, targets)
-        loss = torch.stack([error.mean() for taps in errors for error in taps]).mean()
+        loss = torch.stack([error.mean() for feature_levels in errors for error in feature_levels]).mean()
         if not loss.isfinite():
             raise InputError(
                 f"step {self.step + 1}: the loss is not finite; give a lower rate, or more warmup"
@@ -341,9 +341,9 @@ class Distilling:
             wrong = self._errors(image, [one[None] for one in seen])
             for number, teacher in enumerate(self.teachers):
                 squares = torch.split(seen[number].square(), list(teacher.parts))
-                for tap, square in enumerate(squares):
-                    errors[number][tap] += float(wrong[number][tap].sum())
-                    totals[number][tap] += float(square.sum())
+                for level, square in enumerate(squares):
+                    errors[number][level] += float(wrong[number][level].sum())
+                    totals[number][level] += float(square.sum())
         self.student.train()
         return tuple(
             tuple(1 - error / total for error, total in zip(*pair, strict=True))
@@ -352,8 +352,8 @@ class Distilling:
 
     def _weights(self) -> dict[str, Tensor]:
         """The body's, for pixels as the network takes them."""
-        folded = fold_structure(self.student.body.eval())
-        self.student.body.train(self.student.training)
+        folded = fold_structure(self.student.layers.eval())
+        self.student.layers.train(self.student.training)
         state = {name: one.detach().clone() for name, one in folded.state_dict().items()}
         first = next(name for name, one in state.items() if one.ndim == 4)
         state[first] /= _INPUT_SCALE
@@ -389,7 +389,9 @@ class Distilling:
             for number in range(len(self.teachers))
         ]
         for step, seconds, *explained in np.asarray(state["history"]).tolist():
-            taps = iter(explained)
-            by_teacher = tuple(tuple(next(taps) for _ in teacher.parts) for teacher in self.teachers)
+            feature_levels = iter(explained)
+            by_teacher = tuple(
+                tuple(next(feature_levels) for _ in teacher.parts) for teacher in self.teachers
+            )
             self.points.append(Point(int(step), seconds, by_teacher))
         self.step, self.seconds = int(state["step"]), float(state["seconds"])

@@ -72,8 +72,8 @@ class Teacher:
                 f"teacher {text!r}: write its name, then a short side in pixels for each of {scales} scales"
             )
         network = named_network(name)
-        components = network.taps.components
-        self.parts = network.taps.tap_channels if components is None else (components,)
+        components = network.feature_levels.components
+        self.parts = network.feature_levels.level_channels if components is None else (components,)
         self._extractors = [FeatureExtractor(network, FeatureSettings((int(side),))) for side in sides]
         self._stores = [MapStore(maps, extractor, map_bytes) for extractor in self._extractors]
         self.geometry = network.geometry

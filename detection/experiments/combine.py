@@ -109,7 +109,7 @@ def combine(
     Args:
         parts: detections by image id, one mapping a model; an image left out has none.
         image_ids: the images.
-        settings: ``nms_overlap`` and ``max_per_class`` are used; scores were thresholded already.
+        settings: ``nms_iou`` and ``max_per_class`` are used; scores were thresholded already.
         scores: ``as-is`` compares them as they are, which is right for models of one kind: SVMs trained with
             one penalty on features of one norm (the paper does so). ``rank`` compares the places in each
             model's own list of its class over all images instead, the k-th best scoring -k, for models whose
@@ -203,7 +203,7 @@ def combine_runs(
         "images": f"{dataset.name} {dataset.split}, {len(dataset)} images",
         "combined": [str(folder) for folder in folders],
         "scores": scores,
-        "nms_overlap": settings.nms_overlap,
+        "nms_iou": settings.nms_iou,
         "max_per_class": settings.max_per_class,
     }
     claim(run.folder / "settings.toml", tomli_w.dumps(about))

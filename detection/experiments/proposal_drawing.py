@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sppnet.common.arrays import FloatArray, Image
 from sppnet.data.types import Example
-from sppnet.eval.voc import iou_matrix
+from sppnet.eval.voc import box_iou
 from sppnet.proposals.selective_search import Grouped
 
 # Regions left at the drawn levels of the hierarchy.
@@ -52,9 +52,9 @@ def draw_proposals(
     last = panels[len(levels) + 1]
     last.imshow(image)
     last.set_title(f"best of {len(boxes)} windows for each object")
-    overlaps = iou_matrix(example.boxes, boxes)
-    for truth, label, row in zip(example.boxes, example.labels, overlaps, strict=True):
-        _outline(last, truth, _GROUND_TRUTH, "dashed")
+    overlaps = box_iou(example.boxes, boxes)
+    for ground_truth, label, row in zip(example.boxes, example.labels, overlaps, strict=True):
+        _outline(last, ground_truth, _GROUND_TRUTH, "dashed")
         if len(row):
             best = int(row.argmax())
             _outline(last, boxes[best], _WINDOW, "solid")

@@ -26,12 +26,12 @@ ENGINES = ("single", "fast", "quality", "opencv")
 _UNLIMITED = 1_000_000
 
 
-def make_engine(name: str, max_windows: int | None = None, min_side: int = 20) -> Engine:
+def make_engine(name: str, max_proposals: int | None = None, min_side: int = 20) -> Engine:
     """An engine by name: a mode of our Selective Search, or OpenCV's driven with the paper's fast mode.
 
     Args:
         name: one of `ENGINES`.
-        max_windows: keep at most so many; None for all.
+        max_proposals: keep at most so many; None for all.
         min_side: boxes with a side below this are dropped, in pixels.
 
     Raises:
@@ -39,10 +39,10 @@ def make_engine(name: str, max_windows: int | None = None, min_side: int = 20) -
     """
     match name:
         case "single" | "fast" | "quality":
-            return SelectiveSearch(name, min_side=min_side, max_windows=max_windows)
+            return SelectiveSearch(name, min_side=min_side, max_proposals=max_proposals)
         case "opencv":
-            most = _UNLIMITED if max_windows is None else max_windows
-            return OpenCVSelectiveSearch(min_side=min_side, max_windows=most)
+            most = _UNLIMITED if max_proposals is None else max_proposals
+            return OpenCVSelectiveSearch(min_side=min_side, max_proposals=most)
     nearest = get_close_matches(name, ENGINES, 1, cutoff=0)[0]
     raise InputError(f"no engine {name!r}; did you mean {nearest!r}? There are {', '.join(ENGINES)}")
 

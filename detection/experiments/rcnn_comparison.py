@@ -79,7 +79,7 @@ def methods(base: RunSettings) -> dict[str, RunSettings]:
     SPP-net at one scale takes ``base``'s first, R-CNN the crop and R-CNN's pool5 (level 6 alone). The feature
     norm and taps are taken from fewer images than ``base`` says, for a comparison trains on few.
     """
-    training = replace(base.training, norm_images=_NORM_IMAGES, tap_images=_TAP_IMAGES)
+    training = replace(base.training, norm_images=_NORM_IMAGES, feature_level_images=_TAP_IMAGES)
     base = replace(base, training=training)
     features = {
         RCNN: replace(base.features, mode="rcnn", levels=PRESETS["rcnn"].features.levels),
@@ -242,8 +242,8 @@ def _first_windows(dataset: Dataset, base: Run, count: int) -> Run:
     name = "opencv" if settings.engine == "opencv" else "proposals"
     engine = getattr(settings, name)
     # No more than the engine gives, or the cache would have fewer than it says.
-    count = min(count, engine.max_windows or count)
-    settings = replace(settings, **{name: replace(engine, max_windows=count)})
+    count = min(count, engine.max_proposals or count)
+    settings = replace(settings, **{name: replace(engine, max_proposals=count)})
     few = replace(base, settings=settings, cache=ProposalCache(base.cache.path, settings.proposer))
     for example in dataset:
         key = image_key(example)

@@ -11,7 +11,7 @@ from sppnet.common.arrays import FloatArray, Image, IntArray
 from sppnet.common.errors import InputError
 from sppnet.common.stopwatch import Stopwatch
 from sppnet.detection.backbones import Network
-from sppnet.detection.features.pooling import PAPER_LEVELS, num_bins, pool
+from sppnet.detection.features.pooling import PAPER_LEVELS, num_bins, spatial_pyramid_pool
 from sppnet.detection.features.projection import Projection, ScaleRule, choose_scale, project, resize_factor
 
 
@@ -74,7 +74,7 @@ class FeatureMap:
 
 
 @dataclass(frozen=True, eq=False)
-class PooledWindows:
+class PooledFeatures:
     """Vectors of an image's windows; windows that project to the same cells share one.
 
     Attributes:
@@ -140,7 +140,7 @@ class FeatureExtractor:
 
     def pool(
         self, maps: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None = None
-    ) -> PooledWindows:
+    ) -> PooledFeatures:
         """Pools windows, each from the scale chosen for it.
 
         Args:
@@ -151,7 +151,7 @@ class FeatureExtractor:
         with self.clock("pooling"):
             return self._pool(maps, boxes, scales)
 
-    def _pool(self, maps: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None) -> PooledWindows:
+    def _pool(self, maps: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None) -> PooledFeatures:
         settings = self.settings
         factors = np.array([np.sqrt(one.factor[0] * one.factor[1]) for one in maps], np.float32)
         chosen = choose_scale(boxes, factors, settings.scale_rule)
@@ -166,8 +166,8 @@ class FeatureExtractor:
             )
         distinct, rows = np.unique(places, axis=0, return_inverse=True)
         parts = [
-            pool(one.values, distinct[distinct[:, 0] == scale, 1:], settings.levels)
+            spatial_pyramid_pool(one.values, distinct[distinct[:, 0] == scale, 1:], settings.levels)
             for scale, one in enumerate(maps)
         ]
         features = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return PooledWindows(features, rows.reshape(-1).astype(np.int64))
+        return PooledFeatures(features, rows.reshape(-1).astype(np.int64))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sppnet.common.arrays import FloatArray
-from sppnet.detection.features.projection import Cells
+from sppnet.detection.features.projection import Windows
 
 # SPP-net §4.1: 50 bins.
 PAPER_LEVELS = (6, 3, 2, 1)
@@ -18,7 +18,9 @@ def num_bins(levels: Sequence[int]) -> int:
     return sum(level * level for level in levels)
 
 
-def pool(feature_map: FloatArray, cells: Cells, levels: Sequence[int] = PAPER_LEVELS) -> FloatArray:
+def spatial_pyramid_pool(
+    feature_map: FloatArray, cells: Windows, levels: Sequence[int] = PAPER_LEVELS
+) -> FloatArray:
     """Max-pools windows of a feature map over a spatial pyramid.
 
     Bin i of n over a window of w cells covers cells ``floor(i w / n)`` to ``ceil((i + 1) w / n)``

@@ -10,7 +10,7 @@ from sppnet.detection.backbones.geometry import Geometry
 
 Projection = Literal["paper", "released"]
 ScaleRule = Literal["paper", "released"]
-Cells = NDArray[np.int32]
+Windows = NDArray[np.int32]
 
 # Paper §4.1: the scale at which the window is closest to 224 x 224 pixels. The released code aims at 13 cells
 # of 16 pixels.
@@ -52,7 +52,7 @@ def project(
     geometry: Geometry,
     map_size: tuple[int, int],
     rule: Projection = "paper",
-) -> Cells:
+) -> Windows:
     """Projects windows onto a feature map.
 
     ``paper`` (appendix A): the cells whose receptive fields are centred strictly inside the window's first

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sppnet.common.arrays import FloatArray, Image, IntArray
 from sppnet.detection.backbones import Network
-from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap, FeatureSettings, PooledWindows
+from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap, FeatureSettings, PooledFeatures
 
 # Windows that pass at a time: EfficientNet-Lite0's widest layer holds 6 MB of each.
 _BATCH = 32
@@ -41,7 +41,7 @@ class WarpExtractor(FeatureExtractor):
 
     def pool(
         self, maps: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None = None
-    ) -> PooledWindows:
+    ) -> PooledFeatures:
         """Warps windows, passes them through the network, and pools each one's map.
 
         Args:
@@ -60,7 +60,7 @@ class WarpExtractor(FeatureExtractor):
             with self.clock("pooling"):
                 features[done : done + len(batch)] = _pooled(output, self.settings.levels)
             done += len(batch)
-        return PooledWindows(features, rows.reshape(-1).astype(np.int64))
+        return PooledFeatures(features, rows.reshape(-1).astype(np.int64))
 
     def _batches(self, image: FloatArray, boxes: FloatArray) -> Iterator[FloatArray]:
         settings, normalise = self.settings, self.network.normalise
@@ -113,7 +113,7 @@ def warp(image: FloatArray, box: FloatArray, size: int, padding: int, fill: Floa
 
 
 def _pooled(maps: Tensor, levels: Sequence[int]) -> FloatArray:
-    """Maps (N, C, h, w) to float32 (N, bins * C), ordered as by `sppnet.detection.features.pooling.pool`."""
+    """Maps (N, C, h, w) to float32 (N, bins * C), ordered as by `sppnet.detection.features.pooling.spatial_pyramid_pool`."""
     bins = [F.adaptive_max_pool2d(maps, level).flatten(2).transpose(1, 2) for level in levels]
     vectors: FloatArray = torch.cat(bins, dim=1).flatten(1).numpy()
     return vectors

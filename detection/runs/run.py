@@ -31,6 +31,7 @@ from sppnet.detection.features.rcnn import make_extractor
 from sppnet.common.distributed import ALONE, Group
 from sppnet.detection.training import HEADS, TrainingData, finetune_detector, train_detector, train_layer_svms
 from sppnet.common.prefetch import prefetch
+from sppnet.common.settings import with_todays_names
 from sppnet.common.checkpoint import disk_errors_named
 from sppnet.eval import VOCResult, coco_metrics, evaluate_voc, plot_precision_recall, read_voc_detections, write_coco_results, write_metrics, write_voc_detections
 from sppnet.proposals import ProposalCache, image_key, propose_cached
@@ -146,7 +147,7 @@ class Run:
             build_network(
                 network.name,
                 network.weights or None,
-                taps=network.taps or None,
+                feature_levels=network.feature_levels or None,
                 seed=network.seed,
             ),
             self.settings.features,
@@ -394,7 +395,8 @@ def _detections(prefix: str, arrays: Any) -> Detections:
 
 def _alike_but_for_finetuning(file: Path, text: str) -> bool:
     try:
-        present, wanted = tomllib.loads(file.read_text(encoding="utf-8")), tomllib.loads(text)
+        present = with_todays_names(tomllib.loads(file.read_text(encoding="utf-8")))
+        wanted = tomllib.loads(text)
         old, new = present.pop("finetuning"), wanted.pop("finetuning")
     except (OSError, ValueError, KeyError):
         return False

@@ -252,12 +252,12 @@ class _Training:
         """As many as wanted, or as the bound on the files of all processes together leaves."""
         images = len(self.train_images) + len(self.held_out)
         fitting = int(self.settings.disk_gb * 1e9 / (images * self.length * np.float16().nbytes))
-        if fitting < self.settings.windows_per_image and fitting < 4:
+        if fitting < self.settings.proposals_per_image and fitting < 4:
             raise InputError(
                 f"finetuning.disk_gb is {self.settings.disk_gb}, which leaves {fitting} windows "
                 "an image; give more"
             )
-        return min(self.settings.windows_per_image, fitting)
+        return min(self.settings.proposals_per_image, fitting)
 
     def _network(self, start: FullyConnected | None, memory_gb: float) -> FCNetwork:
         width = self.settings.width

@@ -27,10 +27,10 @@ class FineTuningSettings:
         input_dropout: of the pooled vectors; our own.
         batch: windows in a step (paper §4.1: 128).
         positive_fraction: of them positives (paper §4.1: 0.25).
-        positive_overlap: least IoU of a positive with ground truth (paper §4.1: 0.5).
-        negative_overlaps: IoU of negatives, from and below (paper §4.1: 0.1 and 0.5).
-        windows_per_image: windows drawn from an image at a time, ``positive_fraction`` of them positives, as
-            far as there are so many.
+        min_positive_iou: least IoU of a positive with ground truth (paper §4.1: 0.5).
+        negative_iou_range: IoU of negatives, from and below (paper §4.1: 0.1 and 0.5).
+        proposals_per_image: proposals drawn from an image at a time, ``positive_fraction`` of them
+            positives, as far as there are so many.
         draw_steps: after so many steps windows are drawn anew.
         disk_gb: the drawn vectors take at most so much, in 10^9 bytes, those of all processes together; fewer
             windows are drawn of each image where they would take more.
@@ -60,9 +60,9 @@ class FineTuningSettings:
     input_dropout: float = 0.0
     batch: int = 128
     positive_fraction: float = 0.25
-    positive_overlap: float = 0.5
-    negative_overlaps: tuple[float, float] = (0.1, 0.5)
-    windows_per_image: int = 64
+    min_positive_iou: float = 0.5
+    negative_iou_range: tuple[float, float] = (0.1, 0.5)
+    proposals_per_image: int = 64
     draw_steps: int = 2000
     disk_gb: float = 6.0
     flip: bool = True
@@ -90,7 +90,7 @@ class FineTuningSettings:
         ):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} {getattr(self, name)!r}: choose {' or '.join(known)}")
-        for name in ("width", "batch", "windows_per_image", "draw_steps", "validate_every"):
+        for name in ("width", "batch", "proposals_per_image", "draw_steps", "validate_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
         for name in ("dropout", "input_dropout"):
@@ -99,7 +99,7 @@ class FineTuningSettings:
         for name in ("positive_fraction", "validation", "min_probability"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give a part between 0 and 1")
-        for name in ("batch", "windows_per_image"):
+        for name in ("batch", "proposals_per_image"):
             if not 0 < round(getattr(self, name) * self.positive_fraction) < getattr(self, name):
                 raise InputError(
                     f"{name} {getattr(self, name)} with positive_fraction {self.positive_fraction} leaves no "
@@ -107,11 +107,11 @@ class FineTuningSettings:
                 )
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; it must not be negative")
-        low, high = self.negative_overlaps if len(self.negative_overlaps) == 2 else (1.0, 0.0)
-        if not 0 <= low < high <= self.positive_overlap <= 1:
+        low, high = self.negative_iou_range if len(self.negative_iou_range) == 2 else (1.0, 0.0)
+        if not 0 <= low < high <= self.min_positive_iou <= 1:
             raise InputError(
-                f"negative_overlaps {self.negative_overlaps}, positive_overlap {self.positive_overlap}: "
-                "give two rising overlaps, at most positive_overlap"
+                f"negative_iou_range {self.negative_iou_range}, min_positive_iou {self.min_positive_iou}: "
+                "give two rising overlaps, at most min_positive_iou"
             )
         if not self.rates or len(self.rates) != len(self.steps) or min(self.steps) < 1:
             raise InputError(

@@ -11,7 +11,7 @@ from sppnet.common.errors import InputError
 from sppnet.detection.backbones import tensors_digest
 from sppnet.detection.detector import Detector
 from sppnet.detection.fc_layers import FullyConnected
-from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap, PooledWindows
+from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap, PooledFeatures
 from sppnet.detection.training.finetuning import finetune
 from sppnet.detection.training.presets import RunSettings
 from sppnet.detection.training.svm_training import TrainingData, train_detector
@@ -51,10 +51,10 @@ class LayeredExtractor(FeatureExtractor):
 
     def pool(
         self, maps: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None = None
-    ) -> PooledWindows:
+    ) -> PooledFeatures:
         """See `FeatureExtractor.pool`."""
         pooled = self._extractor.pool(maps, boxes, scales)
-        return PooledWindows(self._layers(pooled.features), pooled.rows)
+        return PooledFeatures(self._layers(pooled.features), pooled.rows)
 
 
 def finetune_detector(
@@ -81,7 +81,7 @@ def finetune_detector(
         InputError: see there.
     """
     # SVMs have vectors of a mean length of 20; the layers' initialisation wants numbers of about 1.
-    scale = base.svms.scale * math.sqrt(base.extractor.length) / TARGET_NORM
+    scale = base.head.norm_factor * math.sqrt(base.extractor.length) / TARGET_NORM
     tuned = finetune(data, base.extractor, scale, settings, work, progress, group)
     probability = settings.finetuning.min_probability
     origin = base.origin | {
@@ -121,11 +121,11 @@ def train_layer_svms(
     layers = tuned.layers.first(_LAYERS[head])
     alone = replace(settings, training=replace(settings.training, regression=False))
     extractor = LayeredExtractor(tuned.extractor, layers)
-    trained = train_detector(data, extractor, alone, work, progress, fit_taps_first=False)
+    trained = train_detector(data, extractor, alone, work, progress, fit_feature_levels_first=False)
     return Detector(
         tuned.classes,
         tuned.extractor,
-        trained.svms,
+        trained.head,
         tuned.regressors,
         settings.detection,
         tuned.engine,

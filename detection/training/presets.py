@@ -36,19 +36,19 @@ class NetworkSettings:
     Attributes:
         name: zf5, alexnet, vgg16, efficientnet_lite0, efficientnet_lite2, or any timm model.
         weights: a file, ``random``, or empty for the network's own.
-        taps: strides of the maps of a timm model to join; empty for its default, 16 and 32.
+        feature_levels: strides of the maps of a timm model to join; empty for its default, 16 and 32.
         pca: reduce the map to this many channels, learned on training maps; 0 keeps all.
         seed: of random weights.
     """
 
     name: str = "efficientnet_lite0"
     weights: str = ""
-    taps: tuple[int, ...] = ()
+    feature_levels: tuple[int, ...] = ()
     pca: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.pca < 0 or any(type(tap) is not int or tap < 1 for tap in self.taps):
+        if self.pca < 0 or any(type(level) is not int or level < 1 for level in self.feature_levels):
             raise InputError(f"{self}: pca must not be negative, and taps are strides in pixels")
 
 
@@ -59,9 +59,9 @@ class TrainingSettings:
     Attributes:
         difficult_positives: whether difficult objects are positives. SPP-net was trained without them (Fast
             R-CNN, table 1); its released script takes them. Windows on them are never negatives.
-        norm_images, norm_windows: the mean feature norm is taken over so many windows of so many images
+        norm_images, norm_proposals: the mean feature norm is taken over so many windows of so many images
             (released code: 200 of 200).
-        tap_images: taps and PCA are fitted on so many images; our own.
+        feature_level_images: taps and PCA are fitted on so many images; our own.
         regression: whether box regressors are trained.
         memory_gb: what training may take at its peak, in 10^9 bytes.
         seed: of all random choices of training.
@@ -69,15 +69,15 @@ class TrainingSettings:
 
     difficult_positives: bool = False
     norm_images: int = 200
-    norm_windows: int = 200
-    tap_images: int = 100
+    norm_proposals: int = 200
+    feature_level_images: int = 100
     regression: bool = True
     memory_gb: float = 4.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.norm_images, self.norm_windows, self.tap_images) < 1:
-            raise InputError("norm_images, norm_windows and tap_images must be at least 1")
+        if min(self.norm_images, self.norm_proposals, self.feature_level_images) < 1:
+            raise InputError("norm_images, norm_proposals and feature_level_images must be at least 1")
         if self.memory_gb < MIN_MEMORY_GB:
             raise InputError(f"memory_gb is {self.memory_gb}; training needs at least {MIN_MEMORY_GB}")
 

@@ -23,15 +23,15 @@ from sppnet.common.memory import give_back
 from sppnet.common.prefetch import prefetch
 from sppnet.data.images import read_image
 from sppnet.data.types import Dataset, Example
-from sppnet.detection.backbones import fit_taps, weights_digest
-from sppnet.detection.backbones.kept_taps import set_kept_taps
+from sppnet.detection.backbones import fit_feature_levels, weights_digest
+from sppnet.detection.backbones.kept_feature_levels import set_kept_feature_levels
 from sppnet.detection.detector import Detector
-from sppnet.detection.features.extractor import FeatureExtractor, PooledWindows
+from sppnet.detection.features.extractor import FeatureExtractor, PooledFeatures
 from sppnet.detection.features.map_store import MapStore
 from sppnet.detection.training.presets import RunSettings, TrainingSettings
-from sppnet.eval.voc import iou_matrix
+from sppnet.eval.voc import box_iou
 from sppnet.proposals import Engine, ProposalCache, image_key, propose_cached, propose_example
-from sppnet.svm import BoxRegressors, HardNegativeMiner, LinearSVMs, RegressionSampler, feature_scale
+from sppnet.svm import BoxRegressors, HardNegativeMiner, LinearSVMs, RegressionSampler, norm_factor
 
 _LOG = logging.getLogger(__name__)
 # Of the memory setting, this much is left to everything but the store of negatives: the interpreter and the
@@ -73,7 +73,7 @@ class _TrainingImage:
     index: int
     example: Example
     boxes: FloatArray  # Ground truth first, then proposals.
-    pooled: PooledWindows
+    pooled: PooledFeatures
 
 
 def train_detector(
@@ -82,7 +82,7 @@ def train_detector(
     settings: RunSettings,
     work: Path,
     progress: Progress,
-    fit_taps_first: bool = True,
+    fit_feature_levels_first: bool = True,
 ) -> Detector:
     """Trains one SVM and one box regressor a class.
 
@@ -95,7 +95,7 @@ def train_detector(
         settings: of the run.
         work: folder for checkpoints and samples; the caller's to remove once the detector is saved.
         progress: called with a stage's name, images done, images in all.
-        fit_taps_first: whether the network's taps are fitted here; else they have been.
+        fit_feature_levels_first: whether the network's taps are fitted here; else they have been.
 
     Raises:
         InputError: an image cannot be read, there is no object to train on, or a disk is full.
@@ -106,8 +106,8 @@ def train_detector(
     try:
         with disk_errors_named(work):
             work.mkdir(parents=True, exist_ok=True)
-            if fit_taps_first:
-                _set_taps(dataset, extractor, settings, work, progress)
+            if fit_feature_levels_first:
+                _set_feature_levels(dataset, extractor, settings, work, progress)
             store = MapStore(data.maps, extractor, data.map_bytes)
             svms, regressors = _train(data, extractor, store, settings, work, progress)
     except InputError:
@@ -125,7 +125,7 @@ def train_detector(
     return Detector(dataset.classes, extractor, svms, regressors, settings.detection, data.engine, origin)
 
 
-def _set_taps(
+def _set_feature_levels(
     dataset: Dataset, extractor: FeatureExtractor, settings: RunSettings, work: Path, progress: Progress
 ) -> None:
     """Gives the network the constants that join its maps, where it has more than one, or reduce them (PCA).
@@ -135,24 +135,26 @@ def _set_taps(
     """
     network, training = extractor.network, settings.training
     components = settings.network.pca or None
-    if len(network.taps.tap_channels) == 1 and components is None:
+    if len(network.feature_levels.level_channels) == 1 and components is None:
         return
     purpose = {
         "taps of": weights_digest(network),
         "settings": _without_finetuning(settings),
         "dataset": dataset.digest(),
     }
-    count = min(training.tap_images, len(dataset))
+    count = min(training.feature_level_images, len(dataset))
     chosen = np.sort(np.random.default_rng(training.seed).choice(len(dataset), count, replace=False))
 
-    def tap_maps() -> Iterator[list[Tensor]]:
+    def level_maps() -> Iterator[list[Tensor]]:
         for done, index in enumerate(chosen):
             progress("taps", done, count)
             for scaled, _ in extractor.scaled(read_image(dataset[index].path)):
-                yield network.tap_maps(scaled)
+                yield network.level_maps(scaled)
         progress("taps", count, count)
 
-    set_kept_taps(network, Checkpoint(work, purpose), lambda: fit_taps(tap_maps(), components), components)
+    set_kept_feature_levels(
+        network, Checkpoint(work, purpose), lambda: fit_feature_levels(level_maps(), components), components
+    )
 
 
 def _train(
@@ -176,7 +178,7 @@ def _train(
     checkpoint = Checkpoint(work, purpose)
     state = checkpoint.load()
     if state is None:
-        scale = feature_scale(_mean_norm(data, extractor, store, training, progress))
+        scale = norm_factor(_mean_norm(data, extractor, store, training, progress))
         miner = HardNegativeMiner(classes, extractor.length, settings.mining, scale, memory, threads)
         # Before the network has seen all images.
         miner.check_room(sum(int(_positive(one, training).sum()) for one in dataset))
@@ -196,8 +198,8 @@ def _train(
     progress("mining", first, len(dataset))
     rest = range(first, len(dataset))
     for image in _windows(data, extractor, store, rest, with_proposals=rest):
-        truth, labels = image.example.boxes, image.example.labels
-        overlap = iou_matrix(image.boxes, truth).astype(np.float32)
+        ground_truth, labels = image.example.boxes, image.example.labels
+        overlap = box_iou(image.boxes, ground_truth).astype(np.float32)
         by_class = np.zeros((len(image.boxes), classes), np.float32)
         np.maximum.at(by_class.T, labels, overlap.T)
         # Windows that share their cells count as one (released code), a negative if any of them is.
@@ -208,12 +210,12 @@ def _train(
         representative[rows] = image.boxes
         try:
             miner.add_image(image.index, distinct, least, representative)
-            if training.regression and len(truth):
+            if training.regression and len(ground_truth):
                 wanted = np.flatnonzero(_positive(image.example, training))
                 best = overlap[:, wanted].max(axis=1, initial=0.0)
-                near = np.flatnonzero(best >= settings.regression.min_overlap)
+                near = np.flatnonzero(best >= settings.regression.min_iou)
                 sampler.add_image(
-                    image.index, distinct[rows[near]], image.boxes[near], truth[wanted], labels[wanted]
+                    image.index, distinct[rows[near]], image.boxes[near], ground_truth[wanted], labels[wanted]
                 )
         except ValueError as error:
             raise InputError(f"{image.example.path}: cannot be trained on ({error})") from error
@@ -259,7 +261,7 @@ def _mean_norm(
     norms = []
     for done, image in enumerate(_windows(data, extractor, store, chosen, with_proposals=chosen)):
         progress("feature norm", done, len(chosen))
-        rows = rng.permutation(image.pooled.rows)[: training.norm_windows]
+        rows = rng.permutation(image.pooled.rows)[: training.norm_proposals]
         norms.append(np.linalg.norm(image.pooled.features[rows], axis=1))
     progress("feature norm", len(chosen), len(chosen))
     return float(np.concatenate(norms).mean())

@@ -15,7 +15,7 @@ from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap
 from sppnet.detection.features.map_store import MapStore
 from sppnet.detection.training.finetuning_settings import FineTuningSettings
 from sppnet.detection.training.svm_training import TrainingData
-from sppnet.eval.voc import iou_matrix
+from sppnet.eval.voc import box_iou
 from sppnet.proposals import image_key, propose_example
 
 BACKGROUND = -1
@@ -64,14 +64,14 @@ def label_windows(
     none = np.zeros(0, np.int64)
     if len(example.boxes) == 0:
         # Nothing overlaps: negatives only where they need not overlap anything.
-        return none, none, np.arange(len(boxes)) if settings.negative_overlaps[0] == 0 else none
-    overlap = iou_matrix(boxes, example.boxes)
+        return none, none, np.arange(len(boxes)) if settings.negative_iou_range[0] == 0 else none
+    overlap = box_iou(boxes, example.boxes)
     best = overlap.argmax(axis=1)
     most = overlap.max(axis=1)
-    positive = most >= settings.positive_overlap
+    positive = most >= settings.min_positive_iou
     if not difficult:
         positive &= ~example.difficult[best]
-    low, high = settings.negative_overlaps
+    low, high = settings.negative_iou_range
     found = np.flatnonzero(positive)
     return found, example.labels[best[found]], np.flatnonzero((most >= low) & (most < high))
 

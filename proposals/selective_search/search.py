@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sppnet.common.arrays import FloatArray, Image
 from sppnet.common.errors import InputError
+from sppnet.proposals.engine import stored_parameters
 from sppnet.proposals.selective_search.colour import COLOUR_SPACES, ColourSpace, to_colour_space
 from sppnet.proposals.selective_search.grouping import Hierarchy, Similarities, group
 from sppnet.proposals.selective_search.regions import colour_bins, measure, texture_bins
@@ -112,7 +113,8 @@ class SelectiveSearch:
         min_side: boxes with a side below this are dropped, after ranking (R-CNN's released code: 20 pixels).
         max_pixels: a larger image is searched at this many pixels, and the boxes are brought back to its
             own; None never shrinks. Ours: k is in pixels, and R-CNN's code also shrinks images first.
-        max_windows: keep at most this many, the best ranked (SPP-net §4: about 2,000 an image); None for all.
+        max_proposals: keep at most this many, the best ranked (SPP-net §4: about 2,000 an image); None for
+            all.
         seed: of the ranking.
     """
 
@@ -120,7 +122,7 @@ class SelectiveSearch:
     sigma: float = 0.8
     min_side: int = 20
     max_pixels: int | None = 1_000_000
-    max_windows: int | None = 2000
+    max_proposals: int | None = 2000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -137,8 +139,8 @@ class SelectiveSearch:
         _check_whole("min_side", self.min_side, 1)
         if self.max_pixels is not None:
             _check_whole("max_pixels", self.max_pixels, 1)
-        if self.max_windows is not None:
-            _check_whole("max_windows", self.max_windows, 1)
+        if self.max_proposals is not None:
+            _check_whole("max_proposals", self.max_proposals, 1)
         _check_whole("seed", self.seed, 0)
 
     def __call__(self, image: Image) -> FloatArray:
@@ -151,7 +153,7 @@ class SelectiveSearch:
             "engine": "selective-search",
             "revision": 1,
             "opencv": cv2.__version__,  # Its colour conversion and blur.
-            **asdict(self),
+            **stored_parameters(asdict(self)),
             "strategies": " ".join(map(str, self._resolved())),
         }
 
@@ -186,7 +188,7 @@ class SelectiveSearch:
             factor = np.array([width / shrunk_width, height / shrunk_height] * 2)
             boxes = np.rint(boxes * factor).astype(np.int32)
         boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= self.min_side).all(axis=1)]
-        return distinct(boxes)[: self.max_windows].astype(np.float32)
+        return distinct(boxes)[: self.max_proposals].astype(np.float32)
 
     def hierarchies(self, image: Image) -> Iterator[Grouped]:
         """Runs every strategy on an image as it is (``max_pixels`` is not applied).

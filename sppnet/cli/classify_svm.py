@@ -48,7 +48,7 @@ from sppnet.detection.training.presets import NetworkSettings, TrainingSettings
 from sppnet.eval import classification_dict, classification_table, evaluate_voc_classification, image_labels
 
 # As in training a detector.
-_TAP_IMAGES = TrainingSettings().tap_images
+_TAP_IMAGES = TrainingSettings().feature_level_images
 _NETWORK = NetworkSettings().name
 # Caltech101's protocol (§3.3).
 _PER_CLASS, _TEST_PER_CLASS, _SPLITS = 30, 50, 10
@@ -168,11 +168,11 @@ class _Vectors:
         text = json.dumps(about, indent=1, sort_keys=True)
         claim(self.run / "settings.json", text + "\n")
 
-    def fit_taps(self, paths: Sequence[Path]) -> None:
+    def fit_feature_levels(self, paths: Sequence[Path]) -> None:
         """Fits a network of several maps on some of the images."""
         count = min(_TAP_IMAGES, len(paths))
         chosen = np.sort(np.random.default_rng(0).choice(len(paths), count, replace=False))
-        self._extractor.fit_taps([paths[index] for index in chosen], self.run / "taps")
+        self._extractor.fit_feature_levels([paths[index] for index in chosen], self.run / "taps")
 
     def read(self, paths: Sequence[Path], stage: str) -> HalfArray:
         """The images' vectors, float16 (N, length)."""
@@ -182,7 +182,7 @@ class _Vectors:
 
 
 def _classify_voc(train: Dataset, test: Dataset, vectors: _Vectors) -> dict[str, Any]:
-    vectors.fit_taps([example.path for example in train])
+    vectors.fit_feature_levels([example.path for example in train])
     # Both first: a file that cannot be read is found before an hour of training, not after it.
     train_vectors, test_vectors = (
         vectors.read([example.path for example in split], f"vectors ({split.split})")
@@ -211,7 +211,7 @@ def _classify_folder(
     used = np.unique(np.concatenate([indices for part in parts for indices in part]))
     chosen = images.only(used)
     # One for all splits, so that each image is convolved once; the labels do not enter.
-    vectors.fit_taps(chosen.paths)
+    vectors.fit_feature_levels(chosen.paths)
     halves = vectors.read(chosen.paths, "vectors")
     found = []
     with ProgressReport(console) as progress:

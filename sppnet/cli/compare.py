@@ -52,7 +52,7 @@ def combine_command(
     dataset: DatasetName = "",
     voc_root: VocRoot = VOC_ROOT,
     test_split: TestSplit = "test",
-    nms_overlap: Annotated[float, typer.Option(help="A box that overlaps a better one by more goes.")] = 0.3,
+    nms_iou: Annotated[float, typer.Option(help="A box that overlaps a better one by more goes.")] = 0.3,
     scores: Annotated[
         Literal["as-is", "rank"],
         typer.Option(help="Compare scores as they are, or (SVMs with softmax) ranks in each run's list."),
@@ -64,7 +64,7 @@ def combine_command(
     folders = [_detections(one) for one in runs]
     name = run or "+".join(part_name(folder) for folder in folders)
     job = Job(dataset, voc_root, test_split, run=name, limit=limit, skip_errors=skip_errors)
-    test, settings = job.open(test_split), DetectionSettings(nms_overlap=nms_overlap)
+    test, settings = job.open(test_split), DetectionSettings(nms_iou=nms_iou)
     if skip_errors:
         for folder in folders:
             test = with_detections(test, folder)

@@ -86,7 +86,7 @@ def distill_command(
         # Once it is known that there are such teachers: what cannot be trained takes no run's name.
         claim(folder / "settings.toml", about)
         network, points = job.run()
-    _write(result, dict(network.body.state_dict()))
+    _write(result, dict(network.layers.state_dict()))
     with atomic_path(history) as path:
         path.write_text(json.dumps([asdict(point) for point in points], indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(work, ignore_errors=True)
@@ -94,7 +94,9 @@ def distill_command(
         "step", "minutes", *settings.teachers, title="variance of held-out maps explained, %, by tap"
     )
     for point in points:
-        explained = (" ".join(f"{100 * one:.1f}" for one in taps) for taps in point.explained)
+        explained = (
+            " ".join(f"{100 * one:.1f}" for one in feature_levels) for feature_levels in point.explained
+        )
         table.add_row(str(point.step), f"{point.seconds / 60:.1f}", *explained)
     console.print(table)
     console.print(f"weights: {result}", highlight=False)

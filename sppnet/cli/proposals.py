@@ -145,7 +145,7 @@ def evaluate_proposals(
     voc_root: VocRoot = VOC_ROOT,
     split: Annotated[str, typer.Option(help="Split whose objects are to be covered.")] = "test",
     difficult: Annotated[bool, typer.Option(help="Count objects that VOC calls difficult, too.")] = False,
-    max_windows: Annotated[
+    max_proposals: Annotated[
         int, typer.Option(min=0, help="Engines' windows an image; 0: all. With 2000 the main job's serve.")
     ] = 0,
     min_side: Annotated[int, typer.Option(min=1, help="Engines drop boxes with a side below, pixels.")] = 20,
@@ -158,7 +158,7 @@ def evaluate_proposals(
 ) -> None:
     """Evaluates proposals side by side: recall, average recall and MABO over the number of windows."""
     names = engine or ([] if boxes else ["single", "fast", "quality"])
-    engines = {name: make_engine(name, max_windows or None, min_side) for name in names}
+    engines = {name: make_engine(name, max_proposals or None, min_side) for name in names}
     job = Job(dataset, voc_root, split, limit=limit, skip_errors=skip_errors)
     examples = job.open(split)
     with ProgressReport(console) as progress:

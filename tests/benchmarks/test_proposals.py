@@ -67,9 +67,9 @@ def test_race_names_what_fails():
 
 
 def test_rows(tiny_test):
-    truth = tiny_test[0].boxes
-    contenders = [Contender("ours, fast", fixed(truth)), Contender("bad", breaks(201)),
-                  Contender("slow", fixed(truth), slow=True)]  # fmt: skip
+    ground_truth = tiny_test[0].boxes
+    contenders = [Contender("ours, fast", fixed(ground_truth)), Contender("bad", breaks(201)),
+                  Contender("slow", fixed(ground_truth), slow=True)]  # fmt: skip
     measured = race(pictures(3), contenders, 0)
     # It failed always.
     measured["bad"] = race(pictures(1), contenders[1:2], 0)["bad"]

@@ -159,11 +159,11 @@ def test_taps_are_fitted_before_vectors_are_named(work, coloured, monkeypatch):
     """A second run finds the vectors of a network of several maps; on other images they are others."""
     calls = []
 
-    def fit_taps(self, paths, folder):
+    def fit_feature_levels(self, paths, folder):
         calls.append((paths, folder))
-        nn.init.constant_(self.network.taps.scales, len(paths))
+        nn.init.constant_(self.network.feature_levels.scales, len(paths))
 
-    monkeypatch.setattr(ImageFeatureExtractor, "fit_taps", fit_taps)
+    monkeypatch.setattr(ImageFeatureExtractor, "fit_feature_levels", fit_feature_levels)
     arguments = [
         "classify-svm",
         "--data",

@@ -17,7 +17,7 @@ from sppnet.proposals import ImportedBoxes
 
 QUICK = ["--backbone", "alexnet", "--weights", "random", "--preset", "paper-1scale",
          "--set", "features.scales = [96]", "--set", "features.levels = [2, 1]",
-         "--set", "proposals.max_windows = 60"]  # fmt: skip
+         "--set", "proposals.max_proposals = 60"]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -304,7 +304,7 @@ def test_a_model_that_is_none(work, tiny_voc):
     ids=lambda value: value[1].split()[0] if isinstance(value, list) else None,
 )
 def test_bad_arguments(work, tiny_voc, arguments, named):
-    given = ["--jobs", 1, "--set", "proposals.max_windows = 20", "--set", "features.scales = [64]"]
+    given = ["--jobs", 1, "--set", "proposals.max_proposals = 20", "--set", "features.scales = [64]"]
     for name, value in (("--dataset", tiny_voc), ("--backbone", "alexnet"), ("--weights", "random")):
         if name not in arguments:
             given += [name, value]
@@ -316,10 +316,10 @@ def test_bad_arguments(work, tiny_voc, arguments, named):
 
 def test_another_run_in_the_same_folder(done, tiny_voc):
     result = call(
-        "detect", "--dataset", tiny_voc, "--run", "mine", *QUICK, "--set", "detection.nms_overlap = 0.5"
+        "detect", "--dataset", tiny_voc, "--run", "mine", *QUICK, "--set", "detection.nms_iou = 0.5"
     )
     assert result.exit_code == 2
-    assert "nms_overlap = 0.3" in result.output
+    assert "nms_iou = 0.3" in result.output
 
 
 def test_layers_to_start_from_are_read_before_anything_is_computed(work, tiny_voc):
@@ -350,7 +350,7 @@ def test_a_broken_image_in_the_data_set(work, tiny_voc):
 
 
 def test_proposals_then_export_and_import(work, tiny_voc):
-    common = ["--dataset", tiny_voc, "--set", "proposals.max_windows = 30"]
+    common = ["--dataset", tiny_voc, "--set", "proposals.max_proposals = 30"]
     result = call("proposals", *common, "--split", "test", "--jobs", 1)
     assert re.search("3 images computed .*0 in the cache", result.output)
     assert "boxes of 3 images written" in call("proposals-export", "boxes.mat", *common).output
@@ -371,7 +371,7 @@ def test_proposals_then_export_and_import(work, tiny_voc):
 
 def test_limit(work, tiny_voc):
     result = call(
-        "proposals", "--dataset", tiny_voc, "--jobs", 1, "--limit", 2, "--set", "proposals.max_windows = 30"
+        "proposals", "--dataset", tiny_voc, "--jobs", 1, "--limit", 2, "--set", "proposals.max_proposals = 30"
     )
     assert re.findall(r"proposals \((\w+)\): (\d)", result.output) == [("train", "2"), ("test", "2")]
 
@@ -417,7 +417,7 @@ def test_data_sample(work, monkeypatch):
 
 def test_without_voc_it_is_the_sample_and_says_so(work, monkeypatch):
     monkeypatch.setattr("sppnet.data.sample.SIZES", {"train": 1, "test": 1})
-    result = call("proposals", "--jobs", 1, "--limit", 1, "--set", "proposals.max_windows = 5")
+    result = call("proposals", "--jobs", 1, "--limit", 1, "--set", "proposals.max_proposals = 5")
     assert result.exit_code == 0, result.output
     first = result.output.splitlines()[0]
     assert first.startswith("data set: sample (built in")
@@ -427,7 +427,7 @@ def test_without_voc_it_is_the_sample_and_says_so(work, monkeypatch):
 def test_with_voc_it_is_voc_and_says_so(work, tiny_voc):
     shutil.copytree(tiny_voc, work / "devkit" / "VOC2007")
     result = call(
-        "proposals", "--voc-root", "devkit", "--jobs", 1, "--limit", 1, "--set", "proposals.max_windows = 5"
+        "proposals", "--voc-root", "devkit", "--jobs", 1, "--limit", 1, "--set", "proposals.max_proposals = 5"
     )
     assert result.exit_code == 0, result.output
     assert result.output.splitlines()[0] == "data set: voc2007 (found in devkit)"

@@ -88,22 +88,22 @@ def test_presets_share_the_procedure(name):
     # R-CNN, section 1.3.
     assert (settings.features.mode == "rcnn") == rcnn
     assert (settings.features.crop, settings.features.crop_padding) == (227, 16)
-    assert settings.detection.nms_overlap == 0.3
+    assert settings.detection.nms_iou == 0.3
     assert settings.detection.max_per_class == 100
     assert settings.detection.min_score == -1.5
     assert settings.mining.solver.cost == 1e-3
     assert settings.mining.solver.bias_multiplier == 10
     assert settings.mining.solver.positive_weight == 2
-    assert settings.mining.negative_overlap == 0.3
+    assert settings.mining.max_negative_iou == 0.3
     assert settings.mining.hard_threshold == -1.0001
     assert settings.mining.easy_threshold == -1.2
     assert settings.mining.retrain_after == 2000
-    assert (settings.training.norm_images, settings.training.norm_windows) == (200, 200)
+    assert (settings.training.norm_images, settings.training.norm_proposals) == (200, 200)
     # R-CNN, section 1.3: 0.6 and 1,000.
     regression = (0.6, 1000) if rcnn or name.endswith("rcnn-regression") else (0.5, 4000)
-    assert (settings.regression.min_overlap, settings.regression.penalty) == regression
+    assert (settings.regression.min_iou, settings.regression.penalty) == regression
     proposals = settings.proposals
-    assert (proposals.strategies, proposals.min_side, proposals.max_windows) == ("fast", 20, 2000)
+    assert (proposals.strategies, proposals.min_side, proposals.max_proposals) == ("fast", 20, 2000)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_paper_and_released_code_differ_as_they_do(name, scales, rule):
     assert settings.features.scales == scales
     assert settings.features.projection == settings.features.scale_rule == rule
     # Paper: <= 0.3, near-duplicates dropped. Code: < 0.3, none dropped, difficult objects taken.
-    assert settings.mining.overlap_inclusive == (rule == "paper")
-    assert settings.mining.duplicate_overlap == (0.7 if rule == "paper" else None)
+    assert settings.mining.negative_iou_inclusive == (rule == "paper")
+    assert settings.mining.duplicate_iou == (0.7 if rule == "paper" else None)
     assert settings.training.difficult_positives == (rule == "released")
     # The paper does not say lambda; the code's serves both.
     assert settings.regression.penalty == 4000

@@ -76,8 +76,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        body = content[start:]
-        self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
+        layers = content[start:]
+        self.wfile.write(layers[: server.cuts.pop(0)] if server.cuts else layers)
 
     def log_message(self, *_):
         pass

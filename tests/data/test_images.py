@@ -169,8 +169,8 @@ def test_pixel_limit(tmp_path, picture, form):
 
 
 def png_that_states(width, height):
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    def chunk(kind, layers):
+        return struct.pack(">I", len(layers)) + kind + layers + struct.pack(">I", zlib.crc32(kind + layers))
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")

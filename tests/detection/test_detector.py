@@ -17,10 +17,10 @@ from sppnet.detection.fc_layers import SoftmaxHead
 from sppnet.detection.features.extractor import FeatureExtractor, FeatureSettings
 from sppnet.detection.nms import DetectionSettings
 from sppnet.proposals import SelectiveSearch
-from sppnet.svm import BoxRegressors, LinearSVMs, move_boxes
+from sppnet.svm import BoxRegressors, LinearSVMs, apply_deltas
 
 CLASSES = ("cat", "dog", "nothing at all")
-ENGINE = SelectiveSearch(max_windows=80, seed=5)
+ENGINE = SelectiveSearch(max_proposals=80, seed=5)
 
 
 def make_detector(regression=True, network="alexnet"):
@@ -97,7 +97,7 @@ def test_windows_are_the_scores_by_hand(image):
     for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
         assert box.tolist() in boxes.tolist()
         vector = detector.extractor.pool(maps, box[None]).features[0].astype(np.float64)
-        expected = 0.05 * vector @ detector.svms.weights[label] + detector.svms.bias[label]
+        expected = 0.05 * vector @ detector.head.weights[label] + detector.head.bias[label]
         np.testing.assert_allclose(score, expected, atol=1e-4)
 
 
@@ -111,7 +111,7 @@ def test_regression_moves_boxes_and_keeps_scores(image, detector):
             offset, detector.regressors.weights[label] @ vector + detector.regressors.bias[label], atol=1e-4
         )
     height, width = image.shape[:2]
-    moved = np.clip(move_boxes(windows.boxes, offsets), 0, [width, height, width, height])
+    moved = np.clip(apply_deltas(windows.boxes, offsets), 0, [width, height, width, height])
     found = detector.refine(windows, offsets, (height, width))
     assert 0 < len(found) <= len(windows)
     for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
@@ -259,8 +259,8 @@ def test_no_folder(tmp_path):
 
 def test_an_altered_description(saved):
     text = (saved / "model.json").read_text()
-    assert '"nms_overlap": 0.4' in text
-    (saved / "model.json").write_text(text.replace('"nms_overlap": 0.4', '"nms_overlap": 0.5'))
+    assert '"nms_iou": 0.4' in text
+    (saved / "model.json").write_text(text.replace('"nms_iou": 0.4', '"nms_iou": 0.5'))
     with pytest.raises(InputError, match=r"model\.json: altered"):
         Detector.load(saved)
 
@@ -312,7 +312,7 @@ def test_a_description_that_is_no_text(saved):
         {"features": 7},
         {"scale": "large"},
         {"scale": None},
-        {"detection": {"nms_overlap": 7.0}},
+        {"detection": {"nms_iou": 7.0}},
         {"detection": None},
         {"proposals": {"engine": "sorcery"}},
         {"proposals": {"engine": "opencv", "ks": "many"}},

@@ -22,7 +22,7 @@ def slow_nms(boxes, scores, settings_):
     order = sorted(range(len(boxes)), key=lambda index: -scores[index])
     kept = []
     for index in order:
-        if all(iou(boxes[index], boxes[other]) <= settings_.nms_overlap for other in kept):
+        if all(iou(boxes[index], boxes[other]) <= settings_.nms_iou for other in kept):
             kept.append(index)
     return kept[: settings_.max_per_class]
 
@@ -121,9 +121,9 @@ def test_scores_that_are_no_numbers_are_dropped():
 
 @pytest.mark.parametrize(
     "values",
-    [{"nms_overlap": -0.1}, {"nms_overlap": 1.1}, {"nms_overlap": float("nan")}, {"max_per_class": 0}],
+    [{"nms_iou": -0.1}, {"nms_iou": 1.1}, {"nms_iou": float("nan")}, {"max_per_class": 0}],
     ids=["below", "above", "nan", "none"],
 )
 def test_bad_settings(values):
-    with pytest.raises(InputError, match="nms_overlap must be"):
+    with pytest.raises(InputError, match="nms_iou must be"):
         DetectionSettings(**values)

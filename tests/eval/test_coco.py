@@ -50,8 +50,8 @@ def test_no_detections():
 
 
 def test_no_ground_truth():
-    truth = Dataset("made", "test", ("a",), (example("x", [BOX], [0], [True]),))
-    assert np.isnan(list(coco_metrics(truth, {"x": detections([BOX], [1], [0])}).values())).all()
+    ground_truth = Dataset("made", "test", ("a",), (example("x", [BOX], [0], [True]),))
+    assert np.isnan(list(coco_metrics(ground_truth, {"x": detections([BOX], [1], [0])}).values())).all()
     assert np.isnan(list(coco_metrics(Dataset("made", "test", (), ()), {}).values())).all()
 
 
@@ -70,9 +70,9 @@ def test_mean_over_thresholds():
 )
 def test_difficult_is_a_crowd(difficult, ap50):
     """A box within a difficult object is forgiven, although its IoU is 1/4: the docstring's caveat."""
-    truth = Dataset("made", "test", ("a",), (example("x", [FAR, BOX], [0, 0], difficult),))
+    ground_truth = Dataset("made", "test", ("a",), (example("x", [FAR, BOX], [0, 0], difficult),))
     found = {"x": detections([[0, 0, 25, 25], [0, 0, 25, 25], FAR], [3, 2, 1], [0, 0, 0])}
-    figures = coco_metrics(truth, found)
+    figures = coco_metrics(ground_truth, found)
     # Counted: the one hit of two objects is third in rank, precision 1/3 up to recall 1/2 (51 of 101 points).
     expected = 1 if ap50 == 1 else 51 / 101 / 3
     assert figures["AP50"] == pytest.approx(expected)
@@ -80,8 +80,8 @@ def test_difficult_is_a_crowd(difficult, ap50):
 
 def test_first_match_counts():
     """pycocotools takes id 0 for no match: the very first object and detection must still count."""
-    truth = Dataset("made", "test", ("a",), (example("x", [BOX], [0]),))
-    assert coco_metrics(truth, {"x": detections([BOX], [1], [0])})["AP"] == pytest.approx(1)
+    ground_truth = Dataset("made", "test", ("a",), (example("x", [BOX], [0]),))
+    assert coco_metrics(ground_truth, {"x": detections([BOX], [1], [0])})["AP"] == pytest.approx(1)
 
 
 def test_results_are_of_the_files_ids(tmp_path):
@@ -115,8 +115,8 @@ def test_results_are_of_the_files_ids(tmp_path):
         figures, nan_ok=True
     )
     write_coco_results(tmp_path / "coco.json", found, dataset.category_ids, dataset.image_ids)
-    truth = COCO(str(tmp_path / "made.json"))
-    evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "coco.json")), "bbox")
+    ground_truth = COCO(str(tmp_path / "made.json"))
+    evaluation = COCOeval(ground_truth, ground_truth.loadRes(str(tmp_path / "coco.json")), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()

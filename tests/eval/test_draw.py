@@ -17,7 +17,7 @@ def detections(boxes, scores, labels):
     )
 
 
-def truth(box):
+def ground_truth(box):
     flags = np.zeros(1, bool)
     return Example("a", Path("a.jpg"), 0, 0, np.array([box], np.float32), np.zeros(1, np.int64), flags, flags)
 
@@ -77,7 +77,7 @@ def test_surest_is_on_top():
 
 def test_ground_truth_is_dashed():
     drawn = draw_detections(
-        gray(100, 100), detections([], [], []), CLASSES, ground_truth=truth([10, 20, 60, 80])
+        gray(100, 100), detections([], [], []), CLASSES, ground_truth=ground_truth([10, 20, 60, 80])
     )
     assert set(drawn[20, 10:60].ravel().tolist()) == {0, 255}
     expected = np.zeros((100, 100), bool)
@@ -96,6 +96,6 @@ def test_ground_truth_is_dashed():
 )
 def test_any_shape(shape, box):
     found = detections([box], [123.456], [2])
-    drawn = draw_detections(gray(*shape), found, CLASSES, ground_truth=truth(box))
+    drawn = draw_detections(gray(*shape), found, CLASSES, ground_truth=ground_truth(box))
     assert drawn.shape == (*shape, 3)
     assert changed(drawn).any()

@@ -15,8 +15,8 @@ from sppnet.eval.voc import (
     RECALL_STEPS,
     average_precision_11point,
     average_precision_area,
+    box_iou,
     evaluate_voc,
-    iou_matrix,
 )
 
 
@@ -79,12 +79,14 @@ PADILLA_DETECTIONS = (
     ],
 )
 def test_padilla_fixture(threshold, eleven, area):
-    truth = dataset(*(example(str(i), [edges(*box) for box in part]) for i, part in enumerate(PADILLA_TRUTH)))
+    ground_truth = dataset(
+        *(example(str(i), [edges(*box) for box in part]) for i, part in enumerate(PADILLA_TRUTH))
+    )
     found = {
         str(i): detections([edges(*row[1:]) for row in part], [row[0] / 100 for row in part])
         for i, part in enumerate(PADILLA_DETECTIONS)
     }
-    result = evaluate_voc(truth, found, threshold)
+    result = evaluate_voc(ground_truth, found, threshold)
     assert (result.classes[0].ground_truths, result.classes[0].detections) == (15, 24)
     assert result.map_11point == pytest.approx(eleven, abs=1e-9)
     assert result.map_area == pytest.approx(area, abs=1e-9)
@@ -105,17 +107,17 @@ def inclusive(boxes):
     ],
 )
 def test_chainercv_curve(threshold, others, recall, precision):
-    truth = dataset(
+    ground_truth = dataset(
         example("a", inclusive([[0, 0, 1, 0.9], *others]), difficult=[False] + [True] * len(others))
     )
     boxes = inclusive([[0, 0, 1, 1], [0, 0, 2, 2], [0.3, 0.3, 0.5, 0.5]])
-    result = evaluate_voc(truth, {"a": detections(boxes, [0.8, 0.9, 1])}, threshold)
+    result = evaluate_voc(ground_truth, {"a": detections(boxes, [0.8, 0.9, 1])}, threshold)
     np.testing.assert_equal(result.classes[0].recall, np.array(recall))
     np.testing.assert_equal(result.classes[0].precision, np.array(precision))
 
 
 def test_chainercv_average_precision():
-    truth = dataset(
+    ground_truth = dataset(
         example("a", inclusive([[0, 0, 1, 1], [1, 0, 4, 4]]), [0, 0]),
         example("b", inclusive([[2, 2, 3, 3]]), [2]),
         classes=("first", "absent", "last"),
@@ -124,7 +126,7 @@ def test_chainercv_average_precision():
         "a": detections(inclusive([[0, 4, 1, 5], [0, 0, 1, 1]]), [1, 0.9], [0, 0]),
         "b": detections(inclusive([[0, 0, 2, 2], [2, 2, 3, 3], [5, 5, 7, 7]]), [0.7, 0.6, 0.8], [0, 2, 2]),
     }
-    result = evaluate_voc(truth, found, 0.4)
+    result = evaluate_voc(ground_truth, found, 0.4)
     first, absent, last = result.classes
     np.testing.assert_equal(first.recall, [0, 0.5, 0.5])
     np.testing.assert_equal(first.precision, [0, 0.5, 1 / 3])
@@ -144,16 +146,16 @@ def test_chainercv_average_precision():
     [pytest.param(20, 1, id="exactly-half"), pytest.param(20.001, 0, id="just-below")],
 )
 def test_threshold_is_inclusive(right, expected):
-    truth = dataset(example("a", [[0, 0, 10, 7]]))  # IoU 70/140
-    result = evaluate_voc(truth, {"a": detections([[0, 0, right, 7]], [1])})
+    ground_truth = dataset(example("a", [[0, 0, 10, 7]]))  # IoU 70/140
+    result = evaluate_voc(ground_truth, {"a": detections([[0, 0, right, 7]], [1])})
     assert result.map_area == expected
 
 
 def test_overlap_is_not_rounded_to_the_threshold():
     """IoU 0.49999997, which float32 arithmetic would round to 0.5."""
     found = {"a": detections([[130.1, 106.1, 666.10004, 272.1]], [1])}
-    truth = dataset(example("a", [[130.1, 106.1, 398.1, 272.1]]))
-    assert evaluate_voc(truth, found).map_area == 0
+    ground_truth = dataset(example("a", [[130.1, 106.1, 398.1, 272.1]]))
+    assert evaluate_voc(ground_truth, found).map_area == 0
 
 
 @pytest.mark.parametrize("steps", [(0, 0), (0, 3), (2, 5)])
@@ -163,52 +165,52 @@ def test_inclusive_pixels_equal_edges(steps):
     low, high = np.maximum(a, b)[:2], np.minimum(a, b)[2:]
     inner = np.prod(high - low + 1)
     outer = np.prod(a[2:] - a[:2] + 1) + np.prod(b[2:] - b[:2] + 1) - inner
-    assert iou_matrix([a - [1, 1, 0, 0]], [b - [1, 1, 0, 0]])[0, 0] == inner / outer
+    assert box_iou([a - [1, 1, 0, 0]], [b - [1, 1, 0, 0]])[0, 0] == inner / outer
 
 
 def test_iou_matrix_corner_cases():
     a = [[0, 0, 10, 10], [5, 5, 5, 5], [0, 0, 4, 4]]
     b = [[10, 0, 20, 10], [5, 5, 5, 5], [0, 0, 8, 8], [2, 2, 6, 6]]
     expected = [[0, 0, 64 / 100, 16 / 100], [0, 0, 0, 0], [0, 0, 16 / 64, 4 / 28]]
-    np.testing.assert_array_equal(iou_matrix(a, b), expected)
-    assert iou_matrix(np.empty((0, 4)), b).shape == (0, 4)
+    np.testing.assert_array_equal(box_iou(a, b), expected)
+    assert box_iou(np.empty((0, 4)), b).shape == (0, 4)
 
 
 BOX, FAR = [0, 0, 10, 10], [100, 100, 110, 110]
 
 
 def test_difficult_matched_twice_counts_for_nothing():
-    truth = dataset(example("a", [BOX, FAR], difficult=[True, False]))
-    curve = evaluate_voc(truth, {"a": detections([BOX, BOX, FAR], [3, 2, 1])}).classes[0]
+    ground_truth = dataset(example("a", [BOX, FAR], difficult=[True, False]))
+    curve = evaluate_voc(ground_truth, {"a": detections([BOX, BOX, FAR], [3, 2, 1])}).classes[0]
     np.testing.assert_array_equal(curve.precision, [np.nan, np.nan, 1])
     np.testing.assert_array_equal(curve.recall, [0, 0, 1])
     assert (curve.ap_11point, curve.ap_area, curve.ground_truths) == (1, 1, 1)
 
 
 def test_only_difficult_matches_score_zero():
-    truth = dataset(example("a", [BOX, FAR], difficult=[True, False]))
-    result = evaluate_voc(truth, {"a": detections([BOX], [1])})
+    ground_truth = dataset(example("a", [BOX, FAR], difficult=[True, False]))
+    result = evaluate_voc(ground_truth, {"a": detections([BOX], [1])})
     assert (result.map_11point, result.map_area) == (0, 0)
 
 
 def test_difficult_takes_a_detection_that_overlaps_it_more():
     """The argmax is over all objects: the second best would have been a true positive."""
-    truth = dataset(example("a", [[0, 0, 10, 9], BOX], difficult=[False, True]))
-    curve = evaluate_voc(truth, {"a": detections([BOX], [1])}).classes[0]
+    ground_truth = dataset(example("a", [[0, 0, 10, 9], BOX], difficult=[False, True]))
+    curve = evaluate_voc(ground_truth, {"a": detections([BOX], [1])}).classes[0]
     np.testing.assert_array_equal(curve.recall, [0])
 
 
 def test_duplicate_is_false_and_does_not_take_the_second_best():
     """The devkit does not fall back to a free object: both detections go to the first."""
-    truth = dataset(example("a", [BOX, [0, 0, 10, 8]]))
-    curve = evaluate_voc(truth, {"a": detections([BOX, BOX], [2, 1])}).classes[0]
+    ground_truth = dataset(example("a", [BOX, [0, 0, 10, 8]]))
+    curve = evaluate_voc(ground_truth, {"a": detections([BOX, BOX], [2, 1])}).classes[0]
     np.testing.assert_array_equal(curve.precision, [1, 1 / 2])
     np.testing.assert_array_equal(curve.recall, [1 / 2, 1 / 2])
 
 
 def test_overlapping_two_objects_alike_goes_to_the_first():
-    truth = dataset(example("a", [[0, 0, 10, 10], [0, 10, 10, 20]], difficult=[True, False]))
-    curve = evaluate_voc(truth, {"a": detections([[0, 0, 10, 20]], [1])}).classes[0]
+    ground_truth = dataset(example("a", [[0, 0, 10, 10], [0, 10, 10, 20]], difficult=[True, False]))
+    curve = evaluate_voc(ground_truth, {"a": detections([[0, 0, 10, 20]], [1])}).classes[0]
     np.testing.assert_array_equal(curve.precision, [np.nan])
 
 
@@ -220,28 +222,30 @@ def test_overlapping_two_objects_alike_goes_to_the_first():
     ],
 )
 def test_equal_scores_keep_their_order(order, precision):
-    truth = dataset(example("a", [BOX]))
-    result = evaluate_voc(truth, {"a": detections(order, [0.5, 0.5])})
+    ground_truth = dataset(example("a", [BOX]))
+    result = evaluate_voc(ground_truth, {"a": detections(order, [0.5, 0.5])})
     np.testing.assert_array_equal(result.classes[0].precision, precision)
 
 
 def test_equal_scores_across_images_follow_the_data_set():
-    truth = dataset(example("z", [BOX]), example("a", [BOX]))
+    ground_truth = dataset(example("z", [BOX]), example("a", [BOX]))
     found = {"a": detections([FAR], [0.5]), "z": detections([BOX], [0.5])}
-    np.testing.assert_array_equal(evaluate_voc(truth, found).classes[0].precision, [1, 1 / 2])
+    np.testing.assert_array_equal(evaluate_voc(ground_truth, found).classes[0].precision, [1, 1 / 2])
 
 
 def test_class_without_ground_truth_does_not_count():
-    truth = dataset(example("a", [BOX, FAR], [0, 1], [False, True]), classes=("seen", "difficult", "absent"))
-    result = evaluate_voc(truth, {"a": detections([BOX, FAR, FAR], [1, 1, 1], [0, 1, 2])})
+    ground_truth = dataset(
+        example("a", [BOX, FAR], [0, 1], [False, True]), classes=("seen", "difficult", "absent")
+    )
+    result = evaluate_voc(ground_truth, {"a": detections([BOX, FAR, FAR], [1, 1, 1], [0, 1, 2])})
     np.testing.assert_array_equal([one.ap_11point for one in result.classes], [1, np.nan, np.nan])
     assert (result.map_11point, result.map_area, result.counted_classes) == (1, 1, 1)
     assert np.isnan(evaluate_voc(dataset(example("a", [])), {}).map_11point)
 
 
 def test_image_without_detections_lowers_recall():
-    truth = dataset(example("a", [BOX]), example("b", [BOX]))
-    result = evaluate_voc(truth, {"a": detections([BOX], [1])})
+    ground_truth = dataset(example("a", [BOX]), example("b", [BOX]))
+    result = evaluate_voc(ground_truth, {"a": detections([BOX], [1])})
     assert result.map_area == 1 / 2
     assert result.map_11point == pytest.approx(6 / 11)  # t = 0, .1 … .5
 
@@ -254,10 +258,10 @@ def test_recall_steps_are_multiples_of_a_tenth():
 @pytest.mark.parametrize("hits", range(11))
 def test_recall_exactly_at_a_step(hits):
     """Recall k/10 reaches step k, but for 3, 6 and 7, whose steps are a hair above."""
-    truth = dataset(*(example(str(i), [BOX]) for i in range(10)))
+    ground_truth = dataset(*(example(str(i), [BOX]) for i in range(10)))
     found = {str(i): detections([BOX], [1]) for i in range(hits)}
     reached = hits if hits in (0, 3, 6, 7) else hits + 1
-    assert evaluate_voc(truth, found).map_11point == pytest.approx(reached / 11, abs=1e-15)
+    assert evaluate_voc(ground_truth, found).map_11point == pytest.approx(reached / 11, abs=1e-15)
 
 
 def test_interpolation_by_hand():
@@ -318,25 +322,28 @@ def scenes(draw):
 @settings(deadline=None, max_examples=100)
 @given(scenes())
 def test_equals_slow_twin(scene):
-    truth, found, threshold = scene
-    result = evaluate_voc(truth, found, threshold)
+    ground_truth, found, threshold = scene
+    result = evaluate_voc(ground_truth, found, threshold)
     figures = [(one.ap_11point, one.ap_area) for one in result.classes]
-    np.testing.assert_allclose(figures, evaluate_slowly(truth, found, threshold), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(figures, evaluate_slowly(ground_truth, found, threshold), rtol=0, atol=1e-12)
 
 
 def test_equals_slow_twin_on_many_boxes():
-    truth, found = synthetic_test_set(15, seed=3)
-    figures = [(one.ap_11point, one.ap_area) for one in evaluate_voc(truth, found).classes]
-    np.testing.assert_allclose(figures, evaluate_slowly(truth, found), rtol=0, atol=1e-12)
+    ground_truth, found = synthetic_test_set(15, seed=3)
+    figures = [(one.ap_11point, one.ap_area) for one in evaluate_voc(ground_truth, found).classes]
+    np.testing.assert_allclose(figures, evaluate_slowly(ground_truth, found), rtol=0, atol=1e-12)
     assert np.nanmax(figures) > 0
 
 
 def test_real_ground_truth_scores_one(voc_root):
-    truth = load_voc(voc_root, "test")
-    found = {one.image_id: detections(one.boxes, np.ones(len(one.labels)), one.labels) for one in truth}
-    result = evaluate_voc(truth, found)
+    ground_truth = load_voc(voc_root, "test")
+    found = {
+        one.image_id: detections(one.boxes, np.ones(len(one.labels)), one.labels) for one in ground_truth
+    }
+    result = evaluate_voc(ground_truth, found)
     assert (result.map_11point, result.map_area, result.counted_classes) == (1, 1, 20)
     shifted = {
-        one.image_id: detections(one.boxes + 10_000, np.ones(len(one.labels)), one.labels) for one in truth
+        one.image_id: detections(one.boxes + 10_000, np.ones(len(one.labels)), one.labels)
+        for one in ground_truth
     }
-    assert evaluate_voc(truth, shifted).map_area == 0
+    assert evaluate_voc(ground_truth, shifted).map_area == 0

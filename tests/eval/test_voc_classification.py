@@ -63,8 +63,8 @@ def test_against_plain_loops(seed):
     labels = rng.choice([-1, 0, 1], (60, 3), p=[0.7, 0.1, 0.2])
     scores = rng.integers(0, 25, (60, 3)) / 5  # with ties
     result = evaluate_voc_classification(labels, scores, ("a", "b", "c"))
-    for one, truth, values in zip(result.classes, labels.T, scores.T, strict=True):
-        assert (one.ap_11point, one.ap_area) == pytest.approx(slow_average_precisions(truth, values))
+    for one, ground_truth, values in zip(result.classes, labels.T, scores.T, strict=True):
+        assert (one.ap_11point, one.ap_area) == pytest.approx(slow_average_precisions(ground_truth, values))
 
 
 def test_a_class_without_positives_does_not_count():

@@ -70,7 +70,7 @@ def tiny_settings() -> RunSettings:
         PRESETS["paper-1scale"],
         network=NetworkSettings("alexnet", "random"),
         features=FeatureSettings(scales=(96,), levels=(2, 1)),
-        proposals=SelectiveSearch(max_windows=60),
+        proposals=SelectiveSearch(max_proposals=60),
     )
 
 

@@ -294,7 +294,7 @@ def test_selective_search_is_the_same_on_a_cluster(cluster, tmp_path):
         cells = rng.integers(0, 256, (4, 5, 3))
         cv2.imwrite(str(path), np.kron(cells, np.ones((16, 16, 1))).astype(np.uint8))
         files.append(File(str(number), path))
-    engine = OpenCVSelectiveSearch(max_windows=50)
+    engine = OpenCVSelectiveSearch(max_proposals=50)
     expected = by_one_process(files, engine, tmp_path / "one.sqlite")
     report = fill(files, engine, tmp_path / "many.sqlite", cluster.address)
     assert report.computed == 4

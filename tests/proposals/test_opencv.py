@@ -12,7 +12,7 @@ from sppnet.common.errors import InputError
 from sppnet.proposals import OpenCVSelectiveSearch
 from sppnet.proposals.engine import canonical_json, method_digest
 
-ALL = OpenCVSelectiveSearch(max_windows=1_000_000)
+ALL = OpenCVSelectiveSearch(max_proposals=1_000_000)
 
 
 def area(boxes):
@@ -51,7 +51,7 @@ def test_defaults_are_the_fast_mode_of_the_paper():
     engine = OpenCVSelectiveSearch()
     assert engine.colour_spaces == ("hsv", "lab")
     assert engine.ks == (50, 100)
-    assert (engine.sigma, engine.min_side, engine.max_windows) == (0.8, 20, 2000)
+    assert (engine.sigma, engine.min_side, engine.max_proposals) == (0.8, 20, 2000)
 
 
 def test_one_seed_one_result(image, boxes):
@@ -70,7 +70,7 @@ def test_opencvs_own_random_state_has_no_part(image, boxes):
 
 
 def test_max_windows_keeps_the_best(image, boxes):
-    np.testing.assert_array_equal(replace(ALL, max_windows=7).propose(image), boxes[:7])
+    np.testing.assert_array_equal(replace(ALL, max_proposals=7).propose(image), boxes[:7])
 
 
 def test_min_side_drops_and_does_nothing_else(image, boxes):
@@ -171,7 +171,7 @@ def test_brought_back_boxes_are_inside_and_distinct(height, width):
         ({"ks": (50, 0)}, "ks"),
         ({"sigma": 0.0}, "sigma"),
         ({"min_side": 0}, "min_side"),
-        ({"max_windows": 0}, "max_windows"),
+        ({"max_proposals": 0}, "max_proposals"),
         ({"max_side": 0}, "max_side"),
     ],
 )
@@ -187,7 +187,7 @@ def test_bad_settings(values, named):
         {"ks": (50,)},
         {"sigma": 0.5},
         {"min_side": 21},
-        {"max_windows": 9},
+        {"max_proposals": 9},
         {"max_side": 99},
         {"colour_spaces": ("lab",)},
     ],

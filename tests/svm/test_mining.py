@@ -85,16 +85,16 @@ def mine_slowly(settings, keys):
             chosen = []
             for window in range(len(features)):
                 overlap = max_iou[window, label]
-                inside = overlap <= 0.3 if settings.overlap_inclusive else overlap < 0.3
+                inside = overlap <= 0.3 if settings.negative_iou_inclusive else overlap < 0.3
                 score = features[window] * SCALE @ weights + bias if trained else 0
                 if inside and score > settings.hard_threshold and (key, window) not in cache:
                     chosen.append((score, window))
-            if settings.duplicate_overlap is not None:
+            if settings.duplicate_iou is not None:
                 iou = box_iou(torch.from_numpy(boxes), torch.from_numpy(boxes)).numpy()
                 kept = [window for (cached, window) in cache if cached == key]
                 distinct = []
                 for score, window in sorted(chosen, key=lambda pair: (-pair[0], pair[1])):
-                    if all(iou[window, other] <= settings.duplicate_overlap for other in kept):
+                    if all(iou[window, other] <= settings.duplicate_iou for other in kept):
                         kept.append(window)
                         distinct.append((score, window))
                 chosen = distinct
@@ -112,7 +112,7 @@ def mine_slowly(settings, keys):
 
 @pytest.mark.parametrize(
     "settings",
-    [TIGHT, replace(TIGHT, overlap_inclusive=True, duplicate_overlap=0.5)],
+    [TIGHT, replace(TIGHT, negative_iou_inclusive=True, duplicate_iou=0.5)],
     ids=["released", "paper"],
 )
 def test_agrees_with_the_obvious_procedure(settings):
@@ -134,17 +134,17 @@ def test_presets_are_the_published_constants():
     assert RELEASED_MINING.hard_threshold == -1.0001
     assert RELEASED_MINING.easy_threshold == -1.2
     assert RELEASED_MINING.retrain_after == 2000
-    assert RELEASED_MINING.duplicate_overlap is None
-    assert not RELEASED_MINING.overlap_inclusive
-    assert PAPER_MINING.overlap_inclusive
-    assert PAPER_MINING.duplicate_overlap == 0.7
+    assert RELEASED_MINING.duplicate_iou is None
+    assert not RELEASED_MINING.negative_iou_inclusive
+    assert PAPER_MINING.negative_iou_inclusive
+    assert PAPER_MINING.duplicate_iou == 0.7
     solver = RELEASED_MINING.solver
     assert (solver.cost, solver.bias_multiplier, solver.positive_weight) == (1e-3, 10, 2)
 
 
 @pytest.mark.parametrize(("inclusive", "expected"), [(False, {(0, 0)}), (True, {(0, 0), (0, 1)})])
 def test_overlap_of_exactly_the_threshold(inclusive, expected):
-    miner = make_miner(replace(TIGHT, overlap_inclusive=inclusive, easy_threshold=-np.inf))
+    miner = make_miner(replace(TIGHT, negative_iou_inclusive=inclusive, easy_threshold=-np.inf))
     features, _, _ = make_image(0, 3)
     overlap = np.repeat(np.array([[0.2], [0.3], [0.31]], np.float32), CLASSES, 1)
     miner.add_image(0, features, overlap)
@@ -275,7 +275,7 @@ def test_no_image_at_all_still_trains_on_positives():
     ids=["nan", "dimension", "classes", "iou", "boxes"],
 )
 def test_bad_input_is_named_and_leaves_the_miner_as_it_was(change, message):
-    miner = make_miner(replace(TIGHT, duplicate_overlap=0.7))
+    miner = make_miner(replace(TIGHT, duplicate_iou=0.7))
     with np.errstate(invalid="ignore"):
         bad = change(*make_image(4))
     with pytest.raises(ValueError, match=message):

@@ -11,10 +11,10 @@ from sppnet.svm import (
     BoxRegressors,
     RegressionSampler,
     RegressionSettings,
-    box_offsets,
-    move_boxes,
+    apply_deltas,
+    encode_boxes,
 )
-from sppnet.svm.regression import fit_offsets, ridge
+from sppnet.svm.regression import fit_deltas, ridge
 
 corner = st.floats(0, 500, width=32)
 size = st.floats(8, 400, width=32)
@@ -25,17 +25,17 @@ box = st.tuples(corner, corner, size, size).map(lambda b: (b[0], b[1], b[0] + b[
 @settings(deadline=None)
 def test_offsets_and_moving_are_inverse(boxes):
     here, there = (np.array(side, np.float32) for side in zip(*boxes, strict=True))
-    np.testing.assert_allclose(move_boxes(here, box_offsets(here, there)), there, atol=2e-3)
+    np.testing.assert_allclose(apply_deltas(here, encode_boxes(here, there)), there, atol=2e-3)
 
 
 def test_offsets_by_hand():
     here, there = np.array([[0, 0, 10, 20]], np.float32), np.array([[10, 5, 30, 15]], np.float32)
     expected = [[(20 - 5) / 10, (10 - 10) / 20, math.log(20 / 10), math.log(10 / 20)]]
-    np.testing.assert_allclose(box_offsets(here, there), expected, rtol=1e-6)
+    np.testing.assert_allclose(encode_boxes(here, there), expected, rtol=1e-6)
 
 
 def test_growth_is_limited():
-    moved = move_boxes(np.array([[0, 0, 16, 16]]), np.array([[0, 0, 50.0, MAX_LOG_SCALE + 1]]))
+    moved = apply_deltas(np.array([[0, 0, 16, 16]]), np.array([[0, 0, 50.0, MAX_LOG_SCALE + 1]]))
     np.testing.assert_allclose(moved, [[8 - 500, 8 - 500, 8 + 500, 8 + 500]], rtol=1e-6)
 
 
@@ -46,7 +46,7 @@ def test_boxes_without_area(bad):
     good = np.array([[0, 0, 4, 4]], np.float32)
     for here, there in ((good, np.array([bad])), (np.array([bad]), good)):
         with pytest.raises(ValueError, match="x2 > x1"):
-            box_offsets(here, there)
+            encode_boxes(here, there)
 
 
 @pytest.mark.parametrize(("count", "dimension"), [(200, 20), (20, 200), (30, 30), (1, 5)])
@@ -75,7 +75,7 @@ def test_whitening_is_that_of_the_released_code():
     whiten = vectors @ np.diag(1 / np.sqrt(values + 1e-3)) @ vectors.T
     weights, bias = ridge(x, (t - mean) @ whiten, 10)
     expected = (x @ weights + bias) @ np.linalg.inv(whiten) + mean
-    w, b = fit_offsets(x.astype(np.float32), t.astype(np.float32), options)
+    w, b = fit_deltas(x.astype(np.float32), t.astype(np.float32), options)
     np.testing.assert_allclose(x @ w.T + b, expected, atol=1e-3)
     # Whatever the whitening, its way back undoes it.
     plain_weights, plain_bias = ridge(x, t - mean, 10)
@@ -84,10 +84,16 @@ def test_whitening_is_that_of_the_released_code():
 
 def scene(rng, windows, projection):
     """Windows around one object, with features that tell linearly where it is."""
-    truth = np.array([[100, 80, 180, 200]], np.float32) + rng.uniform(-20, 20, (1, 1)).astype(np.float32)
-    span = np.tile(truth[:, 2:] - truth[:, :2], 2)
-    boxes = (truth + span * rng.uniform(-0.08, 0.08, (windows, 4))).astype(np.float32)
-    return boxes, truth, (box_offsets(boxes, np.repeat(truth, windows, 0)) @ projection).astype(np.float32)
+    ground_truth = np.array([[100, 80, 180, 200]], np.float32) + rng.uniform(-20, 20, (1, 1)).astype(
+        np.float32
+    )
+    span = np.tile(ground_truth[:, 2:] - ground_truth[:, :2], 2)
+    boxes = (ground_truth + span * rng.uniform(-0.08, 0.08, (windows, 4))).astype(np.float32)
+    return (
+        boxes,
+        ground_truth,
+        (encode_boxes(boxes, np.repeat(ground_truth, windows, 0)) @ projection).astype(np.float32),
+    )
 
 
 def test_regressors_recover_a_linear_relation(tmp_path):
@@ -95,36 +101,36 @@ def test_regressors_recover_a_linear_relation(tmp_path):
     projection = 100 * rng.standard_normal((4, 40))
     sampler = RegressionSampler(3, 40, RegressionSettings(penalty=1.0), 0.5, tmp_path)
     for key in range(20):
-        boxes, truth, features = scene(rng, 15, projection)
-        sampler.add_image(key, features, boxes, truth, np.array([1]))
+        boxes, ground_truth, features = scene(rng, 15, projection)
+        sampler.add_image(key, features, boxes, ground_truth, np.array([1]))
     regressors = sampler.finish()
     assert sampler.seen.tolist() == [0, 300, 0]
-    boxes, truth, features = scene(rng, 30, projection)
-    moved = move_boxes(boxes, regressors.offsets(features)[:, 1])
-    assert np.abs(boxes - truth).max() > 5
-    np.testing.assert_allclose(moved, np.repeat(truth, 30, 0), atol=0.5)
+    boxes, ground_truth, features = scene(rng, 30, projection)
+    moved = apply_deltas(boxes, regressors.deltas(features)[:, 1])
+    assert np.abs(boxes - ground_truth).max() > 5
+    np.testing.assert_allclose(moved, np.repeat(ground_truth, 30, 0), atol=0.5)
     # A class that had no sample leaves boxes where they are.
-    np.testing.assert_allclose(move_boxes(boxes, regressors.offsets(features)[:, 2]), boxes, atol=1e-4)
+    np.testing.assert_allclose(apply_deltas(boxes, regressors.deltas(features)[:, 2]), boxes, atol=1e-4)
 
 
 def test_only_windows_on_their_own_class_train(tmp_path):
     corners = [[10, 10], [10, 5], [10, 4.9], [10, 4.4], [10, 9]]
     boxes = np.array([[0, 0, x, y] for x, y in corners] + [[20, 0, 30, 10]], np.float32)
-    truth = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]], np.float32)
+    ground_truth = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]], np.float32)
     sampler = RegressionSampler(3, 2, RegressionSettings(), 1.0, tmp_path)
-    sampler.add_image(0, np.ones((6, 2), np.float32), boxes, truth, np.array([0, 0, 2]))
+    sampler.add_image(0, np.ones((6, 2), np.float32), boxes, ground_truth, np.array([0, 0, 2]))
     # 5 and 4.9 of 9 rows count; 4.4 of 9 do not.
     assert sampler.seen.tolist() == [4, 0, 1]
     state = sampler.state()
-    expected = box_offsets(boxes[[0, 1, 2, 4]], truth[[0, 1, 1, 1]])
+    expected = encode_boxes(boxes[[0, 1, 2, 4]], ground_truth[[0, 1, 1, 1]])
     np.testing.assert_array_equal(state["offsets"][0, :4], expected)
 
 
 def offer(sampler, keys):
     for key in keys:
         rng = np.random.default_rng(key)
-        boxes, truth, features = scene(rng, 12, np.eye(4, 6) * 50)
-        sampler.add_image(key, features, boxes, truth, np.array([key % 2]))
+        boxes, ground_truth, features = scene(rng, 12, np.eye(4, 6) * 50)
+        sampler.add_image(key, features, boxes, ground_truth, np.array([key % 2]))
 
 
 SMALL = RegressionSettings(max_samples=30, penalty=1.0)
@@ -147,15 +153,15 @@ def test_interrupted_run_is_the_unbroken_run(tmp_path):
 
 def test_sample_is_even_and_bounded(tmp_path):
     options = RegressionSettings(max_samples=50)
-    truth = np.array([[0, 0, 10, 10]], np.float32)
+    ground_truth = np.array([[0, 0, 10, 10]], np.float32)
     origins = []
     for seed in range(10):
         sampler = RegressionSampler(
             1, 1, RegressionSettings(max_samples=50, seed=seed), 1.0, tmp_path / str(seed)
         )
         for key in range(40):
-            features, boxes = np.full((10, 1), key, np.float32), np.repeat(truth, 10, 0)
-            sampler.add_image(key, features, boxes, truth, np.array([0]))
+            features, boxes = np.full((10, 1), key, np.float32), np.repeat(ground_truth, 10, 0)
+            sampler.add_image(key, features, boxes, ground_truth, np.array([0]))
         stored = np.fromfile(tmp_path / str(seed) / "windows-0000.f16", np.float16)
         assert len(stored) == options.max_samples
         origins.append(stored)
@@ -182,4 +188,4 @@ def test_bad_input_is_named(tmp_path):
         RegressionSampler.from_state(state, 3, RegressionSettings(), 1.0, tmp_path)
     regressors = BoxRegressors(np.zeros((2, 4, 3), np.float32), np.zeros((2, 4), np.float32), 1.0)
     with pytest.raises(ValueError, match="regressors take"):
-        regressors.offsets(np.ones((2, 4), np.float32))
+        regressors.deltas(np.ones((2, 4), np.float32))

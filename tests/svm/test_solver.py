@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.svm_solver import make_problems, objective, reference_svm
-from sppnet.svm import LinearSVMs, Problem, SolverSettings, feature_scale, train_svms
+from sppnet.svm import LinearSVMs, Problem, SolverSettings, norm_factor, train_svms
 
 EXACT = SolverSettings(tolerance=1e-5, max_sweeps=100_000)
 
@@ -182,7 +182,7 @@ def test_score_folds_the_scale():
 
 
 def test_feature_scale():
-    assert feature_scale(40.0) == 20 / 40
+    assert norm_factor(40.0) == 20 / 40
     for bad in (0.0, float("nan"), -1.0):
         with pytest.raises(ValueError, match="norm"):
-            feature_scale(bad)
+            norm_factor(bad)

@@ -24,7 +24,7 @@ def test_geometry_is_the_known_one(chain):
 
 
 def test_probe_measures_what_the_recurrence_derives(chain):
-    assert probe(chain.body) == [chain.geometry]
+    assert probe(chain.layers) == [chain.geometry]
 
 
 @pytest.mark.parametrize(

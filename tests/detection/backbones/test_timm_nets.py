@@ -14,14 +14,14 @@ from sppnet.data.images import read_image
 from sppnet.detection.backbones import (
     Geometry,
     build_network,
-    fit_taps,
+    fit_feature_levels,
     network_from_config,
     probe,
     weights_digest,
 )
 from sppnet.detection.backbones.folding import fold_batch_norms
 from sppnet.detection.backbones.packaged import packaged_weights, timm_names
-from sppnet.detection.backbones.timm_nets import DivisibleConv2dSame, timm_body
+from sppnet.detection.backbones.timm_nets import DivisibleConv2dSame, timm_layers
 from sppnet.detection.backbones.weights import read_weights
 
 
@@ -49,7 +49,7 @@ def image():
 def test_channels_and_geometry(lite0):
     assert lite0.channels == 112 + 320
     # Offsets of the trained network; see TRAINED_OFFSETS.
-    assert lite0.tap_geometries == (Geometry(16, 9.0, 339), Geometry(32, 17.0, 851))
+    assert lite0.level_geometries == (Geometry(16, 9.0, 339), Geometry(32, 17.0, 851))
     assert lite0.geometry == Geometry(16, 9.0, 851)
 
 
@@ -75,7 +75,7 @@ def test_network_pads_no_copy(lite0, image, monkeypatch):
 
 def test_probe_of_tensorflow_padding():
     # Even sizes are padded by (0, 1) for kernels of 3, (1, 2) for 5: each moves it by the stride so far.
-    measured = probe(timm_body("efficientnet_lite0", (2, 4, 8, 16, 32)))
+    measured = probe(timm_layers("efficientnet_lite0", (2, 4, 8, 16, 32)))
     assert [(one.stride, one.offset) for one in measured] == [(2, 1), (4, 3), (8, 7), (16, 15), (32, 31)]
 
 
@@ -97,7 +97,7 @@ def test_maps_equal_the_full_model(lite0, full_model, image):
     with torch.inference_mode():
         images = lite0.normalise(image)
         expected = full_model.forward_intermediates(images, indices=[3, 4], intermediates_only=True)
-        for ours, theirs in zip(lite0.body(images), expected, strict=True):
+        for ours, theirs in zip(lite0.layers(images), expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=0)
     finest = lite0.feature_map(image)[:112]
     torch.testing.assert_close(finest, expected[0][0], atol=1e-4 * float(expected[0].abs().max()), rtol=0)
@@ -131,10 +131,10 @@ def test_cells_lie_where_mirrored_images_agree(lite0, voc_root):
     with torch.inference_mode():
         for pixels in wide:
             pixels = pixels[: pixels.shape[0] // 32 * 32]
-            maps = lite0.body(lite0.normalise(pixels[:, start : start + width]))
+            maps = lite0.layers(lite0.normalise(pixels[:, start : start + width]))
             for shift in (-17, -5, 3, 15, 31):
                 crop = pixels[:, start + shift : start + shift + width][:, ::-1]
-                for one, mirrored in zip(maps, lite0.body(lite0.normalise(crop)), strict=True):
+                for one, mirrored in zip(maps, lite0.layers(lite0.normalise(crop)), strict=True):
                     stride = width // one.shape[3]
                     # Cell i of one and cell n-1-i of the other lie at one pixel if the offset is this.
                     offset = (shift + stride - 1) / 2
@@ -144,9 +144,9 @@ def test_cells_lie_where_mirrored_images_agree(lite0, voc_root):
                     )
                     agreements.setdefault((stride, offset), []).append(float(same))
     mean = {key: np.mean(values) for key, values in agreements.items()}
-    for tap, others in zip(lite0.tap_geometries, ((5.0, 15.0), (7.0, 31.0)), strict=True):
+    for level, others in zip(lite0.level_geometries, ((5.0, 15.0), (7.0, 31.0)), strict=True):
         for other in others:
-            assert mean[tap.stride, tap.offset] > mean[tap.stride, other] + 0.003, mean
+            assert mean[level.stride, level.offset] > mean[level.stride, other] + 0.003, mean
 
 
 @pytest.mark.parametrize("size", [(1, 1), (10, 20), (33, 64), (100, 97), (2000, 20)], ids=str)
@@ -161,7 +161,7 @@ def test_any_size_gives_the_cells_it_promises(lite0, size):
 
 def test_padding_does_not_move_cells():
     """Without weights that see far, the map of a padded image is the map of the image, cell by cell."""
-    network = build_network("efficientnet_lite0", "random", taps=(4,))
+    network = build_network("efficientnet_lite0", "random", feature_levels=(4,))
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         inside = network(pixels)
@@ -179,34 +179,34 @@ def test_layers_get_one_image_in_the_order_of_a_batch(lite0, size):
 
 
 def test_only_the_chosen_taps_are_computed():
-    network = build_network("efficientnet_lite0", "random", taps=(16,))
+    network = build_network("efficientnet_lite0", "random", feature_levels=(16,))
     assert network.channels == 112
     assert network.geometry.stride == 16
-    assert len(network.body.blocks) == 5
+    assert len(network.layers.blocks) == 5
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_100", "densenet121"])
 def test_folding_keeps_the_maps(name):
-    body = timm.create_model(name, features_only=True)
-    for part in body.modules():  # statistics other than 0 and 1, or folding would do nothing
+    layers = timm.create_model(name, features_only=True)
+    for part in layers.modules():  # statistics other than 0 and 1, or folding would do nothing
         if isinstance(part, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(part.running_mean, -1, 1)
             torch.nn.init.uniform_(part.running_var, 0.5, 2)
-    body.eval()
-    folded = fold_batch_norms(body)
-    assert folded is not body
+    layers.eval()
+    folded = fold_batch_norms(layers)
+    assert folded is not layers
     left = sum(isinstance(part, torch.nn.BatchNorm2d) for part in folded.modules())
-    assert left < sum(isinstance(part, torch.nn.BatchNorm2d) for part in body.modules())
+    assert left < sum(isinstance(part, torch.nn.BatchNorm2d) for part in layers.modules())
     images = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
-        for before, after in zip(body(images), folded(images), strict=True):
+        for before, after in zip(layers(images), folded(images), strict=True):
             torch.testing.assert_close(after, before, atol=1e-4 * float(before.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize("components", [None, 8], ids=["all", "pca"])
 def test_made_again_from_json_and_tensors(lite0, image, components):
     network = build_network("efficientnet_lite0")
-    network.set_taps(fit_taps([network.tap_maps(image)], components))
+    network.set_feature_levels(fit_feature_levels([network.level_maps(image)], components))
     assert network.channels == components or components is None
     config = json.loads(json.dumps(network.config()))
     state = {key: value.clone() for key, value in network.state_dict().items()}
@@ -252,11 +252,11 @@ def test_damaged_settings_are_named(lite0):
 
 def test_taps_of_other_channels_are_refused(lite0):
     with pytest.raises(ValueError, match="expected"):
-        lite0.set_taps(fit_taps([[torch.ones(3, 2, 2)]]))
+        lite0.set_feature_levels(fit_feature_levels([[torch.ones(3, 2, 2)]]))
 
 
 @pytest.mark.parametrize(
-    ("name", "taps", "message"),
+    ("name", "feature_levels", "message"),
     [
         ("efficientnet_lite9", None, "unknown network"),
         ("resnet18", (64,), "no map of stride 64"),
@@ -265,6 +265,6 @@ def test_taps_of_other_channels_are_refused(lite0):
     ],
     ids=["unknown", "stride", "chain", "attention"],
 )
-def test_what_cannot_be_built_is_named(name, taps, message):
+def test_what_cannot_be_built_is_named(name, feature_levels, message):
     with pytest.raises(InputError, match=message):
-        build_network(name, "random", taps=taps)
+        build_network(name, "random", feature_levels=feature_levels)

@@ -19,7 +19,7 @@ from sppnet.detection.backbones.caffemodel import read_caffemodel
 
 @pytest.fixture(scope="module")
 def zf5_state():
-    return build_network("zf5", "random", seed=3).body.state_dict()
+    return build_network("zf5", "random", seed=3).layers.state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def zf5_layers(zf5_state):
 def test_zf5_from_a_caffemodel(tmp_path, zf5_layers, generation):
     path = tmp_path / "ZF5.caffemodel"
     path.write_bytes(caffemodel(zf5_layers, generation))
-    loaded = build_network("zf5", path).body.state_dict()
+    loaded = build_network("zf5", path).layers.state_dict()
     for name, tensors in zf5_layers.items():
         if name.startswith("conv"):
             assert torch.equal(loaded[f"{name}.weight"], tensors[0])
@@ -97,15 +97,15 @@ def test_weights_from_a_file(tmp_path, zf5_state, suffix, prefix):
     else:
         safetensors.torch.save_file(state, path)
     network = build_network("zf5", path)
-    assert all(torch.equal(network.body.state_dict()[key], value) for key, value in zf5_state.items())
+    assert all(torch.equal(network.layers.state_dict()[key], value) for key, value in zf5_state.items())
 
 
 def test_half_precision_becomes_float32(tmp_path, zf5_state):
     path = tmp_path / "half.safetensors"
     safetensors.torch.save_file({key: value.half() for key, value in zf5_state.items()}, path)
     network = build_network("zf5", path)
-    assert network.body.conv1.weight.dtype == torch.float32
-    torch.testing.assert_close(network.body.conv1.weight, zf5_state["conv1.weight"].half().float())
+    assert network.layers.conv1.weight.dtype == torch.float32
+    torch.testing.assert_close(network.layers.conv1.weight, zf5_state["conv1.weight"].half().float())
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_one_seed_one_network(name):
 def test_real_convolution_weights(weights_dir, name, channels):
     network = build_network(name, weights_dir / f"{name}-conv.safetensors")
     stored = safetensors.torch.load_file(weights_dir / f"{name}-conv.safetensors")
-    assert all(torch.equal(network.body.state_dict()[key], value.float()) for key, value in stored.items())
+    assert all(torch.equal(network.layers.state_dict()[key], value.float()) for key, value in stored.items())
     assert network.channels == channels
 
 

@@ -52,7 +52,7 @@ def test_input_is_bgr_minus_128():
 
 def test_layers_are_the_released_ones():
     shapes = {
-        key: tuple(value.shape) for key, value in build_network("zf5", "random").body.state_dict().items()
+        key: tuple(value.shape) for key, value in build_network("zf5", "random").layers.state_dict().items()
     }
     assert shapes == {
         "conv1.weight": (96, 3, 7, 7),

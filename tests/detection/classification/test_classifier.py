@@ -12,7 +12,7 @@ from sppnet.common.errors import InputError
 from sppnet.detection.backbones import Geometry, build_network, probe
 from sppnet.detection.classification.classifier import Classifier, ClassifierSettings
 from sppnet.detection.fc_layers import read_layers
-from sppnet.detection.features.pooling import pool
+from sppnet.detection.features.pooling import spatial_pyramid_pool
 
 # Sides of the maps after each convolution with the pooling that follows it (paper table 1), at 224 and 180.
 MAPS = {
@@ -53,7 +53,7 @@ def test_sizes_of_every_map(name):
     for size, expected in zip((224, 180), MAPS[name], strict=True):
         sides = []
         values = torch.zeros(1, 3, size, size, device="meta")
-        for layer, part in network.body.named_children():
+        for layer, part in network.layers.named_children():
             values = part(values)
             if layer.startswith(("conv", "pool")):
                 sides = [*sides[: int(layer[-1]) - 1], values.shape[2]]
@@ -84,7 +84,7 @@ def test_parameters(name, levels):
 def test_geometry(name, geometry):
     network = build_network(name, "random")
     assert network.geometry == geometry
-    assert probe(network.body) == [geometry]
+    assert probe(network.layers) == [geometry]
 
 
 @pytest.mark.parametrize("levels", [(6, 3, 2, 1), (4, 3, 2, 1), (2, 3)], ids=str)
@@ -95,7 +95,7 @@ def test_pooling_is_that_of_detection(levels, size):
     pooled = classifier.pool(maps)
     whole = np.array([[0, 0, size[1], size[0]]], np.int32)
     for one, vector in zip(maps, pooled, strict=True):
-        expected = pool(one.permute(1, 2, 0).contiguous().numpy(), whole, levels)[0]
+        expected = spatial_pyramid_pool(one.permute(1, 2, 0).contiguous().numpy(), whole, levels)[0]
         assert np.array_equal(vector.numpy(), expected)
 
 
@@ -146,7 +146,7 @@ def test_dropout_while_training(tiny):
 
 def test_gradients_reach_the_first_layer(tiny):
     tiny(torch.randn(1, 3, 64, 64)).sum().backward()
-    assert float(tiny.network.body.conv1.weight.grad.abs().sum()) > 0
+    assert float(tiny.network.layers.conv1.weight.grad.abs().sum()) > 0
 
 
 def test_the_seed_makes_it():
@@ -172,15 +172,15 @@ def test_the_file_serves_detection(tiny, tmp_path):
     tiny.save(tmp_path)
     file = tmp_path / "classifier.safetensors"
     backbone = build_network("zf5", file)
-    assert torch.equal(backbone.body.conv5.weight, tiny.network.body.conv5.weight)
+    assert torch.equal(backbone.layers.conv5.weight, tiny.network.layers.conv5.weight)
     layers = read_layers(file, (2, 1), 256, 16)
     assert torch.equal(layers.factors[0][0], tiny.fc6.weight)
 
 
 def test_convolutions_from_a_file(tiny, tmp_path):
-    save_file(tiny.network.body.state_dict(), tmp_path / "conv.safetensors")
+    save_file(tiny.network.layers.state_dict(), tmp_path / "conv.safetensors")
     other = Classifier(THREE, replace(TINY, seed=9), tmp_path / "conv.safetensors")
-    assert torch.equal(other.network.body.conv1.weight, tiny.network.body.conv1.weight)
+    assert torch.equal(other.network.layers.conv1.weight, tiny.network.layers.conv1.weight)
     assert not torch.equal(other.fc6.weight, tiny.fc6.weight)
 
 

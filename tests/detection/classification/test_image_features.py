@@ -12,7 +12,7 @@ from torch import nn
 from toy_network import toy_layers
 
 from sppnet.common.errors import InputError
-from sppnet.detection.backbones import Geometry, Network, TapNormalisation, build_network
+from sppnet.detection.backbones import FeatureLevels, Geometry, Network, build_network
 from sppnet.detection.backbones.base import IMAGENET
 from sppnet.detection.backbones.build import CHAINS
 from sppnet.detection.classification import image_features
@@ -184,13 +184,13 @@ class TwoTaps(Network):
     """Maps of strides 4 and 8, the second with much larger values."""
 
     def __init__(self):
-        taps = TapNormalisation((5, 3))
+        feature_levels = FeatureLevels((5, 3))
         geometries = [Geometry(4, 1.5, 4), Geometry(8, 3.5, 8)]
         super().__init__("two", nn.ModuleList([nn.Conv2d(3, 5, 4, 4), nn.Conv2d(3, 3, 8, 8)]), IMAGENET,
-                         geometries, taps)  # fmt: skip
+                         geometries, feature_levels)  # fmt: skip
         self.multiple = 8
-        nn.init.constant_(self.body[1].bias, 50)
-        self.body.forward = lambda images: [one(images) for one in self.body]
+        nn.init.constant_(self.layers[1].bias, 50)
+        self.layers.forward = lambda images: [one(images) for one in self.layers]
 
     def cells(self, height, width):
         return -(-height // 4), -(-width // 4)
@@ -216,11 +216,13 @@ def test_several_maps_are_joined_by_constants_that_are_kept(image, files, tmp_pa
     norms = [[], []]
     for pixels in (image, image[:, ::-1], image[:60, 20:]):
         for scale in (32, 48):
-            for tap, values in zip(norms, network.tap_maps(take_view(pixels, "full", scale)), strict=True):
-                tap.append(values.norm(dim=0).flatten())
-    extractor.fit_taps(files, tmp_path / "taps")
+            for level, values in zip(
+                norms, network.level_maps(take_view(pixels, "full", scale)), strict=True
+            ):
+                level.append(values.norm(dim=0).flatten())
+    extractor.fit_feature_levels(files, tmp_path / "taps")
     expected = [1 / float(torch.cat(one).mean()) for one in norms]
-    np.testing.assert_allclose(network.taps.scales, expected, rtol=1e-5)
+    np.testing.assert_allclose(network.feature_levels.scales, expected, rtol=1e-5)
     assert expected[0] > 5 * expected[1]
     assert extractor.made_by() != unfitted
 
@@ -228,13 +230,13 @@ def test_several_maps_are_joined_by_constants_that_are_kept(image, files, tmp_pa
     again = ImageFeatureExtractor(TwoTaps().eval(), settings)
     again.network.load_state_dict(network.state_dict() | {"taps.scales": torch.ones(2)})
     with monkeypatch.context() as patch:
-        patch.delattr(image_features, "fit_taps")
-        again.fit_taps(files, tmp_path / "taps")
+        patch.delattr(image_features, "fit_feature_levels")
+        again.fit_feature_levels(files, tmp_path / "taps")
     assert again.made_by() == extractor.made_by()
     np.testing.assert_array_equal(again(image), extractor(image))
     # Of other images they are fitted anew.
-    again.network.set_taps(TapNormalisation((5, 3)))
-    again.fit_taps(files[:1], tmp_path / "taps")
+    again.network.set_feature_levels(FeatureLevels((5, 3)))
+    again.fit_feature_levels(files[:1], tmp_path / "taps")
     assert again.made_by() != extractor.made_by()
 
 
@@ -244,12 +246,12 @@ def test_images_that_no_constants_can_be_fitted_on_are_named(files, tmp_path):
     extractor = ImageFeatureExtractor(TwoTaps().eval(), ImageFeatureSettings("full", (32,)))
     for name, why in (("strip.png", "over 16 times"), ("broken.png", "not an image")):
         with pytest.raises(InputError, match=f"{name}: .*{why}"):
-            extractor.fit_taps([*files, tmp_path / name], tmp_path / "taps")
+            extractor.fit_feature_levels([*files, tmp_path / name], tmp_path / "taps")
 
 
 def test_one_map_needs_no_constants(toy, tmp_path):
     extractor = ImageFeatureExtractor(toy(), ImageFeatureSettings())
-    extractor.fit_taps([tmp_path / "none.png"], tmp_path / "taps")
+    extractor.fit_feature_levels([tmp_path / "none.png"], tmp_path / "taps")
     assert not (tmp_path / "taps").exists()
 
 

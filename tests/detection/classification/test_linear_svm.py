@@ -22,27 +22,27 @@ SHAPES = pytest.mark.parametrize(("count", "length"), [(120, 30), (60, 200)], id
 def clouds(count, length, classes=3, seed=0, spread=1.0):
     """Vectors of norm 1 about a centre a class, and which they belong to."""
     rng = np.random.default_rng(seed)
-    truth = rng.integers(0, classes, count)
+    ground_truth = rng.integers(0, classes, count)
     centres = rng.random((classes, length))
-    features = np.abs(centres[truth] + spread * rng.standard_normal((count, length)))
-    return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32), truth
+    features = np.abs(centres[ground_truth] + spread * rng.standard_normal((count, length)))
+    return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32), ground_truth
 
 
-def one_hot(truth, classes=3):
-    return np.where(truth[:, None] == np.arange(classes), 1, -1).astype(np.int8)
+def one_hot(ground_truth, classes=3):
+    return np.where(ground_truth[:, None] == np.arange(classes), 1, -1).astype(np.int8)
 
 
-def objective(features, truth, cost, weights, bias):
-    loss = np.maximum(0, 1 - truth * (features.astype(np.float64) @ weights + bias))
+def objective(features, ground_truth, cost, weights, bias):
+    loss = np.maximum(0, 1 - ground_truth * (features.astype(np.float64) @ weights + bias))
     return 0.5 * (np.square(weights, dtype=np.float64).sum() + float(bias) ** 2) + cost * loss.sum()
 
 
-def reference(features, truth, cost):
+def reference(features, ground_truth, cost):
     """``liblinear -s 3 -B 1``."""
     model = LinearSVC(
         loss="hinge", dual=True, C=cost, intercept_scaling=1, tol=1e-6, max_iter=200_000, random_state=0
     )
-    return model.fit(features, truth)
+    return model.fit(features, ground_truth)
 
 
 def agreement(labels, scores):
@@ -53,8 +53,8 @@ def agreement(labels, scores):
 @SHAPES
 @pytest.mark.parametrize("cost", [0.1, 3.0, 30.0])
 def test_the_objective_is_liblinears(count, length, cost):
-    features, truth = clouds(count, length)
-    labels = one_hot(truth)
+    features, ground_truth = clouds(count, length)
+    labels = one_hot(ground_truth)
     fit = fit_linear(features, labels, agreement, [cost])
     assert fit.cost == cost
     scores = fit.svms.score(features)
@@ -69,8 +69,8 @@ def test_the_objective_is_liblinears(count, length, cost):
 
 @SHAPES
 def test_images_labelled_0_are_not_seen(count, length):
-    features, truth = clouds(count, length)
-    labels = one_hot(truth)
+    features, ground_truth = clouds(count, length)
+    labels = one_hot(ground_truth)
     labels[::5, 1] = 0
     seen = labels[:, 1] != 0
     fit = fit_linear(features, labels, agreement, [1.0])
@@ -89,21 +89,21 @@ def test_images_labelled_0_are_not_seen(count, length):
 
 
 def test_inner_products_are_all_that_training_needs(monkeypatch):
-    features, truth = clouds(60, 200)
+    features, ground_truth = clouds(60, 200)
     rows = linear._in_their_span(features)
     assert rows.shape == (60, 60)
     np.testing.assert_allclose(rows @ rows.T, features @ features.T, atol=2e-5)
-    spans = fit_linear(features, one_hot(truth), agreement, [0.3, 3.0])
+    spans = fit_linear(features, one_hot(ground_truth), agreement, [0.3, 3.0])
     monkeypatch.setattr(linear, "_in_their_span", lambda features: features)
-    direct = fit_linear(features, one_hot(truth), agreement, [0.3, 3.0])
+    direct = fit_linear(features, one_hot(ground_truth), agreement, [0.3, 3.0])
     assert spans.tried == pytest.approx(direct.tried, abs=2e-3)
     np.testing.assert_allclose(spans.svms.score(features), direct.svms.score(features), atol=0.02)
 
 
 def test_equal_images_do_no_harm():
     """Nor where rounding of their products outweighs what makes these positive definite."""
-    features, truth = clouds(60, 200)
-    labels = one_hot(truth)
+    features, ground_truth = clouds(60, 200)
+    labels = one_hot(ground_truth)
     repeated, twice = np.repeat(features, 2, axis=0), np.repeat(labels, 2, axis=0)
     fit = fit_linear(repeated, twice, agreement, [1.0])
     single = fit_linear(features, labels, agreement, [2.0])
@@ -117,8 +117,8 @@ def test_equal_images_do_no_harm():
 
 def test_cross_validation_scores_images_that_were_held_out():
     """What the measure sees are the scores of models of the other three folds."""
-    features, truth = clouds(90, 20)
-    labels = one_hot(truth)
+    features, ground_truth = clouds(90, 20)
+    labels = one_hot(ground_truth)
     seen = []
 
     def spy(labels, scores):
@@ -153,8 +153,8 @@ def test_labels_that_mean_nothing_are_not_learnt_by_heart():
     ("measured", "best"), [((0.1, 0.7, 0.7), 1.0), ((0.9, 0.1, 0.8), 0.1), ((0.1, 0.2, 0.3), 10.0)]
 )
 def test_the_best_cost_is_taken_and_the_smallest_of_equals(measured, best):
-    features, truth = clouds(40, 10)
-    labels = one_hot(truth)
+    features, ground_truth = clouds(40, 10)
+    labels = one_hot(ground_truth)
     script = iter(measured)
     fit = fit_linear(features, labels, lambda *_: next(script), [10.0, 0.1, 1.0])
     assert fit.cost == best
@@ -165,9 +165,9 @@ def test_the_best_cost_is_taken_and_the_smallest_of_equals(measured, best):
 
 
 def test_threads_do_not_change_the_result_and_the_seed_does():
-    features, truth = clouds(60, 100)
+    features, ground_truth = clouds(60, 100)
     fits = [
-        fit_linear(features, one_hot(truth), agreement, seed=seed, threads=threads)
+        fit_linear(features, one_hot(ground_truth), agreement, seed=seed, threads=threads)
         for seed, threads in ((0, 1), (0, 3), (1, 1))
     ]
     np.testing.assert_array_equal(fits[0].svms.weights, fits[1].svms.weights)
@@ -176,8 +176,8 @@ def test_threads_do_not_change_the_result_and_the_seed_does():
 
 
 def test_voc_labels_are_measured_by_map():
-    features, truth = clouds(80, 30)
-    labels = one_hot(truth)
+    features, ground_truth = clouds(80, 30)
+    labels = one_hot(ground_truth)
     labels[::7] = 0
     # An image has any number of classes.
     labels[3] = 1
@@ -199,18 +199,18 @@ def test_voc_labels_are_measured_by_map():
 
 def test_folders_are_measured_by_mean_accuracy():
     """Of the classes, so a rare one counts as much as any."""
-    features, truth = clouds(200, 40)
-    keep = (truth != 2) | (np.arange(200) % 8 == 0)
-    features, truth = features[keep], truth[keep]
-    fit = fit_folder(features, truth, 3)
+    features, ground_truth = clouds(200, 40)
+    keep = (ground_truth != 2) | (np.arange(200) % 8 == 0)
+    features, ground_truth = features[keep], ground_truth[keep]
+    fit = fit_folder(features, ground_truth, 3)
     expected = []
 
     def measure(labels, scores):
-        found = [(scores[truth == label].argmax(axis=1) == label).mean() for label in range(3)]
+        found = [(scores[ground_truth == label].argmax(axis=1) == label).mean() for label in range(3)]
         expected.append(np.mean(found))
         return float(expected[-1])
 
-    fit_linear(features, one_hot(truth), measure)
+    fit_linear(features, one_hot(ground_truth), measure)
     assert list(fit.tried.values()) == pytest.approx(expected)
     assert fit.tried[fit.cost] == max(fit.tried.values())
     fresh, theirs = clouds(200, 40, spread=0.1)

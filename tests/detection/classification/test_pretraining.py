@@ -223,7 +223,7 @@ def test_steps_are_those_of_a_plain_loop(learn, photos):
     # The pixels are 58 times as wide as those that weights are initialised for.
     spread = 255 * (0.229 + 0.224 + 0.225) / 3
     with torch.no_grad():
-        expected.network.body.conv1.weight /= spread
+        expected.network.layers.conv1.weight /= spread
     images = torch.stack(
         [torch.from_numpy(cv2.imread(str(path)).astype(np.float32) - 128) for path in train.paths]
     )
@@ -250,7 +250,7 @@ def test_steps_are_those_of_a_plain_loop(learn, photos):
     assert [one.loss for one in epochs] == pytest.approx(losses, rel=1e-4)
     assert epochs[0].val_loss is None
     start = Classifier(train.classes, settings.classifier)
-    start.network.body.conv1.weight.data /= spread
+    start.network.layers.conv1.weight.data /= spread
     for name, value in expected.tensors().items():
         moved = float((value - start.tensors()[name]).norm())
         assert float((made.tensors()[name] - value).norm()) < 1e-2 * moved, name
@@ -350,7 +350,7 @@ def test_convolutions_from_a_file(learn, tmp_path):
         settings=replace(TINY, epochs=(1,), rates=(1e-9,)), weights=tmp_path / "classifier.safetensors"
     )
     torch.testing.assert_close(
-        made.network.body.state_dict(), Classifier.load(tmp_path).network.body.state_dict()
+        made.network.layers.state_dict(), Classifier.load(tmp_path).network.layers.state_dict()
     )
 
 

@@ -53,8 +53,8 @@ def test_more_and_more_of_the_teachers_maps_is_explained(tiny_train, tmp_path):
     assert last > max(first, 0.1)
     # What comes out is the network for pixels as they come, without the adapter.
     fresh = build_network("zf5", "random")
-    fresh.body.load_state_dict(kept[20])
-    torch.testing.assert_close(network.body.state_dict(), fresh.body.state_dict(), rtol=0, atol=0)
+    fresh.layers.load_state_dict(kept[20])
+    torch.testing.assert_close(network.layers.state_dict(), fresh.layers.state_dict(), rtol=0, atol=0)
 
 
 def test_batch_normalisation_becomes_part_of_the_convolutions(tiny_train, tmp_path):
@@ -63,13 +63,13 @@ def test_batch_normalisation_becomes_part_of_the_convolutions(tiny_train, tmp_pa
 
     @torch.no_grad()
     def keep(_step, _weights):
-        expected.append(job.student.eval().body(image / module._INPUT_SCALE))
+        expected.append(job.student.eval().layers(image / module._INPUT_SCALE))
 
     job = distilling(tiny_train, tmp_path, replace(SETTINGS, steps=10), keep)
     network, _ = job.run()
     with torch.inference_mode():
-        torch.testing.assert_close(network.body(image), expected[0], rtol=1e-4, atol=1e-4)
-    assert set(network.body.state_dict()) == set(build_network("zf5", "random").body.state_dict())
+        torch.testing.assert_close(network.layers(image), expected[0], rtol=1e-4, atol=1e-4)
+    assert set(network.layers.state_dict()) == set(build_network("zf5", "random").layers.state_dict())
 
 
 def test_what_is_explained_is_relative_to_the_targets_spread(tiny_train, tmp_path, monkeypatch):
@@ -93,7 +93,7 @@ def test_targets_have_mean_0_and_variance_1_at_all_scales_together(tiny_train, t
 
 
 def test_from_weights_it_starts_as_the_network_that_they_make(tiny_train, tmp_path):
-    before = build_network("zf5", "random", seed=5).body.state_dict()
+    before = build_network("zf5", "random", seed=5).layers.state_dict()
     file = tmp_path / "zf5.safetensors"
     save_file(before, file)
     settings = replace(SETTINGS, start=str(file), steps=1, rate=1e-9)
@@ -104,7 +104,7 @@ def test_from_weights_it_starts_as_the_network_that_they_make(tiny_train, tmp_pa
     network, _, _ = run(tiny_train, tmp_path, settings)
     image = torch.rand(1, 3, 90, 90) * 200 - 100
     with torch.inference_mode():
-        maps = [net.body(image).flatten() for net in (build_network("zf5", file), network)]
+        maps = [net.layers(image).flatten() for net in (build_network("zf5", file), network)]
     assert torch.corrcoef(torch.stack(maps))[0, 1] > 0.9
 
 
@@ -122,7 +122,7 @@ def test_it_goes_on_after_a_stop_to_the_same_weights(tiny_train, tmp_path, monke
         run(tiny_train, tmp_path / "broken", stop_at=14)
     again, later, kept = run(tiny_train, tmp_path / "broken")
     assert list(kept) == [20]
-    torch.testing.assert_close(again.body.state_dict(), whole.body.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(again.layers.state_dict(), whole.layers.state_dict(), rtol=0, atol=0)
     assert [(point.step, point.explained) for point in later] == [
         (point.step, point.explained) for point in points
     ]
@@ -135,7 +135,7 @@ def test_a_teacher_of_other_weights_is_another(tiny_train, tmp_path, monkeypatch
     monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
     digests = []
     for seed in (0, 1):
-        save_file(dict(build_network("alexnet", "random", seed=seed).body.state_dict()), file)
+        save_file(dict(build_network("alexnet", "random", seed=seed).layers.state_dict()), file)
         with pytest.raises(Stopped):
             run(tiny_train, tmp_path / "broken", settings, stop_at=3)
         digests.append(sources_digests(settings))
@@ -192,7 +192,7 @@ def test_a_loss_that_is_not_finite_is_named(tiny_train, tmp_path, monkeypatch):
 
 def test_own_weights_to_start_from(tiny_train, tmp_path):
     job = distilling(tiny_train, tmp_path, replace(SETTINGS, start="own"))
-    own = build_network("zf5").body.state_dict()
+    own = build_network("zf5").layers.state_dict()
     torch.testing.assert_close(job._weights()["conv5.weight"], own["conv5.weight"], rtol=1e-3, atol=1e-3)
 
 

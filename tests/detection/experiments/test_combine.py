@@ -62,7 +62,7 @@ def as_set(found):
 def test_the_union_is_suppressed(overlap, most, models):
     rng = np.random.default_rng(models)
     parts = [{"a": some(rng, 40), "b": some(rng, 25)} for _ in range(models)]
-    combined = combine(parts, ["a", "b"], DetectionSettings(nms_overlap=overlap, max_per_class=most))
+    combined = combine(parts, ["a", "b"], DetectionSettings(nms_iou=overlap, max_per_class=most))
     for image_id, found in combined.items():
         slow = slow_union([part[image_id] for part in parts], overlap, most)
         assert len(slow) == len(found) < 40 * models

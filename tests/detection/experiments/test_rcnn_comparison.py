@@ -155,7 +155,7 @@ def test_methods_differ_in_features_only(tiny_settings):
 
 @pytest.mark.parametrize("engine", ["own", "opencv"])
 def test_first_windows_are_those_that_the_engine_would_propose(tiny_settings, tiny_test, tmp_path, engine):
-    settings = replace(tiny_settings, engine=engine, opencv=OpenCVSelectiveSearch(max_windows=60))
+    settings = replace(tiny_settings, engine=engine, opencv=OpenCVSelectiveSearch(max_proposals=60))
     with ProposalCache(tmp_path / "p.sqlite", settings.proposer) as cache:
         few = _first_windows(tiny_test, Run(tmp_path, settings, cache, tmp_path), 15)
         for example in tiny_test:
@@ -285,7 +285,7 @@ def test_the_command(tiny_voc, tmp_path, monkeypatch):
                  "--jobs", "1", "--train-images", "2", "--train-windows", "8", "--test-images", "2",
                  "--test-windows", "10", "--timed-images", "1"]  # fmt: skip
     for change in ("features.scales = [96]", "features.levels = [2, 1]", "features.crop = 71",
-                   "proposals.max_windows = 40"):  # fmt: skip
+                   "proposals.max_proposals = 40"):  # fmt: skip
         arguments += ["--set", change]
     result = CliRunner().invoke(cli_module.app, arguments)
     assert result.exit_code == 0, result.output

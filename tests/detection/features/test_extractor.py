@@ -8,7 +8,7 @@ import pytest
 from sppnet.common.errors import InputError
 from sppnet.detection.backbones import build_network
 from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap, FeatureSettings
-from sppnet.detection.features.pooling import pool
+from sppnet.detection.features.pooling import spatial_pyramid_pool
 from sppnet.detection.features.projection import choose_scale, project
 
 
@@ -102,7 +102,9 @@ def test_each_window_comes_from_its_scale(network, rule):
     for row, box, scale in zip(pooled.rows, BOXES, chosen, strict=True):
         one = maps[scale]
         cells = project(box[None], one.factor, network.geometry, one.values.shape[:2], rule)
-        np.testing.assert_array_equal(pooled.features[row], pool(one.values, cells, (3, 1))[0])
+        np.testing.assert_array_equal(
+            pooled.features[row], spatial_pyramid_pool(one.values, cells, (3, 1))[0]
+        )
 
 
 def test_equal_cells_at_two_scales_are_two_rows(network):

@@ -24,7 +24,7 @@ def detector(tiny_settings):
     extractor = FeatureExtractor(network, tiny_settings.features)
     weights = np.random.default_rng(0).standard_normal((2, extractor.length)).astype(np.float32)
     svms = LinearSVMs(weights / 100, np.zeros(2, np.float32), 0.1)
-    return Detector(("a", "b"), extractor, svms, None, None, SelectiveSearch(max_windows=30))
+    return Detector(("a", "b"), extractor, svms, None, None, SelectiveSearch(max_proposals=30))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from torchvision.ops import roi_pool
 
 from sppnet.detection.features import pooling
-from sppnet.detection.features.pooling import PAPER_LEVELS, num_bins, pool
+from sppnet.detection.features.pooling import PAPER_LEVELS, num_bins, spatial_pyramid_pool
 
 
 def make_map(height, width, channels, seed=0):
@@ -67,7 +67,7 @@ def every_way(request, monkeypatch):
 def test_every_window_size(side):
     feature_map = make_map(41, 44, 3, side)
     wide = np.array([[2, 1, 2 + side, 41], [2, 1, 3, 1 + side], [44 - side, 0, 44, side]], np.int32)
-    found = pool(feature_map, wide)
+    found = spatial_pyramid_pool(feature_map, wide)
     np.testing.assert_array_equal(found, torchvision_pool(feature_map, wide, PAPER_LEVELS))
     np.testing.assert_array_equal(found, slow_pool(feature_map, wide, PAPER_LEVELS))
 
@@ -93,7 +93,7 @@ def test_every_window_size(side):
 @pytest.mark.usefixtures("every_way")
 def test_levels(levels, channels):
     feature_map, cells = make_map(23, 31, channels), random_cells(60, 23, 31)
-    found = pool(feature_map, cells, levels)
+    found = spatial_pyramid_pool(feature_map, cells, levels)
     assert found.shape == (60, num_bins(levels) * channels)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, torchvision_pool(feature_map, cells, levels))
@@ -105,7 +105,7 @@ def test_levels(levels, channels):
 def test_channels(channels):
     feature_map, cells = make_map(40, 55, channels), random_cells(40, 40, 55)
     np.testing.assert_array_equal(
-        pool(feature_map, cells), torchvision_pool(feature_map, cells, PAPER_LEVELS)
+        spatial_pyramid_pool(feature_map, cells), torchvision_pool(feature_map, cells, PAPER_LEVELS)
     )
 
 
@@ -114,9 +114,9 @@ def test_tables_are_made_for_many_windows_only(monkeypatch):
     real = pooling._max_tables
     monkeypatch.setattr(pooling, "_max_tables", lambda *args: made.append(args) or real(*args))
     feature_map, cells = make_map(40, 55, 8), random_cells(400, 40, 55)
-    together = pool(feature_map, cells)
+    together = spatial_pyramid_pool(feature_map, cells)
     assert len(made) == 1
-    few = np.concatenate([pool(feature_map, cells[start : start + 5]) for start in range(0, 400, 5)])
+    few = np.concatenate([spatial_pyramid_pool(feature_map, cells[start : start + 5]) for start in range(0, 400, 5)])
     assert len(made) == 1
     np.testing.assert_array_equal(together, few)
 
@@ -125,7 +125,7 @@ def test_tables_are_made_for_many_windows_only(monkeypatch):
 def test_all_negative():
     # A maximum that starts from 0, as Caffe's does for empty bins, would show here.
     feature_map, cells = -1 - np.abs(make_map(20, 20, 4)), random_cells(30, 20, 20)
-    found = pool(feature_map, cells)
+    found = spatial_pyramid_pool(feature_map, cells)
     assert found.max() <= -1
     np.testing.assert_array_equal(found, slow_pool(feature_map, cells, PAPER_LEVELS))
 
@@ -135,19 +135,21 @@ def test_infinities():
     feature_map = make_map(9, 9, 2)
     feature_map[4, 4], feature_map[:4, :4] = np.inf, -np.inf
     cells = random_cells(30, 9, 9)
-    np.testing.assert_array_equal(pool(feature_map, cells), slow_pool(feature_map, cells, PAPER_LEVELS))
+    np.testing.assert_array_equal(
+        spatial_pyramid_pool(feature_map, cells), slow_pool(feature_map, cells, PAPER_LEVELS)
+    )
 
 
 def test_known_answer():
     feature_map = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
-    found = pool(feature_map, np.array([[0, 0, 4, 4], [1, 1, 4, 3]], np.int32), (2, 1))
+    found = spatial_pyramid_pool(feature_map, np.array([[0, 0, 4, 4], [1, 1, 4, 3]], np.int32), (2, 1))
     # The second: rows 4..7 and 8..11 without column 0; bins of columns 1-2 and 2-3.
     np.testing.assert_array_equal(found, [[5, 7, 13, 15, 15], [6, 7, 10, 11, 11]])
 
 
 def test_layout_is_level_row_column_channel():
     feature_map = np.stack(np.meshgrid(range(6), range(6), indexing="ij"), axis=-1).astype(np.float32)
-    found = pool(feature_map, np.array([[0, 0, 6, 6]], np.int32)).reshape(50, 2)
+    found = spatial_pyramid_pool(feature_map, np.array([[0, 0, 6, 6]], np.int32)).reshape(50, 2)
     np.testing.assert_array_equal(found[:36], feature_map.reshape(36, 2))
     np.testing.assert_array_equal(found[36:45], [(r, c) for r in (1, 3, 5) for c in (1, 3, 5)])
     np.testing.assert_array_equal(found[45:49], [(2, 2), (2, 5), (5, 2), (5, 5)])
@@ -157,19 +159,21 @@ def test_layout_is_level_row_column_channel():
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 30), (30, 1), (2, 3)])
 def test_tiny_maps(height, width):
     feature_map, cells = make_map(height, width, 5), random_cells(20, height, width)
-    np.testing.assert_array_equal(pool(feature_map, cells), slow_pool(feature_map, cells, PAPER_LEVELS))
+    np.testing.assert_array_equal(
+        spatial_pyramid_pool(feature_map, cells), slow_pool(feature_map, cells, PAPER_LEVELS)
+    )
 
 
 @pytest.mark.usefixtures("every_way")
 def test_a_map_in_another_memory_order():
     feature_map = make_map(5, 20, 30).transpose(1, 2, 0)
     cells = random_cells(20, 20, 30)
-    found = pool(feature_map, cells)
+    found = spatial_pyramid_pool(feature_map, cells)
     np.testing.assert_array_equal(found, slow_pool(feature_map, cells, PAPER_LEVELS))
 
 
 def test_no_windows():
-    found = pool(make_map(5, 5, 3), np.zeros((0, 4), np.int32))
+    found = spatial_pyramid_pool(make_map(5, 5, 3), np.zeros((0, 4), np.int32))
     assert found.shape == (0, 150)
     assert found.dtype == np.float32
 
@@ -177,7 +181,7 @@ def test_no_windows():
 def test_the_input_is_left_alone():
     feature_map, cells = make_map(12, 12, 3), random_cells(9, 12, 12)
     before = feature_map.copy(), cells.copy()
-    pool(feature_map, cells)
+    spatial_pyramid_pool(feature_map, cells)
     np.testing.assert_array_equal(feature_map, before[0])
     np.testing.assert_array_equal(cells, before[1])
 
@@ -189,10 +193,10 @@ def test_the_input_is_left_alone():
 )
 def test_cells_outside_or_empty(cells):
     with pytest.raises(ValueError, match="inside the 5 x 4 map"):
-        pool(make_map(4, 5, 2), np.array([(0, 0, 1, 1), cells], np.int32))
+        spatial_pyramid_pool(make_map(4, 5, 2), np.array([(0, 0, 1, 1), cells], np.int32))
 
 
 @pytest.mark.parametrize("levels", [(), (0,), (3, -1)])
 def test_bad_levels(levels):
     with pytest.raises(ValueError, match="levels"):
-        pool(make_map(4, 5, 2), np.array([[0, 0, 1, 1]], np.int32), levels)
+        spatial_pyramid_pool(make_map(4, 5, 2), np.array([[0, 0, 1, 1]], np.int32), levels)

@@ -12,7 +12,7 @@ from sppnet.common.errors import InputError
 from sppnet.detection.backbones import build_network
 from sppnet.detection.features.extractor import FeatureExtractor, FeatureSettings
 from sppnet.detection.features.map_store import MapStore
-from sppnet.detection.features.pooling import pool
+from sppnet.detection.features.pooling import spatial_pyramid_pool
 from sppnet.detection.features.rcnn import WarpExtractor, make_extractor, warp
 from sppnet.detection.runs.run import Run
 from sppnet.detection.training.presets import make_settings
@@ -179,7 +179,7 @@ def test_many_windows_in_batches_equal_each_alone(network):
             crop = warp(maps[0].values, boxes[index], 71, 4, mean)
             one = network(network.normalise(crop))[0].permute(1, 2, 0).contiguous().numpy()
         whole = np.array([[0, 0, *one.shape[1::-1]]], np.int32)
-        np.testing.assert_allclose(pool(one, whole, (2, 1))[0], alone, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(spatial_pyramid_pool(one, whole, (2, 1))[0], alone, rtol=1e-4, atol=1e-4)
     assert set(extractor.clock.seconds) == {"resize", "convolution", "pooling"}
 
 
@@ -221,7 +221,7 @@ def test_training_and_detection_take_it(tiny_settings, tiny_train, tiny_test, tm
     """The preset, made small, through a whole run; the saved model detects the same."""
     rcnn = make_settings("rcnn", changes=["features.crop = 71", "features.crop_padding = 5"])
     settings = replace(
-        rcnn, network=tiny_settings.network, proposals=replace(tiny_settings.proposals, max_windows=25)
+        rcnn, network=tiny_settings.network, proposals=replace(tiny_settings.proposals, max_proposals=25)
     )
     with ProposalCache(tmp_path / "proposals.sqlite", settings.proposals) as cache:
         run = Run(tmp_path / "run", settings, cache, tmp_path / "maps")

@@ -22,7 +22,7 @@ from sppnet.proposals import ProposalCache
 
 SCALE = 0.05
 TINY = FineTuningSettings(
-    width=24, batch=16, windows_per_image=16, draw_steps=7, steps=(20,), rates=(3e-3,), validation=0.34,
+    width=24, batch=16, proposals_per_image=16, draw_steps=7, steps=(20,), rates=(3e-3,), validation=0.34,
     validate_every=4,
 )  # fmt: skip
 
@@ -95,7 +95,7 @@ def test_held_out_images_without_objects_choose_nothing(tune, tiny_train):
         for place, one in enumerate(tiny_train.examples)
     ]  # fmt: skip
     with pytest.raises(InputError, match=r"held-out images.*finetuning\.validation"):
-        tune(dataset=replace(tiny_train, examples=tuple(examples)), negative_overlaps=(0.0, 0.5))
+        tune(dataset=replace(tiny_train, examples=tuple(examples)), negative_iou_range=(0.0, 0.5))
 
 
 def test_divergence_is_named_and_not_kept(tune, tmp_path):
@@ -288,9 +288,9 @@ torch.set_num_threads(1)
 voc, folder = Path(sys.argv[1]), Path(sys.argv[2])
 settings = replace(
     PRESETS["paper-1scale"], features=FeatureSettings(scales=(96,), levels=(2, 1)),
-    proposals=SelectiveSearch(max_windows=60),
+    proposals=SelectiveSearch(max_proposals=60),
     finetuning=FineTuningSettings(
-        width=24, batch=16, windows_per_image=16, draw_steps=7, steps=(12,), rates=(3e-3,), validation=0.34,
+        width=24, batch=16, proposals_per_image=16, draw_steps=7, steps=(12,), rates=(3e-3,), validation=0.34,
         validate_every=4, dropout=0.0, disk_gb=1.6e-4,
     ),
 )

@@ -29,9 +29,9 @@ from sppnet.svm import LinearSVMs
 
 TUNED = [
     "--backbone", "alexnet", "--weights", "random", "--preset", "paper-1scale",
-    "--set", "features = {scales = [96], levels = [2, 1]}", "--set", "proposals.max_windows = 60",
+    "--set", "features = {scales = [96], levels = [2, 1]}", "--set", "proposals.max_proposals = 60",
     "--set", "finetuning = {optimiser = 'adamw', inputs = 'centred', width = 32, rates = [0.003],"
-    " steps = [80], decay = 'cosine', batch = 16, windows_per_image = 16, draw_steps = 40,"
+    " steps = [80], decay = 'cosine', batch = 16, proposals_per_image = 16, draw_steps = 40,"
     " validate_every = 40, validation = 0.2, weight_decay = 0.01}",
 ]  # fmt: skip
 
@@ -170,15 +170,15 @@ def test_heads_share_everything_but_the_head(work):
     assert softmax.settings.min_score == pytest.approx(np.log(0.01 / 0.99))
     for head in ("fc6", "fc7"):
         one = loaded[head]
-        assert isinstance(one.svms, LinearSVMs)
-        assert one.svms.weights.shape == (2, 32)
+        assert isinstance(one.head, LinearSVMs)
+        assert one.head.weights.shape == (2, 32)
         assert one.settings == pool5.settings
         assert torch.equal(one.layers.factors[0][0], softmax.layers.factors[0][0])
         # Features have a mean norm of 20 on each layer, by a scale of its own.
-        assert one.svms.scale != pool5.svms.scale
+        assert one.head.norm_factor != pool5.head.norm_factor
     for one in loaded.values():
         np.testing.assert_array_equal(one.regressors.weights, pool5.regressors.weights)
-        assert one.regressors.scale == pytest.approx(pool5.regressors.scale)
+        assert one.regressors.norm_factor == pytest.approx(pool5.regressors.norm_factor)
 
 
 @pytest.mark.parametrize("head", ["fc6", "fc7", "softmax"])
@@ -194,13 +194,13 @@ def test_scores_by_hand(tiny_voc, work, head):
         vector = pooled
         for (weights,), bias in zip(detector.layers.factors, detector.layers.biases, strict=True):
             vector = np.maximum(weights.numpy() @ vector + bias.numpy(), 0)
-        values = detector.svms.weights @ vector * detector.svms.scale + detector.svms.bias
+        values = detector.head.weights @ vector * detector.head.norm_factor + detector.head.bias
         if head == "softmax":
             powers = np.exp(values - values.max())
             values = np.log(powers / (powers.sum() - powers))
         assert score == pytest.approx(values[label], abs=2e-3)
         # Box regression stays on the pooled vectors.
-        moved = detector.regressors.weights[label] @ (pooled * detector.regressors.scale)
+        moved = detector.regressors.weights[label] @ (pooled * detector.regressors.norm_factor)
         np.testing.assert_allclose(offset, moved + detector.regressors.bias[label], atol=1e-3)
 
 
@@ -222,7 +222,7 @@ def test_a_damaged_layer_is_named(work, tmp_path):
     with pytest.raises(InputError, match=r"model\.json: fc6 takes 1279 numbers, not 1280"):
         Detector.load(tmp_path / "model")
     detector.layers = layers.first(1)
-    detector.svms = SoftmaxHead(np.zeros((2, 32), np.float32), np.zeros(2, np.float32))
+    detector.head = SoftmaxHead(np.zeros((2, 32), np.float32), np.zeros(2, np.float32))
     detector.save(tmp_path / "model")
     with pytest.raises(InputError, match=r"the softmax layer is \(2, 32\), not \(3, 32\)"):
         Detector.load(tmp_path / "model")

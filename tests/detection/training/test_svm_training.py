@@ -44,7 +44,7 @@ def train(tiny_train, tiny_settings, tmp_path):
 
 
 def arrays(detector):
-    found = {"weights": detector.svms.weights, "bias": detector.svms.bias, "scale": detector.svms.scale}
+    found = {"weights": detector.head.weights, "bias": detector.head.bias, "scale": detector.head.norm_factor}
     if detector.regressors is not None:
         found |= {"moves": detector.regressors.weights, "shift": detector.regressors.bias}
     return found
@@ -61,7 +61,7 @@ def test_trains_a_detector_that_knows_its_images(train, tiny_train, tiny_setting
     seen = []
     detector = train("a", seen=seen)
     assert detector.classes == ("bar", "square")
-    assert detector.svms.weights.shape == (2, 5 * 256)
+    assert detector.head.weights.shape == (2, 5 * 256)
     assert detector.regressors.weights.shape == (2, 4, 5 * 256)
     assert detector.engine == tiny_settings.proposals
     assert detector.origin["dataset"] == "tiny"
@@ -80,7 +80,7 @@ def test_trains_a_detector_that_knows_its_images(train, tiny_train, tiny_setting
 
 
 def test_the_mean_norm_becomes_twenty(train, tiny_train, tiny_settings):
-    settings = replace(tiny_settings, training=replace(tiny_settings.training, norm_windows=10**6))
+    settings = replace(tiny_settings, training=replace(tiny_settings.training, norm_proposals=10**6))
     detector = train("a", settings=settings)
     norms = []
     for example in tiny_train:
@@ -88,7 +88,7 @@ def test_the_mean_norm_becomes_twenty(train, tiny_train, tiny_settings):
         boxes = np.concatenate([example.boxes, settings.proposals.propose(image)])
         pooled = detector.extractor.pool(detector.extractor.maps(image), boxes)
         norms += np.linalg.norm(pooled.features[pooled.rows], axis=1).tolist()
-    np.testing.assert_allclose(detector.svms.scale * np.mean(norms), 20, rtol=1e-4)
+    np.testing.assert_allclose(detector.head.norm_factor * np.mean(norms), 20, rtol=1e-4)
 
 
 def test_one_seed_one_result(train):
@@ -184,14 +184,14 @@ def test_fitted_taps_are_kept(train, tiny_settings, monkeypatch):
     unbroken = train("unbroken", settings=settings)
     with pytest.raises(Killed):
         train("broken", ("mining", 4), settings=settings)
-    fit = detector_training.fit_taps
+    fit = detector_training.fit_feature_levels
 
     def fit_otherwise(maps, components):
-        taps = fit(maps, components)
-        taps.scales *= 1.001
-        return taps
+        feature_levels = fit(maps, components)
+        feature_levels.scales *= 1.001
+        return feature_levels
 
-    monkeypatch.setattr(detector_training, "fit_taps", fit_otherwise)
+    monkeypatch.setattr(detector_training, "fit_feature_levels", fit_otherwise)
     seen = []
     check_same(train("broken", settings=settings, seen=seen), unbroken)
     assert {stage for stage, _, _ in seen} == {"mining", "final training"}
@@ -230,8 +230,8 @@ def test_difficult_objects_are_no_positives_unless_asked_for(train, tiny_setting
     assert any(example.difficult.any() for example in tiny_train)
     asked = replace(tiny_settings, training=replace(tiny_settings.training, difficult_positives=True))
     first, second = train("a"), train("b", settings=asked)
-    assert not np.array_equal(first.svms.weights[1], second.svms.weights[1]) or not np.array_equal(
-        first.svms.weights[0], second.svms.weights[0]
+    assert not np.array_equal(first.head.weights[1], second.head.weights[1]) or not np.array_equal(
+        first.head.weights[0], second.head.weights[0]
     )
 
 
@@ -260,7 +260,7 @@ def test_only_difficult_objects(train, tiny_train):
 def test_some_images_without_objects_and_a_class_without_any(train, tiny_train):
     examples = tuple(without_objects(one) if i < 2 else one for i, one in enumerate(tiny_train))
     detector = train("a", dataset=Dataset("tiny", "train", (*tiny_train.classes, "unicorn"), examples))
-    assert np.isfinite(detector.svms.weights).all()
+    assert np.isfinite(detector.head.weights).all()
     (unicorns,) = np.unique(detector.regressors.weights[2])
     assert unicorns == 0
 

@@ -18,10 +18,10 @@ from sppnet.detection.training.finetuning_settings import (
 )
 from sppnet.detection.training.window_batches import Drawn, WindowFile
 from sppnet.detection.training.window_sampling import BACKGROUND, WindowSampler, label_windows
-from sppnet.eval import iou_matrix
+from sppnet.eval import box_iou
 from sppnet.proposals import ProposalCache
 
-SETTINGS = FineTuningSettings(windows_per_image=16)
+SETTINGS = FineTuningSettings(proposals_per_image=16)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_labels_follow_the_greatest_overlap(tiny_train):
     assert (positives.tolist(), labels.tolist()) == ([0, 1, 5, 6], [1, 1, 0, 0])
     empty = replace(example, boxes=example.boxes[:0], labels=example.labels[:0], difficult=np.zeros(0, bool))
     assert [len(one) for one in label_windows(empty, boxes, SETTINGS, False)] == [0, 0, 0]
-    anywhere = replace(SETTINGS, negative_overlaps=(0.0, 0.5))
+    anywhere = replace(SETTINGS, negative_iou_range=(0.0, 0.5))
     assert len(label_windows(empty, boxes, anywhere, False)[2]) == 10
 
 
@@ -77,7 +77,7 @@ def test_fractions(make, tiny_train):
         # As many positives as there may be: the ground truth windows are among the candidates.
         assert 1 <= positive.sum() <= 4
         assert (~positive).sum() <= 12
-        overlap = iou_matrix(mine.boxes, example.boxes)
+        overlap = box_iou(mine.boxes, example.boxes)
         most = overlap.max(axis=1)
         assert (most[positive] >= 0.5).all()
         assert ((most[~positive] >= 0.1) & (most[~positive] < 0.5)).all()
@@ -257,10 +257,10 @@ def test_schedules(settings, total, rates):
     "changes",
     [
         {"width": 0}, {"batch": 0}, {"dropout": 1.0}, {"validation": 0.0}, {"optimiser": "adam"},
-        {"negative_overlaps": (0.5, 0.1)}, {"negative_overlaps": (0.1, 0.6)}, {"rates": ()},
+        {"negative_iou_range": (0.5, 0.1)}, {"negative_iou_range": (0.1, 0.6)}, {"rates": ()},
         {"rates": (1.0, 0.1)}, {"rates": (1.0, 0.1), "steps": (5, 5)}, {"choose": "best"}, {"disk_gb": 0.0},
-        {"batch": 2}, {"windows_per_image": 1}, {"positive_fraction": 0.99},
-        {"negative_overlaps": (0.1,)}, {"weight_decay": -1.0}, {"initialisation": "zero"},
+        {"batch": 2}, {"proposals_per_image": 1}, {"positive_fraction": 0.99},
+        {"negative_iou_range": (0.1,)}, {"weight_decay": -1.0}, {"initialisation": "zero"},
     ],
 )  # fmt: skip
 def test_settings_out_of_range(changes):

@@ -19,7 +19,7 @@ from sppnet.proposals.selective_search.grouping import Similarities, group
 from sppnet.proposals.selective_search.regions import colour_bins, measure, texture_bins
 from sppnet.proposals.selective_search.segmentation import segment, sorted_edges
 
-ALL = SelectiveSearch("fast", max_windows=None)
+ALL = SelectiveSearch("fast", max_proposals=None)
 ONE = (Strategy("rgb", "CTSF", 40),)
 
 
@@ -53,7 +53,7 @@ def ranked_by_hand(engine, image):
         box = (x1, y1, x2, y2)
         if min(x2 - x1, y2 - y1) >= engine.min_side and box not in kept:
             kept.append(box)
-    return kept if engine.max_windows is None else kept[: engine.max_windows]
+    return kept if engine.max_proposals is None else kept[: engine.max_proposals]
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def ranked_by_hand(engine, image):
     [
         SelectiveSearch(),
         SelectiveSearch("single", seed=7),
-        SelectiveSearch("fast", min_side=1, max_windows=None),
-        SelectiveSearch("hue/F/50 rgi/CT/30 c/S/30", max_windows=25, min_side=8, seed=3, sigma=0),
+        SelectiveSearch("fast", min_side=1, max_proposals=None),
+        SelectiveSearch("hue/F/50 rgi/CT/30 c/S/30", max_proposals=25, min_side=8, seed=3, sigma=0),
     ],
     ids=["default", "single", "all", "mixed"],
 )
@@ -176,7 +176,7 @@ def test_min_side_that_nothing_has(image):
 
 @pytest.mark.parametrize("most", [1, 7, 10**12])
 def test_max_windows_keeps_the_best(image, boxes, most):
-    np.testing.assert_array_equal(replace(ALL, max_windows=most).propose(image), boxes[:most])
+    np.testing.assert_array_equal(replace(ALL, max_proposals=most).propose(image), boxes[:most])
 
 
 def test_sigma_is_used(image, boxes):
@@ -226,7 +226,7 @@ def test_the_least_max_pixels(height, width):
 
 
 def test_more_strategies_find_more(image, boxes):
-    one = SelectiveSearch("hsv/CTSF/50", max_windows=None).propose(image)
+    one = SelectiveSearch("hsv/CTSF/50", max_proposals=None).propose(image)
     assert as_set(one) < as_set(boxes)
 
 
@@ -287,7 +287,7 @@ def test_a_strategy_can_be_written_and_read(strategy):
 def test_parameters_are_json_and_name_every_field():
     parameters = SelectiveSearch("quality").parameters()
     assert json.loads(canonical_json(parameters)) == parameters
-    assert set(parameters) > {"strategies", "sigma", "min_side", "max_pixels", "max_windows", "seed"}
+    assert set(parameters) > {"strategies", "sigma", "min_side", "max_pixels", "max_proposals", "seed"}
 
 
 def test_every_change_of_a_setting_is_another_method():
@@ -302,8 +302,8 @@ def test_every_change_of_a_setting_is_another_method():
         SelectiveSearch(min_side=19),
         SelectiveSearch(max_pixels=999_999),
         SelectiveSearch(max_pixels=None),
-        SelectiveSearch(max_windows=1999),
-        SelectiveSearch(max_windows=None),
+        SelectiveSearch(max_proposals=1999),
+        SelectiveSearch(max_proposals=None),
         SelectiveSearch(seed=1),
     ]
     assert len({method_digest(engine) for engine in engines}) == len(engines)
@@ -420,7 +420,7 @@ def test_the_limit_is_on_the_pixels_that_are_searched(image, monkeypatch):
         SelectiveSearch().propose(image)
 
 
-@pytest.mark.parametrize("name", ["min_side", "max_pixels", "max_windows", "seed"])
+@pytest.mark.parametrize("name", ["min_side", "max_pixels", "max_proposals", "seed"])
 @pytest.mark.parametrize("value", [-1, 1.5, 20.0, float("nan"), float("inf"), True, "20", np.int64(20), [20]])
 def test_bad_whole_numbers(name, value):
     with pytest.raises(InputError, match=f"{name} = "):
@@ -432,7 +432,7 @@ def test_bad_whole_numbers(name, value):
     [
         ({"min_side": 0}, "min_side = 0: must be a whole number of at least 1"),
         ({"max_pixels": 0}, "max_pixels = 0"),
-        ({"max_windows": 0}, "max_windows = 0"),
+        ({"max_proposals": 0}, "max_proposals = 0"),
         ({"min_side": None}, "min_side = None"),
         ({"seed": None}, "seed = None"),
         ({"sigma": -0.1}, "sigma = -0.1: must be a number from 0 to 100"),

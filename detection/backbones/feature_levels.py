@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sppnet.detection.backbones.geometry import Geometry
 
 
-class TapNormalisation(nn.Module):
+class FeatureLevels(nn.Module):
     """Scales each tap of a concatenated map by a constant, then optionally projects it on principal axes.
 
     Without fitting every scale is 1. The constants are buffers, so the ``state_dict`` covers them.
@@ -24,20 +24,20 @@ class TapNormalisation(nn.Module):
     pca_mean: Tensor | None
     pca_components: Tensor | None
 
-    def __init__(self, tap_channels: Sequence[int], components: int | None = None) -> None:
+    def __init__(self, level_channels: Sequence[int], components: int | None = None) -> None:
         super().__init__()
-        self.tap_channels, self.components = tuple(tap_channels), components
-        total = sum(tap_channels)
+        self.level_channels, self.components = tuple(level_channels), components
+        total = sum(level_channels)
         if components is not None and not 1 <= components <= total:
             raise ValueError(f"{components} principal components of {total} channels; take 1 to {total}")
         self.channels = components or total
-        self.register_buffer("scales", torch.ones(len(self.tap_channels)))
+        self.register_buffer("scales", torch.ones(len(self.level_channels)))
         self.register_buffer("pca_mean", None if components is None else torch.zeros(total))
         self.register_buffer("pca_components", None if components is None else torch.eye(components, total))
 
     def channel_scales(self) -> Tensor:
         """The scale of every input channel: float32 (C,)."""
-        return self.scales.repeat_interleave(torch.tensor(self.tap_channels))
+        return self.scales.repeat_interleave(torch.tensor(self.level_channels))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Taps of one size, each (N, C_t, h, w), to one map (N, channels, h, w)."""
@@ -48,18 +48,19 @@ class TapNormalisation(nn.Module):
         return F.conv2d(torch.cat(list(maps), dim=1), weight[:, :, None, None], bias)
 
 
-def fit_taps(maps: Iterable[Sequence[Tensor]], components: int | None = None) -> TapNormalisation:
-    """Learns the constants of `TapNormalisation` from training maps, in one pass over them.
+def fit_feature_levels(maps: Iterable[Sequence[Tensor]], components: int | None = None) -> FeatureLevels:
+    """Learns the constants of `FeatureLevels` from training maps, in one pass over them.
 
     Each tap is scaled so that the L2 norm of its cells is 1 on average; the principal axes are those of the
     scaled, concatenated cells. Maps are seen one at a time and never kept.
 
     Args:
-        maps: for each training image its taps, each float (C_t, h, w), all of one size (`Network.tap_maps`).
+        maps: for each training image its feature levels, each float (C_l, h, w), all of one size
+            (`Network.level_maps`).
         components: principal components to keep; ``None`` for all channels as they are.
 
     Returns:
-        the fitted normalisation, for `Network.set_taps`.
+        the fitted normalisation, for `Network.set_feature_levels`.
 
     Raises:
         ValueError: there are no maps, a map is not finite, or there are fewer channels than ``components``.
@@ -67,8 +68,8 @@ def fit_taps(maps: Iterable[Sequence[Tensor]], components: int | None = None) ->
     channels: tuple[int, ...] = ()
     cells = 0
     norms = sums = products = torch.zeros(0)
-    for taps in maps:
-        flat = [tap.flatten(1).double() for tap in taps]
+    for feature_levels in maps:
+        flat = [level.flatten(1).double() for level in feature_levels]
         if not channels:
             channels = tuple(len(one) for one in flat)
             norms = torch.zeros(len(flat), dtype=torch.float64)
@@ -84,7 +85,7 @@ def fit_taps(maps: Iterable[Sequence[Tensor]], components: int | None = None) ->
         raise ValueError("no training maps to fit the taps on")
     if not norms.isfinite().all():
         raise ValueError("a training map has values that are not finite")
-    fitted = TapNormalisation(channels, components)
+    fitted = FeatureLevels(channels, components)
     # A tap that is zero everywhere stays so under any scale.
     fitted.scales.copy_(torch.where(norms > 0, cells / norms, 1.0))
     if fitted.pca_mean is not None and fitted.pca_components is not None and components is not None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sppnet.detection.backbones import Geometry, TapNormalisation, fit_taps
-from sppnet.detection.backbones.taps import align
+from sppnet.detection.backbones import FeatureLevels, Geometry, fit_feature_levels
+from sppnet.detection.backbones.feature_levels import align
 
 
 def slow_align(one_map, geometry, target, size):
@@ -57,52 +57,52 @@ def training_maps():
 
 def test_unfitted_taps_are_joined_as_they_are(training_maps):
     maps = [one[None] for one in training_maps[0]]
-    assert torch.equal(TapNormalisation((3, 2))(maps), torch.cat(maps, dim=1))
+    assert torch.equal(FeatureLevels((3, 2))(maps), torch.cat(maps, dim=1))
 
 
 def test_fitted_taps_have_norm_one_on_average(training_maps):
-    taps = fit_taps(training_maps)
-    joined = [taps([one[None] for one in maps])[0].flatten(1) for maps in training_maps]
+    feature_levels = fit_feature_levels(training_maps)
+    joined = [feature_levels([one[None] for one in maps])[0].flatten(1) for maps in training_maps]
     for part in (slice(0, 3), slice(3, 5)):
         norms = torch.cat([one[part].norm(dim=0) for one in joined])
         assert float(norms.mean()) == pytest.approx(1, abs=1e-6)
 
 
 def test_pca_equals_svd_of_all_cells(training_maps):
-    taps = fit_taps(training_maps, components=2)
+    feature_levels = fit_feature_levels(training_maps, components=2)
     scaled = torch.cat(
         [
-            torch.cat([one.flatten(1) for one in maps]) * taps.channel_scales()[:, None]
+            torch.cat([one.flatten(1) for one in maps]) * feature_levels.channel_scales()[:, None]
             for maps in training_maps
         ],
         dim=1,
     )
     centred = scaled - scaled.mean(dim=1, keepdim=True)
     left = torch.linalg.svd(centred.double()).U[:, :2]
-    fitted = taps.pca_components.double()
+    fitted = feature_levels.pca_components.double()
     np.testing.assert_allclose((fitted @ left).abs().numpy(), np.eye(2), atol=1e-6)
-    joined = taps([one[None] for one in training_maps[0]])[0].flatten(1)
+    joined = feature_levels([one[None] for one in training_maps[0]])[0].flatten(1)
     cells = training_maps[0][0].shape[1] * training_maps[0][0].shape[2]
     torch.testing.assert_close(joined, (fitted @ centred[:, :cells].double()).float(), atol=1e-5, rtol=1e-5)
-    assert taps.channels == 2
+    assert feature_levels.channels == 2
 
 
 def test_all_components_keep_distances(training_maps):
-    plain, rotated = fit_taps(training_maps), fit_taps(training_maps, components=5)
+    plain, rotated = fit_feature_levels(training_maps), fit_feature_levels(training_maps, components=5)
     maps = [one[None] for one in training_maps[1]]
     a, b = plain(maps)[0].flatten(1), rotated(maps)[0].flatten(1)
     torch.testing.assert_close(torch.cdist(a.T, a.T), torch.cdist(b.T, b.T), atol=1e-4, rtol=1e-4)
 
 
 def test_a_dead_tap_stays_zero():
-    taps = fit_taps([[torch.zeros(2, 3, 3), torch.ones(1, 3, 3)]])
-    assert taps.scales.tolist() == [1.0, 1.0]
+    feature_levels = fit_feature_levels([[torch.zeros(2, 3, 3), torch.ones(1, 3, 3)]])
+    assert feature_levels.scales.tolist() == [1.0, 1.0]
 
 
 def test_bad_training_maps_are_named():
     with pytest.raises(ValueError, match="no training maps"):
-        fit_taps([])
+        fit_feature_levels([])
     with pytest.raises(ValueError, match="not finite"):
-        fit_taps([[torch.full((1, 2, 2), float("nan"))]])
+        fit_feature_levels([[torch.full((1, 2, 2), float("nan"))]])
     with pytest.raises(ValueError, match="6 principal components of 5"):
-        TapNormalisation((3, 2), components=6)
+        FeatureLevels((3, 2), components=6)

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from sppnet.common.checkpoint import Checkpoint
-from sppnet.detection.backbones import Network, TapNormalisation
+from sppnet.detection.backbones import FeatureLevels, Network
 
 
-def set_kept_taps(
-    network: Network, kept: Checkpoint, fit: Callable[[], TapNormalisation], components: int | None = None
+def set_kept_feature_levels(
+    network: Network, kept: Checkpoint, fit: Callable[[], FeatureLevels], components: int | None = None
 ) -> None:
     """Gives a network the constants kept in a checkpoint, or fits and keeps them.
 
@@ -25,9 +25,9 @@ def set_kept_taps(
     """
     state = kept.load()
     if state is None:
-        taps = fit()
-        kept.save({name: tensor.numpy() for name, tensor in taps.state_dict().items()})
+        feature_levels = fit()
+        kept.save({name: tensor.numpy() for name, tensor in feature_levels.state_dict().items()})
     else:
-        taps = TapNormalisation(network.taps.tap_channels, components)
-        taps.load_state_dict({name: torch.from_numpy(np.array(one)) for name, one in state.items()})
-    network.set_taps(taps)
+        feature_levels = FeatureLevels(network.feature_levels.level_channels, components)
+        feature_levels.load_state_dict({name: torch.from_numpy(np.array(one)) for name, one in state.items()})
+    network.set_feature_levels(feature_levels)
