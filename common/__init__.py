@@ -1,1 +1,1 @@
-"""What any room may use: files, errors, arrays, settings, checkpoints, locks, memory, processes."""
+"""Files, errors, arrays, settings, checkpoints, locks, memory and processes: shared by every room."""

@@ -1,4 +1,4 @@
-"""Snapshots of arrays on disk, from which a stopped training goes on."""
+"""Snapshots of arrays on disk, from which a stopped training continues."""
 
 import logging
 import shutil
@@ -22,18 +22,25 @@ Value = TypeVar("Value")
 
 
 def part(state: Mapping[str, Value], prefix: str) -> dict[str, Value]:
-    """Those of a snapshot's entries whose names begin with ``prefix``, by the rest of their names."""
+    """The entries of a snapshot whose names begin with ``prefix``, under the rest of their names.
+
+    Example:
+        >>> part({"net.weight": 1, "net.bias": 2, "optimiser.step": 3}, "net.")
+        {'weight': 1, 'bias': 2}
+    """
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimiser remembers of each parameter: ``<number>.<name>`` to a tensor."""
+    """The state that an optimiser keeps for each parameter, as tensors by ``<number>.<name>``."""
     state = optimiser.state_dict()["state"]
-    return {f"{number}.{name}": one for number, moments in state.items() for name, one in moments.items()}
+    return {
+        f"{number}.{name}": tensor for number, moments in state.items() for name, tensor in moments.items()
+    }
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Takes over what `optimiser_tensors` gave; the settings stay as they are."""
+    """Restores the state that `optimiser_tensors` gave; the optimiser's settings stay as they are."""
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, _, moment = name.partition(".")
@@ -43,7 +50,7 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
 
 @contextmanager
 def disk_errors_named(work: Path) -> Iterator[None]:
-    """Turns what the disk refuses while ``work`` is written to into an `InputError`."""
+    """Turns an error of the disk into an `InputError` that names the file, or else the folder ``work``."""
     try:
         yield
     except OSError as error:
@@ -53,19 +60,32 @@ def disk_errors_named(work: Path) -> Iterator[None]:
 
 
 class Checkpoint:
-    """The latest snapshot in a folder; one that was made for something else counts as none.
+    """The latest snapshot in a folder, for one purpose; snapshots for other purposes are ignored.
 
     A snapshot is a folder of ``.npy`` files, which load as memory maps, so that a large one need not be in
-    memory twice. It is written beside the one before, which goes only when the new one is complete.
+    memory twice. A new snapshot is written beside the old one, which is removed once the new one is complete.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoint = Checkpoint(Path(folder), {"training": "fc6", "seed": 0})
+        ...     checkpoint.save({"step": np.array(7)})
+        ...     print(checkpoint.load()["step"], Checkpoint(Path(folder), {"training": "fc7"}).load())
+        7 None
     """
 
     def __init__(self, folder: Path, purpose: Mapping[str, Any]) -> None:
-        """Snapshots in ``folder``; ``purpose``, JSON values, is what one must have been made for."""
+        """Makes no file yet.
+
+        Args:
+            folder: the folder of the snapshots.
+            purpose: JSON values that name the work, its settings and its data.
+        """
         digest = json_digest(purpose)[:16]
-        self._places = [folder / f"checkpoint-{digest}-{letter}" for letter in "ab"]
+        self._folders = [folder / f"checkpoint-{digest}-{letter}" for letter in "ab"]
 
     def load(self) -> dict[str, NDArray[Any]] | None:
-        """The arrays of the latest snapshot, memory-mapped; None where there is none, or a damaged one."""
+        """The arrays of the latest snapshot, memory-mapped; None if there is none, or it is damaged."""
         latest = self._latest()
         if latest is None:
             return None
@@ -73,23 +93,23 @@ class Checkpoint:
             files = latest.glob("*.npy")
             return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
         except (EOFError, ValueError) as error:
-            # What a power cut left: files whose contents never came to the disk.
-            _LOG.warning("%s: damaged (%s); what it was a snapshot of begins anew", latest, error)
+            # After a power cut, files may be there whose contents never came to the disk.
+            _LOG.warning("%s: damaged (%s); its work starts again from the beginning", latest, error)
             return None
 
     def _latest(self) -> Path | None:
-        done = [place for place in self._places if (place / "done").exists()]
-        return max(done, key=lambda place: (place / "done").stat().st_mtime_ns, default=None)
+        complete = [folder for folder in self._folders if (folder / "done").exists()]
+        return max(complete, key=lambda folder: (folder / "done").stat().st_mtime_ns, default=None)
 
     def save(self, arrays: Arrays) -> None:
-        """Writes a snapshot."""
+        """Writes a snapshot; the one before is removed after it."""
         latest = self._latest()
-        target = next(place for place in self._places if place != latest)
+        target = next(folder for folder in self._folders if folder != latest)
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         for name, array in arrays.items():
             np.save(target / f"{name}.npy", array, allow_pickle=False)
         (target / "done").touch()
-        for place in self._places:
-            if place != target:
-                shutil.rmtree(place, ignore_errors=True)
+        for folder in self._folders:
+            if folder != target:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Several processes that train one network, started by ``torchrun``."""
+"""The processes that train one network together, started by ``torchrun``."""
 
 import os
 from collections.abc import Iterator
@@ -18,20 +18,24 @@ class Group:
     """The processes of one training.
 
     Attributes:
-        rank: number of this one; 0 writes files and reports.
-        size: how many there are.
+        rank: the number of this process; 0 writes files and reports.
+        size: how many processes there are.
+
+    Example:
+        >>> ALONE.rank, ALONE.size, ALONE.agree(3)
+        (0, 1, True)
     """
 
     rank: int = 0
     size: int = 1
 
     def add(self, tensor: Tensor) -> None:
-        """Puts the sum over all processes in place of ``tensor``."""
+        """Replaces ``tensor`` by its sum over all processes."""
         if self.size > 1:
             dist.all_reduce(tensor)
 
     def agree(self, number: int) -> bool:
-        """Whether all processes have the same number; all must call it."""
+        """Whether all processes have the same number; every process must call it."""
         least, greatest = torch.tensor([number]), torch.tensor([-number])
         if self.size > 1:
             dist.all_reduce(least, dist.ReduceOp.MIN)
@@ -39,7 +43,7 @@ class Group:
         return bool(least == -greatest)
 
     def wait(self) -> None:
-        """Until all processes have come here."""
+        """Waits until all processes have come here."""
         if self.size > 1:
             dist.barrier()
 
@@ -49,16 +53,16 @@ ALONE = Group()
 
 @contextmanager
 def join_group() -> Iterator[Group]:
-    """The processes that ``torchrun`` started, connected over TCP (gloo, on CPUs); else this one alone.
+    """Connects the processes that ``torchrun`` started (gloo over TCP, on CPUs); else this one is alone.
 
     Raises:
-        InputError: the others cannot be reached.
+        InputError: the other processes cannot be reached.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
     try:
-        # One may wait long for another that has more windows to pool.
+        # A process may wait long for another that has more proposals to pool.
         dist.init_process_group("gloo", timeout=timedelta(days=1))
     except (RuntimeError, ValueError) as error:
         raise InputError(

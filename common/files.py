@@ -1,4 +1,4 @@
-"""Digests, text files of users, and writing so that a reader never sees half of a file or folder."""
+"""Digests, texts of users, JSON, locks, and files and folders that no reader sees half-written."""
 
 import fcntl
 import hashlib
@@ -15,41 +15,57 @@ from sppnet.common.errors import InputError
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of the file's bytes, as 64 hexadecimal digits."""
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def json_digest(values: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal, of JSON values, whatever the order of their names."""
+    """SHA-256 of JSON values, in hexadecimal; the order of their names does not matter.
+
+    Example:
+        >>> json_digest({"a": 1, "b": 2}) == json_digest({"b": 2, "a": 1})
+        True
+    """
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def read_text(path: Path, what: str) -> str:
-    """The text of a file that a user wrote: UTF-8, with or without a byte order mark.
+def read_text(path: Path, content: str) -> str:
+    """Reads a text file that a user wrote: UTF-8, with or without a byte order mark.
 
     Args:
         path: the file.
-        what: it holds, for error messages.
+        content: words for the file's content in error messages, such as ``"the list of images"``.
 
     Raises:
-        InputError: it cannot be read, or is not UTF-8; the first line that is not is named.
+        InputError: the file cannot be read, or is not UTF-8; the first line that is not is named.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"{path}: {what} cannot be read ({error.strerror}); check the path") from error
+        raise InputError(f"{path}: {content} cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise InputError(
-            f"{path}, line {line}: {what} cannot be read, for it is not UTF-8 ({error.reason}); "
+            f"{path}, line {line}: {content} cannot be read: it is not UTF-8 ({error.reason}); "
             "save the file as UTF-8"
         ) from error
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``: it replaces it when the block ends well, and goes otherwise."""
+    """A temporary file beside ``path``, which replaces ``path`` when the block ends without an error.
+
+    After an error the temporary file is removed, and ``path`` stays as it was.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_path(Path(folder, "list.txt")) as temporary:
+        ...         _ = temporary.write_text("000017")
+        ...     print(Path(folder, "list.txt").read_text())
+        000017
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
@@ -65,24 +81,40 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any, indent: int) -> None:
-    """Writes a value as JSON, replacing the file as a whole; names that are not UTF-8 are escaped.
+def write_json(path: Path, value: Any, indent: int | None = 2, allow_nan: bool = False) -> None:
+    """Writes a value as JSON, replacing the file as a whole.
+
+    Letters outside of ASCII stand as they are; file names that are not UTF-8 are escaped.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        value: dicts with text keys, lists, texts, numbers, booleans and None, nested at will.
+        indent: spaces for each level; None: everything on one line.
+        allow_nan: write NaN and infinities as ``NaN`` and ``Infinity``, which Python reads but strict JSON
+            does not have.
 
     Raises:
-        TypeError: a part of it is nothing that JSON can hold.
-        ValueError: a number in it is nan or infinite.
+        TypeError: JSON cannot hold a part of the value.
+        ValueError: a number is NaN or infinite and ``allow_nan`` is False.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder, "figures.json"), {"map": 58.7}, indent=None)
+        ...     print(Path(folder, "figures.json").read_text(), end="")
+        {"map": 58.7}
     """
-    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(value, indent=indent, allow_nan=allow_nan, ensure_ascii=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager
 def only_process(folder: Path) -> Iterator[None]:
-    """Keeps others out of a folder, made if need be, as long as the block lasts or the process lives.
+    """Keeps other processes out of a folder while the block runs; the folder is made where it is missing.
 
     Raises:
-        InputError: another process is in such a block with the folder, or it cannot be written.
+        InputError: another process is in such a block with the same folder, or the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,16 +129,17 @@ def only_process(folder: Path) -> Iterator[None]:
                 f"{folder}: another process is at work on this run; wait for it, or give another RUN name"
             ) from error
         except OSError:
-            # A file system without locks: as careful as one can be there.
+            # A file system without locks, where nothing can be checked.
             pass
         yield
 
 
 @contextmanager
 def partial_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside ``folder``, new or empty: it becomes it when the block ends well, and goes otherwise.
+    """An empty folder beside ``folder``, which is renamed to ``folder`` when the block ends without an error.
 
-    What a kill left of one is removed by the next.
+    After an error it is removed. The remains of a killed process are removed by the next call. ``folder``
+    itself must be missing or empty.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

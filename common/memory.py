@@ -1,4 +1,4 @@
-"""The peak memory of a stage, and giving memory back to the system."""
+"""Measures the peak memory of a stage, and gives memory back to the system."""
 
 import ctypes
 import resource
@@ -10,7 +10,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def reset_peak() -> None:
-    """Starts a new measurement, where the system can (Linux); elsewhere the peak is that of the process."""
+    """Starts a new measurement of the peak (Linux; elsewhere the peak stays that of the whole process)."""
     try:
         _RESET.write_text("5")
     except OSError:
@@ -28,9 +28,9 @@ def peak_bytes() -> int:
 
 
 def give_back() -> None:
-    """Returns freed memory to the system, where the C library can (glibc); else nothing happens.
+    """Returns freed memory to the system, where the C library can (glibc); elsewhere does nothing.
 
-    After convolutions of thousands of images of different sizes it holds on to some 0.2 to 0.6 GB.
+    After convolutions of thousands of images of different sizes glibc holds on to 0.2 to 0.6 GB.
     """
     try:
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Preparing the next images while the present one is worked on."""
+"""Prepares the next items in other threads while the present one is worked on."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,16 +16,20 @@ def prefetch(
     workers: int = 1,
     initializer: Callable[[], object] | None = None,
 ) -> Iterator[Result]:
-    """``map(function, items)`` in their order, computed in other threads, at most ``ahead`` results early.
+    """``map(function, items)`` computed in other threads, in order, at most ``ahead`` results early.
 
-    An exception of the function is raised where its result would have come.
+    An exception of the function is raised in place of its result.
 
     Args:
-        function: with more than one worker, it must be safe to call at the same time.
-        items: its arguments.
+        function: with more than one worker, several threads call it at the same time.
+        items: the function's arguments.
         ahead: how many results may wait.
-        workers: threads.
-        initializer: called by each thread first.
+        workers: how many threads.
+        initializer: called once in each thread, before the function.
+
+    Example:
+        >>> list(prefetch(abs, [-1, 2, -3]))
+        [1, 2, 3]
     """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, initializer=initializer) as executor:

@@ -1,4 +1,4 @@
-"""Overriding nested settings by plain values, from TOML, JSON or flags, with errors that help."""
+"""Overrides nested settings by plain values from TOML, JSON or flags; checks choices."""
 
 import dataclasses
 import difflib
@@ -6,12 +6,38 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from sppnet.common.errors import InputError
 from sppnet.common.files import read_text
 
 Settings = TypeVar("Settings")
+
+
+def check_choice(name: str, value: object, choices: object) -> None:
+    """Checks a value against a ``Literal`` type.
+
+    Args:
+        name: the setting's name, for the error.
+        value: the value that was given.
+        choices: a ``typing.Literal`` type with the values that are allowed.
+
+    Raises:
+        InputError: the value is none of them.
+
+    Example:
+        >>> from typing import Literal
+        >>> check_choice("mode", "spp", Literal["spp", "rcnn"])
+        >>> check_choice("mode", "yolo", Literal["spp", "rcnn"])
+        Traceback (most recent call last):
+        ...
+        sppnet.common.errors.InputError: mode 'yolo': choose spp or rcnn
+    """
+    allowed = get_args(choices)
+    if value not in allowed:
+        *names, last = map(str, allowed)
+        listed = f"{', '.join(names)} or {last}" if names else last
+        raise InputError(f"{name} {value!r}: choose {listed}")
 
 
 def changed(settings: Settings, config: Path | None = None, changes: Sequence[str] = ()) -> Settings:
@@ -20,11 +46,13 @@ def changed(settings: Settings, config: Path | None = None, changes: Sequence[st
     Args:
         settings: a dataclass instance.
         config: TOML with its tables and keys; any subset.
-        changes: TOML lines such as ``features.scales = [480, 576]``; all are made at once, so that values
-            that must suit each other can be given one by one. Of two for one key the later counts.
+        changes: TOML lines such as ``features.scales = [480, 576]``. They are applied together, so that
+            values that must suit each other can stand on lines of their own. The later of two lines for one
+            key counts.
 
     Raises:
-        InputError: a file or TOML that cannot be read, an unknown key (the nearest is named), a wrong value.
+        InputError: the file or a line cannot be read as TOML, a key is unknown (the nearest is named), or a
+            value is wrong.
     """
     if config is not None:
         text = read_text(config, "the settings")
@@ -42,14 +70,14 @@ def _parsed(text: str, source: str) -> dict[str, Any]:
         raise InputError(f"{source}: not TOML ({error}); write key = value, strings in quotes") from error
 
 
-def _merged(values: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """Nested tables as one; where both have a value, that of ``more``."""
-    both = {
-        name: _merged(values[name], more[name])
-        for name in values.keys() & more.keys()
-        if isinstance(values[name], dict) and isinstance(more[name], dict)
+def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Two nested tables as one; where both have a value, that of ``changes`` counts."""
+    tables = {
+        name: _merged(values[name], changes[name])
+        for name in values.keys() & changes.keys()
+        if isinstance(values[name], dict) and isinstance(changes[name], dict)
     }
-    return values | more | both
+    return values | changes | tables
 
 
 # Settings in files of runs and models that were written before these were renamed.
@@ -70,7 +98,12 @@ _TODAYS_NAMES = {
 
 
 def with_todays_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables of settings, as a run or a model keeps them, under the names that settings have today."""
+    """Nested settings of a run or a model, with names of earlier versions replaced by today's.
+
+    Example:
+        >>> with_todays_names({"detection": {"nms_overlap": 0.3}})
+        {'detection': {'nms_iou': 0.3}}
+    """
     return {
         _TODAYS_NAMES.get(name, name): with_todays_names(value) if isinstance(value, Mapping) else value
         for name, value in values.items()
@@ -81,13 +114,25 @@ def override(settings: Settings, values: Mapping[str, Any], source: str) -> Sett
     """A copy of a (nested) settings dataclass with some values replaced.
 
     Args:
-        settings: a dataclass instance; its present values say what type a new one must have. Where it is
-            None, any plain value will do.
+        settings: a dataclass instance. A new value must have the type of the present one; in place of None
+            any plain value is taken.
         values: field to value, nested as the dataclass is; lists stand for tuples.
         source: where the values come from, for errors.
 
     Raises:
-        InputError: an unknown key (the nearest known one is named) or a value of another type.
+        InputError: a key is unknown (the nearest known one is named), or a value has another type.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Features:
+        ...     scales: tuple[int, ...] = (688,)
+        >>> override(Features(), {"scales": [480, 576]}, "config.toml")
+        Features(scales=(480, 576))
+        >>> override(Features(), {"scale": [480]}, "config.toml")
+        Traceback (most recent call last):
+        ...
+        sppnet.common.errors.InputError: config.toml: unknown key 'scale'; did you mean 'scales'?
     """
     fields = {field.name for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     replaced: dict[str, Any] = {}
@@ -108,21 +153,21 @@ def override(settings: Settings, values: Mapping[str, Any], source: str) -> Sett
         raise InputError(f"{source}: {error}") from error
 
 
-def _converted(present: Any, value: Any, place: str) -> Any:
+def _converted(present: Any, value: Any, source: str) -> Any:
     value = tuple(value) if isinstance(value, list) else value
     if isinstance(present, float) and type(value) is int:
         return float(value)
     if isinstance(present, tuple) and present and isinstance(present[0], float) and isinstance(value, tuple):
-        value = tuple(float(one) if type(one) is int else one for one in value)
+        value = tuple(float(item) if type(item) is int else item for item in value)
     if present is not None and type(value) is not type(present):
-        raise InputError(f"{place} must be of type {type(present).__name__}, not {value!r}")
+        raise InputError(f"{source} must be of type {type(present).__name__}, not {value!r}")
     if (
         isinstance(present, tuple)
         and present
-        and {type(one) for one in value} - {type(one) for one in present}
+        and {type(item) for item in value} - {type(item) for item in present}
     ):
-        raise InputError(f"{place} must be a list of {type(present[0]).__name__}, not {list(value)!r}")
+        raise InputError(f"{source} must be a list of {type(present[0]).__name__}, not {list(value)!r}")
     numbers = value if isinstance(value, tuple) else (value,)
-    if any(isinstance(one, float) and not math.isfinite(one) for one in numbers):
-        raise InputError(f"{place} must be finite, not {value!r}; a large number does the same")
+    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+        raise InputError(f"{source} must be finite, not {value!r}; a large number does the same")
     return value

@@ -1,4 +1,4 @@
-"""Fetching the official VOC2007 archives: resumed, checked, and unpacked out of sight."""
+"""Downloads the official VOC2007 archives: resumed after a break, checked, unpacked in a hidden folder."""
 
 import errno
 import hashlib
@@ -14,11 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sppnet.common.errors import InputError
+from sppnet.common.progress import Progress, quiet
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file on the server, and the MD5 of its bytes in hexadecimal."""
+    """A file on the server.
+
+    Attributes:
+        name: the file's name.
+        md5: the MD5 of its bytes, in hexadecimal.
+
+    Example:
+        >>> Archive("VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f").name
+        'VOCtest_06-Nov-2007.tar'
+    """
 
     name: str
     md5: str
@@ -36,45 +46,51 @@ VOC2007_URL = "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/"
 _TIMEOUT_SECONDS = 60
 _CHUNK_BYTES = 1 << 20
 
-Progress = Callable[[str, int, int | None], None]
-
 
 def download_voc2007(
     root: Path,
     base_url: str = VOC2007_URL,
     archives: Sequence[Archive] = VOC2007_ARCHIVES,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
     attempts: int = 5,
     pause: float = 2.0,
 ) -> Path:
-    """Makes ``root/VOC2007`` from the official archives.
+    """Downloads the official archives and unpacks them as ``root/VOC2007``.
 
-    An interrupted download goes on where it stopped, in this call or in the next. All archives are unpacked
-    into one hidden folder, which is then renamed, so ``root/VOC2007`` appears whole or not at all. Where it
+    An interrupted download continues where it stopped, in this call or in the next. All archives are unpacked
+    into one hidden folder, which is then renamed, so ``root/VOC2007`` appears whole or not at all. If it
     exists already, nothing is done. The archives are removed in the end.
 
     Args:
         root: the devkit folder (``VOC_ROOT``).
-        base_url: folder on a server; a mirror that keeps the archives' names will do.
-        archives: what to fetch; each holds ``VOCdevkit/VOC2007``.
-        progress: called with an archive's name, the bytes present, and the bytes in all (None if unknown).
-        attempts: how often in a row a connection may bring nothing before giving up.
-        pause: seconds before the next attempt, doubled for each one that brings nothing.
+        base_url: the folder on the server, or on a mirror with the same file names.
+        archives: the files to download; each holds ``VOCdevkit/VOC2007``.
+        progress: called with an archive's name, the bytes present, and the bytes in all (the bytes present
+            where the server does not tell).
+        attempts: give up after so many connections in a row that brought nothing.
+        pause: seconds before the next attempt, doubled after each attempt that brought nothing.
 
     Returns:
         ``root/VOC2007``.
 
     Raises:
         InputError: the server does not answer or has no such file, an archive is damaged (it is removed, so
-            that the next call fetches it anew) or holds something else, the disk is full, or this Python is
-            older than 3.11.4.
+            that the next call downloads it again) or holds something else, the disk is full, or this Python
+            is older than 3.11.4.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     Path(root, "VOC2007").mkdir()
+        ...     download_voc2007(Path(root)).name  # there already
+        'VOC2007'
     """
     root = Path(root)
     target = root / "VOC2007"
     if target.is_dir():
         return target
     if not hasattr(tarfile, "data_filter"):
-        # Said before the download, not after it.
+        # Checked before the download, which takes long.
         raise InputError(
             f"Python {platform.python_version()} cannot unpack archives safely; use 3.11.4 or newer, or "
             "unpack VOC2007 by hand and give its devkit as VOC_ROOT"
@@ -87,28 +103,28 @@ def download_voc2007(
             file.unlink()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"{root}: the disk is full; make room and run this again to go on") from error
+            raise InputError(f"{root}: the disk is full; make room and run this again to continue") from error
         raise InputError(f"{root}: cannot be written ({error}); check the folder") from error
     return target
 
 
 def _fetch(
-    archive: Archive, root: Path, base_url: str, progress: Progress | None, attempts: int, pause: float
+    archive: Archive, root: Path, base_url: str, progress: Progress, attempts: int, pause: float
 ) -> Path:
     path, part = root / archive.name, root / f"{archive.name}.part"
     if not path.is_file():
         url = f"{base_url.rstrip('/')}/{archive.name}"
-        failures, most = 0, _size(part)
+        failures, most_bytes = 0, _size(part)
         while True:
             try:
-                _fetch_rest(url, part, lambda done, total: progress and progress(archive.name, done, total))
+                _fetch_rest(url, part, lambda done, total: progress(archive.name, done, total))
                 break
             except _Interrupted as error:
                 reason = error
-            failures = 0 if _size(part) > most else failures + 1
-            most = max(most, _size(part))
+            failures = 0 if _size(part) > most_bytes else failures + 1
+            most_bytes = max(most_bytes, _size(part))
             if failures >= attempts:
-                raise InputError(f"{url}: {reason}; check the network, then run this again to go on")
+                raise InputError(f"{url}: {reason}; check the network, then run this again to continue")
             time.sleep(pause * 2**failures)
         part.replace(path)
     with open(path, "rb") as file:
@@ -117,24 +133,24 @@ def _fetch(
         path.unlink()
         raise InputError(
             f"{path}: damaged: its MD5 is {md5}, not {archive.md5}; it was removed, run this again to "
-            "fetch it anew"
+            "download it again"
         )
     return path
 
 
 class _Interrupted(Exception):
-    """The network's fault: worth another attempt."""
+    """A fault of the network or the server, after which another attempt is worthwhile."""
 
 
-def _fetch_rest(url: str, part: Path, progress: Callable[[int, int | None], object]) -> None:
-    """Appends what is missing of ``part``."""
-    have = _size(part)
+def _fetch_rest(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
+    """Downloads the bytes that ``part`` lacks and appends them."""
+    present = _size(part)
     try:
-        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        request = urllib.request.Request(url, headers={"Range": f"bytes={present}-"} if present else {})
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing after what we have: it is complete, or from another file
-            if error.headers.get("Content-Range") == f"bytes */{have}":
+        if error.code == 416:  # nothing follows: the part is complete, or from another file
+            if error.headers.get("Content-Range") == f"bytes */{present}":
                 return
             part.unlink()
             raise _Interrupted("the file on the server has changed") from error
@@ -149,18 +165,18 @@ def _fetch_rest(url: str, part: Path, progress: Callable[[int, int | None], obje
         raise InputError(f"{url}: {error}; give a base URL that starts with https:// or http://") from error
     with response:
         resumed = response.status == 206
-        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {present}-"):
             part.unlink()
             raise _Interrupted("the server sent another part of the file")
         length = response.headers.get("Content-Length")
-        done = have if resumed else 0
+        done = present if resumed else 0
         total = done + int(length) if length else None
         with open(part, "ab" if resumed else "wb") as file:
-            progress(done, total)
+            progress(done, total or done)
             while chunk := _read_chunk(response):
                 file.write(chunk)
                 done += len(chunk)
-                progress(done, total)
+                progress(done, total or done)
     if total is not None and done < total:
         raise _Interrupted("the connection was cut")
 
@@ -182,10 +198,10 @@ def _unpack(files: Sequence[Path], target: Path) -> None:
                     archive.extractall(hidden, filter="data")
             except tarfile.TarError as error:
                 raise InputError(f"{file}: not a usable archive ({error}); remove it") from error
-        made = hidden / "VOCdevkit" / target.name
-        if not made.is_dir():
+        unpacked = hidden / "VOCdevkit" / target.name
+        if not unpacked.is_dir():
             raise InputError(f"{files[0]}: holds no VOCdevkit/{target.name}; remove it")
-        made.rename(target)
+        unpacked.rename(target)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""What the readers of all formats share: path checks, box checks, and collecting examples."""
+"""Checks of paths and boxes, and the collection of examples: shared by the readers of all formats."""
 
 import logging
 from collections import Counter
@@ -20,7 +20,12 @@ OnError = Literal["raise", "skip"]
 
 
 def inside(folder: Path, relative: str, source: Path) -> Path:
-    """``folder / relative``, where ``relative`` was read from the file ``source`` and must not lead out.
+    """Joins ``folder / relative`` after a check that ``relative`` does not lead out of the folder.
+
+    Args:
+        folder: the folder.
+        relative: a path below it with either slash, as a file from outside has it.
+        source: that file, for the error.
 
     Raises:
         InputError: ``relative`` is absolute, empty, or has a ``..`` part.
@@ -32,7 +37,7 @@ def inside(folder: Path, relative: str, source: Path) -> Path:
 
 
 def read_ids(path: Path) -> list[str]:
-    """The image ids of a list file: the first word of each line that has one.
+    """Reads the image ids of a list file: the first word of each line that is not blank.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8, lists nothing, or lists an id twice.
@@ -56,11 +61,11 @@ def clip_boxes(
         boxes: float32 (N, 4), xyxy, 0-based pixel edges, right and bottom exclusive.
         width: of the image, pixels.
         height: of the image, pixels.
-        names: N words for the objects, for error messages.
-        source: what an error calls the file.
+        names: the classes of the N objects, for error messages.
+        source: the name of the file in an error.
 
     Returns:
-        The clipped boxes, and how many of them reached over the border.
+        the clipped boxes, and how many of them reached over the border.
 
     Raises:
         InputError: a box lies wholly outside of the image.
@@ -78,17 +83,21 @@ def clip_boxes(
 
 
 def size_faults(dataset: Dataset) -> dict[str, str]:
-    """What is wrong with images that are smaller than their annotations take them for, by image id.
+    """Finds images that are smaller than annotated, so that a box reaches out of them.
 
-    Logs how many others are of another size than annotated. Files that cannot be read are passed over.
+    Logs how many more have another size than annotated. Files that cannot be read are left to the code
+    that decodes them.
+
+    Returns:
+        the fault of each such image, in words, by image id.
     """
     faults: dict[str, str] = {}
-    other: list[Example] = []
+    resized: list[Example] = []
     for example in dataset:
         try:
             width, height = image_size(example.path)
         except InputError:
-            continue  # Whoever decodes it tells why.
+            continue
         if (width, height) == (example.width, example.height):
             continue
         if (example.boxes[:, 2:] > (width, height)).any():
@@ -98,11 +107,11 @@ def size_faults(dataset: Dataset) -> dict[str, str]:
                 "correct its annotation"
             )
         else:
-            other.append(example)
-    if other:
+            resized.append(example)
+    if resized:
         logger.warning(
-            "%s %s: %d images are of another size than annotated, the first %s; their boxes are taken as "
-            "they are", dataset.name, dataset.split, len(other), other[0].path,
+            "%s %s: %d images are of another size than annotated, the first %s; their boxes are used as "
+            "they are", dataset.name, dataset.split, len(resized), resized[0].path,
         )  # fmt: skip
     return faults
 
@@ -114,9 +123,9 @@ def gather(
 
     Args:
         ids: in the order of the result.
-        read: makes one example, and counts its clipped boxes.
+        read: reads the example of an image id, and counts its clipped boxes.
         on_error: ``"raise"`` the first `InputError`, or ``"skip"`` such images and count them.
-        source: what messages call the data set.
+        source: the name of the data set in messages.
 
     Raises:
         InputError: from ``read``; with ``"skip"``, when no image is left.

@@ -1,4 +1,4 @@
-"""ILSVRC DET layout: reader."""
+"""Reads the layout of the ILSVRC detection task (DET)."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from sppnet.data.images import image_size
 from sppnet.data.types import Dataset, Example
 from sppnet.data.xml import Annotation, make_example, read_annotation
 
-# Where the devkit, unpacked beside or into the data, keeps the table of synsets.
+# The table of synsets, in the devkit unpacked beside or into the data.
 _NAME_MAPS = ("map_det.txt", "devkit/data/map_det.txt", "data/map_det.txt")
 
 
@@ -40,10 +40,22 @@ def load_ilsvrc_det(
         on_error: ``"raise"``, or ``"skip"`` images with a bad or missing file, counted in a logged warning.
 
     Returns:
-        The data set; its classes are the names in the order of their indices.
+        the data set; its classes are the names in the order of their indices.
 
     Raises:
         InputError: a file is missing or malformed, a synset is unknown, or a box is not inside of its image.
+
+    Example:
+        >>> import tempfile, cv2, numpy as np
+        >>> temporary = tempfile.TemporaryDirectory()
+        >>> root = Path(temporary.name)
+        >>> for folder in ("ImageSets/DET", "Data/DET/test"):
+        ...     (root / folder).mkdir(parents=True)
+        >>> _ = (root / "ImageSets/DET/test.txt").write_text("a 1")
+        >>> _ = (root / "map_det.txt").write_text("n02084071 1 dog")
+        >>> _ = cv2.imwrite(str(root / "Data/DET/test/a.JPEG"), np.zeros((80, 100, 3), np.uint8))
+        >>> load_ilsvrc_det(root, "test")
+        Dataset(ILSVRC-DET test: 1 images, 1 classes, 0 objects)
     """
     folder = Path(root) / "ILSVRC" if (Path(root) / "ILSVRC").is_dir() else Path(root)
     if not (folder / "ImageSets" / "DET").is_dir():
@@ -68,10 +80,10 @@ def load_ilsvrc_det(
 
 
 def _read_lists(folder: Path, split: str) -> Iterable[str]:
-    whole = folder / f"{split}.txt"
+    complete_list = folder / f"{split}.txt"
     parts = [path for path in folder.glob(f"{split}_*.txt") if path.stem.removeprefix(f"{split}_").isdigit()]
-    if whole.is_file() or not parts:
-        return read_ids(whole)
+    if complete_list.is_file() or not parts:
+        return read_ids(complete_list)
     parts.sort(key=lambda path: int(path.stem.removeprefix(f"{split}_")))
     # An image is listed once for each synset it was checked for; a dict keeps the first of each, in order.
     return dict.fromkeys(image_id for path in parts for image_id in read_ids(path))
@@ -85,13 +97,15 @@ def _find_name_map(folder: Path) -> Path:
 
 
 def _read_name_map(path: Path) -> dict[str, str]:
-    """Synset to class name, in the order of the table's indices."""
+    """Reads the table of synsets: synset to class name, in the order of the table's indices."""
     lines = read_text(path, "the table of synsets").splitlines()
     try:
         rows = [line.split(maxsplit=2) for line in lines if line.strip()]
         table = {synset: (int(index), name.strip()) for synset, index, name in rows}
     except ValueError as error:
-        raise InputError(f"{path}: not a table of '<synset> <index> <name>' lines ({error})") from error
+        raise InputError(
+            f"{path}: not a table of '<synset> <index> <name>' lines ({error}); take the devkit's own"
+        ) from error
     if not rows or len(table) < len(rows) or len({name for _, name in table.values()}) < len(rows):
         raise InputError(f"{path}: must hold each synset and each name once")
     return {synset: name for synset, (_, name) in sorted(table.items(), key=lambda item: item[1])}

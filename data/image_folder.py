@@ -1,4 +1,4 @@
-"""A labelled set of images in the layout of torchvision's ImageFolder: ``FOLDER/<class>/<image>``."""
+"""Labelled images in the layout of torchvision's ImageFolder: ``FOLDER/<class>/<image>``."""
 
 import hashlib
 import os
@@ -10,9 +10,9 @@ import numpy as np
 from sppnet.common.arrays import IntArray
 from sppnet.common.errors import InputError
 
-# What `read_image` is asked to decode; other files in a class' folder (lists, licences) are passed over.
+# The files that are images; other files in a class' folder (lists, licences) are ignored.
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-# Names that common tools give the folder beside train/ with the images to test on while training.
+# Names that common tools give to the folder of validation images beside train/.
 _VALIDATION = ("val", "valid", "validation")
 _SPLITS = frozenset({"train", "training", "test", "testing", "dev", *_VALIDATION})
 
@@ -37,27 +37,27 @@ class ImageFolder:
         return len(self.paths)
 
     def digest(self) -> str:
-        """SHA-256 over the classes and the images' places and names: a mended image changes nothing."""
+        """SHA-256 over the classes and the images' paths in the folder; their content does not count."""
         digest = hashlib.sha256(repr(self.classes).encode("utf-8", "surrogateescape"))
         for path in self.paths:
-            # Not every name that a disk holds is UTF-8.
+            # File names need not be UTF-8.
             digest.update(os.fsencode(f"{path.relative_to(self.folder)}\n"))
         return digest.hexdigest()
 
     def only(self, indices: IntArray) -> "ImageFolder":
-        """Some of the images, in the order of ``indices``; the classes stay."""
-        chosen = tuple(self.paths[index] for index in indices.tolist())
-        return replace(self, paths=chosen, labels=self.labels[indices])
+        """The images of ``indices``, in that order, with the same classes."""
+        paths = tuple(self.paths[index] for index in indices.tolist())
+        return replace(self, paths=paths, labels=self.labels[indices])
 
 
 def split_folders(folder: Path) -> tuple[Path, Path | None] | None:
-    """The splits in a folder that holds these and not classes: train, val (or valid, or validation), test.
+    """Finds the splits of a folder that holds splits, not classes: train, val (or valid, validation), test.
 
     Returns:
-        the folder to train on, and the one to test on while training, if any; None: there are no splits.
+        the folder to train on, and the one to validate on, if any; None: the folder holds no splits.
 
     Raises:
-        InputError: ``train`` holds folders, as a split does, but what is beside it has no split's name; or
+        InputError: ``train`` holds folders, as a split does, but a folder beside it has no split's name; or
             there are splits under other names.
     """
     names = _folder_names(folder) if folder.is_dir() else []
@@ -68,30 +68,42 @@ def split_folders(folder: Path) -> tuple[Path, Path | None] | None:
                 "or give one of them"
             )
         return None
-    others = [name for name in names if name not in ("train", "test", *_VALIDATION)]
-    if others and _folder_names(folder / "train"):
+    classes = [name for name in names if name not in ("train", "test", *_VALIDATION)]
+    if classes and _folder_names(folder / "train"):
         raise InputError(
-            f"{folder}: train/ holds folders of its own, as a split does, but {others[0]}/ beside it is none "
+            f"{folder}: train/ holds folders, as a split does, but {classes[0]}/ beside it is no split "
             f"(train, {', '.join(_VALIDATION)}, test); move one of them, or give {folder / 'train'}"
         )
-    if others:
+    if classes:
         return None
     return folder / "train", next((folder / name for name in _VALIDATION if name in names), None)
 
 
 def _folder_names(folder: Path) -> list[str]:
-    return sorted(one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def open_image_folder(folder: Path, classes: tuple[str, ...] | None = None) -> ImageFolder:
-    """Lists a folder of classes; no image is opened. Hidden files and folders are passed over.
+    """Lists the images of a folder of classes; no image is opened. Hidden files and folders are ignored.
 
     Args:
         folder: holds a folder for each class; images may lie at any depth below that.
-        classes: names that the folders must be among, for labels by these; None: the folders' own names.
+        classes: the classes that labels index, where the folders may be a part of them; None: the folders'
+            names.
 
     Raises:
-        InputError: no such folder, no class' folder in it, one without images, or one of an unknown class.
+        InputError: the folder does not exist or holds no folders, or a class is unknown or has no images.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("cat/1.jpg", "dog/1.jpg", "dog/2.jpg"):
+        ...         path = Path(folder, name)
+        ...         path.parent.mkdir(exist_ok=True)
+        ...         path.touch()
+        ...     images = open_image_folder(Path(folder))
+        >>> images.classes, images.labels
+        (('cat', 'dog'), array([0, 1, 1]))
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one with a folder of images for each class")
@@ -107,58 +119,58 @@ def open_image_folder(folder: Path, classes: tuple[str, ...] | None = None) -> I
     paths: list[Path] = []
     labels: list[int] = []
     for name in names:
-        mine = _images_below(folder / name)
-        if not mine:
+        class_paths = _images_below(folder / name)
+        if not class_paths:
             raise InputError(
                 f"{folder / name}: a class without images ({', '.join(sorted(IMAGE_SUFFIXES))}); "
                 "add some, or remove the folder"
             )
-        paths += mine
-        labels += [classes.index(name)] * len(mine)
+        paths += class_paths
+        labels += [classes.index(name)] * len(class_paths)
     return ImageFolder(folder, classes, tuple(paths), np.array(labels, np.int64))
 
 
 def open_classes(folder: Path) -> ImageFolder:
-    """`open_image_folder` of classes to tell apart.
+    """Lists the images of a folder of two classes or more.
 
     Raises:
-        InputError: as there; or there is only one.
+        InputError: as `open_image_folder`; or there is only one class.
     """
     images = open_image_folder(folder)
     if len(images.classes) < 2:
         raise InputError(
-            f"{folder}: one class, {images.classes[0]!r}, is nothing to tell apart; give the folder "
-            "that holds the classes' folders"
+            f"{folder}: there is only one class, {images.classes[0]!r}; give the folder that holds the "
+            "classes' folders"
         )
     return images
 
 
 def list_images(path: Path) -> list[Path]:
-    """``path`` itself if it is a file; of a folder the images at any depth, in order, but for hidden ones.
+    """The images of a folder at any depth, in order, without hidden ones; a file is its own list.
 
     Raises:
-        InputError: a folder without images.
+        InputError: the folder has no images.
     """
     if not path.is_dir():
         return [path]
-    found = _images_below(path)
-    if not found:
-        raise InputError(f"{path}: the folder has no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return found
+    images = _images_below(path)
+    if not images:
+        raise InputError(f"{path}: the folder has no images ({', '.join(sorted(IMAGE_SUFFIXES))}); add some")
+    return images
 
 
 def _images_below(folder: Path) -> list[Path]:
     """The images at any depth, in order; links to folders are followed, hidden files and folders are not."""
-    found: list[Path] = []
+    images: list[Path] = []
     seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        # A link to a folder above would go round for ever.
-        seen.add(os.path.realpath(place))
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        # Without this, a link to a folder above would be followed for ever.
+        seen.add(os.path.realpath(parent))
         folders[:] = [
             name
             for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in seen
+            if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) not in seen
         ]
-        paths = (Path(place, name) for name in files if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    return sorted(found)
+        paths = (Path(parent, name) for name in files if not name.startswith("."))
+        images += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    return sorted(images)

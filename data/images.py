@@ -1,4 +1,4 @@
-"""The one place where image files are decoded."""
+"""Decodes image files; no other module does."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Image:
 
     Any depth and number of channels becomes 8-bit RGB: gray is repeated, alpha is dropped, CMYK is converted,
     of 16 bits the upper 8 are kept. The EXIF orientation is ignored, as the VOC devkit does: annotations are
-    in stored pixels. OpenCV makes one exception: of a TIFF it heeds the orientation, and multiplies alpha in.
+    in stored pixels. TIFF is an exception of OpenCV: it applies the orientation and multiplies by alpha.
 
     Args:
         path: the file.
@@ -36,20 +36,51 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Image:
 
     Raises:
         InputError: the file is missing, is no image that OpenCV can decode, is truncated, or is too large.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = cv2.imwrite(f"{folder}/a.png", np.zeros((80, 100, 3), np.uint8))
+        ...     read_image(f"{folder}/a.png").shape
+        (80, 100, 3)
     """
     return _decode(_read_bytes(path), str(path), max_pixels)
 
 
 def decode_image(encoded: NDArray[np.uint8], name: str, max_pixels: int = MAX_PIXELS) -> Image:
-    """Decodes the bytes of an image file, as `read_image`; ``name`` is what an error calls it."""
+    """Decodes the bytes of an image file, as `read_image` does.
+
+    Args:
+        encoded: uint8 (N,), the bytes of the file.
+        name: the file's name in an error.
+        max_pixels: as in `read_image`.
+
+    Returns:
+        uint8 (H, W, 3), RGB, contiguous.
+
+    Raises:
+        InputError: as `read_image`.
+
+    Example:
+        >>> _, encoded = cv2.imencode(".png", np.zeros((80, 100, 3), np.uint8))
+        >>> decode_image(encoded, "a.png").shape
+        (80, 100, 3)
+    """
     return _decode(encoded.tobytes(), name, max_pixels)
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Width and height of an image file in stored pixels, from its header where it is a JPEG or PNG.
+    """Width and height of an image file in stored pixels; JPEG and PNG are not decoded for it.
 
     Raises:
         InputError: as `read_image`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = cv2.imwrite(f"{folder}/a.png", np.zeros((80, 100, 3), np.uint8))
+        ...     image_size(f"{folder}/a.png")
+        (100, 80)
     """
     data = _read_bytes(path)
     size = _stated_size(data)
@@ -72,12 +103,13 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Image:
     size = _stated_size(data)
     if size is not None:
         _check_pixels(*size, name, max_pixels)
-    # Bytes missing at the end make OpenCV fail, but a tail of zeros (an unfinished download into a
-    # preallocated file) gives a picture with a smeared rest, and no error. Such a file has no end marker.
-    whole = not data.startswith(b"\xff\xd8") or data.rfind(b"\xff\xd9") > _jpeg_header(data)[1]
+    # OpenCV fails where bytes are missing at the end. A tail of zeros (an unfinished download into a
+    # preallocated file) is no error to it, but the rest of the picture is smeared. Such a file has no end
+    # marker.
+    complete = not data.startswith(b"\xff\xd8") or data.rfind(b"\xff\xd9") > _jpeg_header(data)[1]
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if whole else None
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
     except cv2.error as error:  # OpenCV's own limit on pixels, or out of memory
         raise InputError(f"{name}: OpenCV cannot decode it ({error.err}); convert or shrink it") from error
     if decoded is None:

@@ -1,4 +1,4 @@
-"""The built-in sample: a small data set in VOC's layout, drawn by rule, for machines without real images."""
+"""The built-in sample: a small data set in VOC's layout, drawn by program, for trials without real images."""
 
 import tempfile
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ SIZES = {"train": 60, "test": 30}
 WIDTH, HEIGHT = 320, 240
 
 _SEED = 1406_4729
-# Raise this when the drawing changes: a sample of another version is drawn anew.
+# Raise this when the drawing changes: a sample of another version is drawn again.
 _VERSION = "1"
 _JPEG_QUALITY = 92
 _VERSION_FILE = "sample-version.txt"
@@ -29,21 +29,26 @@ _DIFFICULT_SHARE, _DIFFICULT_SIDE = 0.45, 28
 
 
 def make_sample(root: Path) -> Path:
-    """Makes the sample in the folder ``root``, or returns the one that is there.
+    """Draws the sample into the folder ``root``, unless it is there already.
 
-    60 training and 30 test images of 320x240 with one to four objects of eight classes, under scale, turn,
-    occlusion and clutter; boxes are tight around what is visible; some objects are ``truncated`` (cut by the
-    border or an occluder) and some ``difficult`` (mostly hidden, or tiny). The same bytes come out on every
-    run with the same OpenCV and NumPy.
+    The sample has 60 training and 30 test images of 320x240 with one to four objects of eight classes, which
+    vary in scale and rotation and are hidden in part by each other and by clutter. Boxes are tight around the
+    visible part. Some objects are ``truncated`` (cut by the border or an occluder), some are ``difficult``
+    (mostly hidden, or tiny). Every run with the same OpenCV and NumPy writes the same bytes.
 
     Args:
-        root: appears whole or not at all; `sppnet.data.voc.load_voc` reads it.
+        root: the folder; it appears complete or not at all. `sppnet.data.load_voc` reads it.
 
     Returns:
         ``root``.
 
     Raises:
         InputError: ``root`` holds something else, or cannot be written.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(path.name for path in make_sample(Path(folder, "sample")).iterdir())
+        ['Annotations', 'ImageSets', 'JPEGImages', 'classes.txt', 'sample-version.txt']
     """
     root = Path(root)
     if _is_current(root):
@@ -53,16 +58,18 @@ def make_sample(root: Path) -> Path:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as hidden:
-            made = Path(hidden) / root.name
+            drawn = Path(hidden) / root.name
             for split in SIZES:
-                _write_split(split, made)
-            (made / _VERSION_FILE).write_text(_VERSION, encoding="utf-8")
+                _write_split(split, drawn)
+            (drawn / _VERSION_FILE).write_text(_VERSION, encoding="utf-8")
             if root.exists():
                 root.rename(Path(hidden) / "old")
-            made.rename(root)
+            drawn.rename(root)
     except OSError as error:
-        if not _is_current(root):  # another process may have made it meanwhile
-            raise InputError(f"{root}: the sample cannot be written ({error}); make room") from error
+        if not _is_current(root):  # another process may have drawn it meanwhile
+            raise InputError(
+                f"{root}: the sample cannot be written ({error}); check the folder and the space left"
+            ) from error
     return root
 
 
@@ -77,12 +84,12 @@ def _write_split(split: str, folder: Path) -> None:
     examples = []
     number = list(SIZES).index(split)
     rng = np.random.default_rng([_SEED, number])
-    # Classes are dealt like cards, so that each has its share.
+    # Classes are dealt like cards from a shuffled deck, so that each comes up equally often.
     deck = chain.from_iterable(rng.permutation(CLASSES) for _ in repeat(None))
     for index in range(SIZES[split]):
         image_id = f"{number}{index:05d}"
         names = [str(next(deck)) for _ in range(rng.choice((1, 2, 3, 4), p=(0.1, 0.2, 0.3, 0.4)))]
-        scene = _draw_scene(names, np.random.default_rng([_SEED, number, index]))
+        scene = draw_scene(names, np.random.default_rng([_SEED, number, index]))
         path = images / f"{image_id}.jpg"
         quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         encoded = cv2.imencode(".jpg", scene.image[..., ::-1], quality)[1]
@@ -92,8 +99,15 @@ def _write_split(split: str, folder: Path) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Scene:
-    """An image, and for each object its class, its visible box, and the visible share of its area."""
+class Scene:
+    """A drawn image and its objects.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        names: the class of each of the N objects that can be seen.
+        boxes: float32 (N, 4), xyxy, tight around the visible part.
+        visible: float64 (N,), the visible share of each object's area.
+    """
 
     image: Image
     names: tuple[str, ...]
@@ -101,6 +115,7 @@ class _Scene:
     visible: NDArray[np.float64]
 
     def example(self, image_id: str, path: Path) -> Example:
+        """The annotation of the scene, saved as ``path``."""
         sides = (self.boxes[:, 2:] - self.boxes[:, :2]).min(axis=1)
         return Example(
             image_id,
@@ -114,7 +129,8 @@ class _Scene:
         )
 
 
-def _draw_scene(names: list[str], rng: np.random.Generator) -> _Scene:
+def draw_scene(names: list[str], rng: np.random.Generator) -> Scene:
+    """Draws one image: background, clutter, and an object of each of the classes in ``names``."""
     canvas = draw_background(WIDTH, HEIGHT, rng)
     owner = np.full((HEIGHT, WIDTH), -1)
     for _ in range(rng.integers(4, 11)):
@@ -126,16 +142,16 @@ def _draw_scene(names: list[str], rng: np.random.Generator) -> _Scene:
         side = rng.uniform(16, 26) if tiny else 48 * np.exp(rng.uniform(0, np.log(3 / len(names) ** 0.3)))
         sprite = draw_object(name, side, rng)
         areas[index] = (sprite.alpha > 0.5).sum()
-        _paste(sprite, _find_place(sprite, side, owner, rng), canvas, owner, index)
+        _paste(sprite, _find_centre(sprite, side, owner, rng), canvas, owner, index)
     for index in range(len(names)):
         if rng.random() < 0.4:
-            place = rng.permutation(np.argwhere(owner == index))[:1, ::-1]
-            for centre in place:  # none, if the object is hidden already
+            centres = rng.permutation(np.argwhere(owner == index))[:1, ::-1]
+            for centre in centres:  # none, if the object is hidden already
                 _paste(draw_clutter(0.7 * np.sqrt(areas[index]), rng), centre, canvas, owner, -1)
     noisy = canvas + rng.normal(0, 0.015, canvas.shape)
     seen = np.unique(owner[owner >= 0])
     boxes = [cv2.boundingRect((owner == index).astype(np.uint8)) for index in seen]
-    return _Scene(
+    return Scene(
         np.rint(noisy.clip(0, 1) * 255).astype(np.uint8),
         tuple(names[index] for index in seen),
         np.array([(x, y, x + width, y + height) for x, y, width, height in boxes], np.float32),
@@ -143,23 +159,23 @@ def _draw_scene(names: list[str], rng: np.random.Generator) -> _Scene:
     )
 
 
-def _find_place(
+def _find_centre(
     sprite: Sprite, side: float, owner: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """A centre where the sprite hides little of the objects before it; one in seven is cut by the border."""
+    """A centre where the sprite hides little of earlier objects; one in seven may cross the border."""
     inset = side * (0.2 if rng.random() < 0.15 else 0.5)
     allowed = 0.4 if rng.random() < 0.4 else 0.05
-    places = rng.uniform((inset, inset), (WIDTH - inset, HEIGHT - inset), (40, 2))
+    centres = rng.uniform((inset, inset), (WIDTH - inset, HEIGHT - inset), (40, 2))
     areas = np.bincount(owner.ravel() + 1)
     hidden = []
-    for place in places:
-        target, part = _overlap(sprite, place)
+    for centre in centres:
+        target, part = _overlap(sprite, centre)
         covered = owner[target][sprite.alpha[part] > 0.5]
         shares = np.bincount(covered + 1, minlength=len(areas))[1:] / np.maximum(areas[1:], 1)
         hidden.append(shares.max(initial=0))
         if hidden[-1] <= allowed:
             break
-    best: NDArray[np.float64] = places[int(np.argmin(hidden))]
+    best: NDArray[np.float64] = centres[int(np.argmin(hidden))]
     return best
 
 
@@ -170,7 +186,7 @@ def _paste(
     owner: NDArray[np.int64],
     index: int,
 ) -> None:
-    """Draws onto ``canvas``; writes ``index`` into ``owner`` where the sprite covers over half a pixel."""
+    """Draws a sprite onto ``canvas``; where it covers over half a pixel, sets ``owner`` to ``index``."""
     target, part = _overlap(sprite, centre)
     alpha = sprite.alpha[part]
     canvas[target] += alpha[..., None] * (sprite.rgb[part] - canvas[target])
@@ -178,7 +194,7 @@ def _paste(
 
 
 def _overlap(sprite: Sprite, centre: NDArray[np.float64]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Rows and columns of the image that the sprite meets, and the same of the sprite."""
+    """Rows and columns of the image that the sprite covers, and the same part of the sprite."""
     size = len(sprite.alpha)
     left, top = np.rint(centre - size / 2).astype(int)
     rows = slice(max(top, 0), max(min(top + size, HEIGHT), 0))

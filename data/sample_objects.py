@@ -1,4 +1,4 @@
-"""What the built-in sample is drawn from: eight kinds of objects, backgrounds, clutter."""
+"""The drawings of the built-in sample: eight kinds of objects, backgrounds, clutter."""
 
 import colorsys
 from collections.abc import Callable
@@ -17,14 +17,19 @@ _OUTSIDE, _MAIN, _SECOND, _THIRD = -1, 0, 1, 2
 
 @dataclass(frozen=True)
 class Sprite:
-    """Something to paste: colours (n, n, 3) in 0 to 1, and opacity (n, n) in 0 to 1."""
+    """A drawing to paste into an image.
+
+    Attributes:
+        rgb: float64 (n, n, 3), colours from 0 to 1.
+        alpha: float64 (n, n), opacity from 0 to 1.
+    """
 
     rgb: Field
     alpha: Field
 
 
 # Each shape maps coordinates (x to the right, y down, the object spans -1 to 1) to the tone of each point.
-# Shape and pattern tell the classes apart; the hues are shared.
+# Classes differ in shape and pattern; they share hues.
 def _ball(x: Field, y: Field) -> Tones:
     panels = np.floor(np.arctan2(y + 0.25, x + 0.2) * 3 / np.pi).astype(int) % 2
     tones = np.where(np.hypot(x + 0.2, y + 0.25) < 0.2, _THIRD, panels)
@@ -32,10 +37,10 @@ def _ball(x: Field, y: Field) -> Tones:
 
 
 def _cone(x: Field, y: Field) -> Tones:
-    layers = (np.abs(x) < 0.12 + 0.3 * (y + 1)) & (y > -1) & (y < 0.72)
+    body = (np.abs(x) < 0.12 + 0.3 * (y + 1)) & (y > -1) & (y < 0.72)
     base = (np.abs(x) < 0.95) & (y >= 0.72) & (y < 1)
     stripes = np.floor((y + 1) * 2.3).astype(int) % 2
-    return np.where(base, _MAIN, np.where(layers, stripes, _OUTSIDE))
+    return np.where(base, _MAIN, np.where(body, stripes, _OUTSIDE))
 
 
 def _crate(x: Field, y: Field) -> Tones:
@@ -52,12 +57,12 @@ def _cross(x: Field, y: Field) -> Tones:
 
 
 def _fish(x: Field, y: Field) -> Tones:
-    layers = np.hypot((x - 0.22) / 0.78, y / 0.56) < 1
+    body = np.hypot((x - 0.22) / 0.78, y / 0.56) < 1
     tail = (x > -1) & (x < -0.3) & (np.abs(y) < 0.12 - (x + 0.4) * 0.85)
     tones = np.floor((x + 0.5 * y * y) * 5).astype(int) % 2
     tones = np.where(x > 0.5, _MAIN, tones)
     tones = np.where(np.hypot(x - 0.66, y + 0.13) < 0.1, _THIRD, tones)
-    return np.where(layers | tail, tones, _OUTSIDE)
+    return np.where(body | tail, tones, _OUTSIDE)
 
 
 def _mushroom(x: Field, y: Field) -> Tones:
@@ -86,6 +91,8 @@ def _star(x: Field, y: Field) -> Tones:
 
 @dataclass(frozen=True)
 class _Kind:
+    """The shape and the colours of a class."""
+
     shape: Callable[[Field, Field], Tones]
     hues: tuple[float, ...]
     second: tuple[float, float]  # saturation and value of the second tone, in the main tone's hue
@@ -104,7 +111,7 @@ KINDS = {
 
 
 def draw_object(name: str, side: float, rng: np.random.Generator) -> Sprite:
-    """One object of a class, about ``side`` pixels long, in a random turn, proportion and colouring."""
+    """Draws an object of a class, about ``side`` pixels long, with random rotation, shape and colours."""
     kind = KINDS[name]
     hue = float(rng.choice(kind.hues)) + rng.normal(0, 0.015)
     colours = np.array(
@@ -128,7 +135,7 @@ def draw_object(name: str, side: float, rng: np.random.Generator) -> Sprite:
 
 
 def draw_clutter(side: float, rng: np.random.Generator) -> Sprite:
-    """A nameless thing about ``side`` pixels long: a polygon or an oval in two stripes of colour."""
+    """Draws a polygon or an oval about ``side`` pixels long, striped in two colours."""
     pixels = int(np.ceil(side * 1.1)) * _SUPERSAMPLING
     mask = np.zeros((pixels, pixels), np.uint8)
     angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 7)))
@@ -149,7 +156,7 @@ def draw_clutter(side: float, rng: np.random.Generator) -> Sprite:
 
 
 def draw_background(width: int, height: int, rng: np.random.Generator) -> Field:
-    """Two muted, textured areas, a wall above a floor: (height, width, 3) in 0 to 1."""
+    """Draws two muted, textured areas, a wall above a floor: float64 (height, width, 3) from 0 to 1."""
     rows, columns = np.indices((height, width))
     horizon = height * rng.uniform(0.35, 0.75) + (columns - width / 2) * rng.uniform(-0.15, 0.15)
     wall, floor = (_textured_area(width, height, rng) for _ in range(2))
@@ -191,7 +198,7 @@ def _noise(width: int, height: int, rng: np.random.Generator) -> Field:
 
 
 def _shade(mask: NDArray[np.bool_], rgb: Field, rng: np.random.Generator) -> Sprite:
-    """Adds a dark outline and grain, and brings the supersampled drawing to its size."""
+    """Adds a dark outline and grain, and shrinks the supersampled drawing to its size."""
     outline = 2 * _SUPERSAMPLING + 1
     inner = cv2.erode(mask.astype(np.uint8), np.ones((outline, outline), np.uint8), borderValue=0) > 0
     size = (mask.shape[1] // _SUPERSAMPLING, mask.shape[0] // _SUPERSAMPLING)

@@ -1,9 +1,10 @@
-"""The types that pass between the rooms: examples, data sets, detections."""
+"""Examples and data sets: annotated images, the same type from every format."""
 
 import hashlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 from sppnet.common.arrays import BoolArray, FloatArray, IntArray
 
@@ -20,6 +21,14 @@ class Example:
         labels: int64 (N,) indices into the data set's ``classes``.
         difficult: bool (N,) objects that scoring ignores.
         truncated: bool (N,) objects that the image border or an occluder cuts.
+
+    Example:
+        >>> import numpy as np
+        >>> flags = np.zeros(1, bool)
+        >>> boxes, labels = np.array([[10, 20, 60, 80]], np.float32), np.array([1])
+        >>> example = Example("000017", Path("000017.jpg"), 100, 90, boxes, labels, flags, flags)
+        >>> example.image_id, len(example.boxes)
+        ('000017', 1)
     """
 
     image_id: str
@@ -34,15 +43,30 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Dataset(Sequence[Example]):
-    """A sequence of examples of one split, the same type from VOC, COCO, ILSVRC and the built-in sample.
+    """The examples of one split, the same type from VOC, COCO, ILSVRC and the built-in sample.
+
+    An index gives an `Example`, a slice a `Dataset` of the same split.
 
     Attributes:
-        name: what to call it in figures, for example ``"VOC2007"``.
+        name: the name in figures, for example ``"VOC2007"``.
         split: for example ``"train"``.
         classes: class names; a label is an index into them.
         examples: in the order of the split's list.
         category_ids: each class' id in the COCO file that the set was read from; None: it was not from one.
         image_ids: likewise, ``image_id`` → the image's id as that file has it, usually a number.
+
+    Example:
+        >>> import numpy as np
+        >>> flags = np.zeros(1, bool)
+        >>> boxes, labels = np.array([[10, 20, 60, 80]], np.float32), np.array([1])
+        >>> example = Example("000017", Path("000017.jpg"), 100, 90, boxes, labels, flags, flags)
+        >>> dataset = Dataset("toys", "train", ("cat", "dog"), (example, example))
+        >>> dataset
+        Dataset(toys train: 2 images, 2 classes, 2 objects)
+        >>> dataset[0].image_id
+        '000017'
+        >>> dataset[:1]
+        Dataset(toys train: 1 images, 2 classes, 1 objects)
     """
 
     name: str
@@ -55,44 +79,41 @@ class Dataset(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Dataset": ...
+
+    def __getitem__(self, index: int | slice) -> "Example | Dataset":
+        if isinstance(index, slice):
+            return replace(self, examples=self.examples[index])
         return self.examples[index]
 
     def __iter__(self) -> Iterator[Example]:
         return iter(self.examples)
 
+    def __repr__(self) -> str:
+        objects = sum(len(example.labels) for example in self.examples)
+        return (
+            f"Dataset({self.name} {self.split}: {len(self):,} images, {len(self.classes):,} classes, "
+            f"{objects:,} objects)"
+        )
+
     def without(self, image_ids: Container[str]) -> "Dataset":
-        """The examples of other images."""
-        kept = tuple(one for one in self.examples if one.image_id not in image_ids)
+        """The data set without some images."""
+        kept = tuple(example for example in self.examples if example.image_id not in image_ids)
         return replace(self, examples=kept)
 
     def digest(self) -> str:
-        """SHA-256 over the classes, ids and annotations, for telling whether they changed."""
+        """SHA-256 over the classes, the split, the ids and the annotations: it changes when they do."""
         digest = hashlib.sha256(repr((self.classes, self.split)).encode())
-        for one in self.examples:
-            digest.update(one.image_id.encode())
-            for array in (one.boxes, one.labels, one.difficult):
+        for example in self.examples:
+            digest.update(example.image_id.encode())
+            for array in (example.boxes, example.labels, example.difficult):
                 digest.update(array.tobytes())
         return digest.hexdigest()
 
     def head(self, limit: int | None) -> "Dataset":
         """The first ``limit`` examples (all of them for ``None``)."""
-        return replace(self, examples=self.examples[:limit])
-
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """What a detector found in one image, best first within a class.
-
-    Attributes:
-        boxes: float32 (N, 4), xyxy, 0-based pixel edges, right and bottom exclusive.
-        scores: float32 (N,), higher is surer; not probabilities.
-        labels: int64 (N,) indices into the detector's classes.
-    """
-
-    boxes: FloatArray
-    scores: FloatArray
-    labels: IntArray
-
-    def __len__(self) -> int:
-        return len(self.scores)
+        return self[:limit]

@@ -1,4 +1,4 @@
-"""VOC devkit layout: reader and writer."""
+"""Reads and writes data sets in the layout of the VOC devkit."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -38,25 +38,37 @@ def load_voc(
 
     Args:
         root: the devkit folder or the data set's own folder.
-        split: name of the list, for example ``"train"``.
-        year: of the devkit.
+        split: the name of the list, for example ``"train"``.
+        year: the devkit's year.
         classes: class names in the order of the labels. Default: the lines of ``classes.txt`` or
             ``labels.txt`` in the folder; else VOC's twenty, if the annotations name no others; else the names
             in all annotations of the folder, sorted, so that every split has the same labels.
         on_error: ``"raise"``, or ``"skip"`` images with a bad or missing file, counted in a logged warning.
 
     Returns:
-        The data set, its boxes converted to 0-based pixel edges: (xmin-1, ymin-1, xmax, ymax).
+        the data set, its boxes converted to 0-based pixel edges: (xmin-1, ymin-1, xmax, ymax).
 
     Raises:
         InputError: a list is missing, empty or not UTF-8; an annotation or image is missing; an annotation is
-            malformed, names an unknown class, or has a box that is inverted, no number, or outside of the
+            malformed, names an unknown class, or has a box that is inverted, not a number, or outside of the
             image.
+
+    Example:
+        >>> import tempfile, cv2
+        >>> temporary = tempfile.TemporaryDirectory()
+        >>> folder = Path(temporary.name)
+        >>> _ = cv2.imwrite(str(folder / "a.png"), np.zeros((80, 100, 3), np.uint8))
+        >>> flags, labels = np.zeros(1, bool), np.array([1])
+        >>> boxes = np.array([[10, 20, 60, 80]], np.float32)
+        >>> example = Example("a", folder / "a.png", 100, 80, boxes, labels, flags, flags)
+        >>> write_voc(Dataset("photos", "train", ("cat", "dog"), (example,)), folder / "my-data")
+        >>> load_voc(folder / "my-data", "train")
+        Dataset(my-data train: 1 images, 2 classes, 1 objects)
     """
     folder = find_voc(Path(root), year)
     list_file = folder / "ImageSets" / "Main" / f"{split}.txt"
     if not list_file.is_file():
-        # The devkit's lists of one class hold an underscore.
+        # The devkit's lists for single classes have an underscore in their names.
         known = sorted(file.stem for file in list_file.parent.glob("*.txt") if "_" not in file.stem)
         raise InputError(f"{list_file}: no such split; there are: {', '.join(known) or 'none'}")
     ids = read_ids(list_file)
@@ -83,11 +95,23 @@ def write_voc(dataset: Dataset, folder: Path) -> None:
 
     Args:
         dataset: its boxes are rounded to whole pixels, at least one wide and high.
-        folder: the data set's folder, such as ``VOCdevkit/VOC2007``; may hold other splits of the same
+        folder: the data set's folder, such as ``VOCdevkit/VOC2007``. It may hold other splits of the same
             classes. Images that are not there yet are copied.
 
     Raises:
         InputError: the folder holds other classes, or an image id leads out of it.
+
+    Example:
+        >>> import tempfile, cv2
+        >>> temporary = tempfile.TemporaryDirectory()
+        >>> folder = Path(temporary.name)
+        >>> _ = cv2.imwrite(str(folder / "a.png"), np.zeros((80, 100, 3), np.uint8))
+        >>> flags, labels = np.zeros(1, bool), np.array([1])
+        >>> boxes = np.array([[10, 20, 60, 80]], np.float32)
+        >>> example = Example("a", folder / "a.png", 100, 80, boxes, labels, flags, flags)
+        >>> write_voc(Dataset("photos", "train", ("cat", "dog"), (example,)), folder / "my-data")
+        >>> (folder / "my-data" / "ImageSets" / "Main" / "train.txt").read_text()
+        'a\\n'
     """
     present = _classes_from_file(folder)
     if present is not None and present != dataset.classes:
@@ -111,7 +135,7 @@ def write_voc(dataset: Dataset, folder: Path) -> None:
 
 
 def find_voc(root: Path, year: str = "2007") -> Path:
-    """The data set's own folder: ``root/VOC<year>``, or ``root`` itself.
+    """Finds the folder of a data set in VOC's layout: ``root/VOC<year>``, or ``root`` itself.
 
     Raises:
         InputError: neither has a folder ``ImageSets``.
@@ -140,7 +164,7 @@ def _read_all(folder: Path, on_error: OnError) -> dict[str, Annotation]:
     annotations = {}
     for path in sorted(folder.rglob("*.xml")):
         name = path.relative_to(folder)
-        # What archives made on a Mac have beside each file.
+        # Archives made on a Mac have a hidden file beside each file.
         if any(part.startswith(".") for part in name.parts):
             continue
         try:
@@ -162,7 +186,7 @@ def _find_image(folder: Path, image_id: str, annotation: Annotation) -> Path:
         path = inside(images, candidate, annotation.path)
         if path.is_file():
             return path
-    raise InputError(f"{images / image_id}: no .jpg, .jpeg or .png of this listed image; add or unlist it")
+    raise InputError(f"{images / image_id}: no .jpg, .jpeg or .png of this listed image; add it or unlist it")
 
 
 def _to_xml(example: Example, dataset: Dataset, folder: str) -> bytes:

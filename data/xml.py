@@ -1,4 +1,4 @@
-"""Annotation files in VOC's XML form, which ILSVRC shares, read without trusting them."""
+"""Reads annotations in VOC's XML form, which ILSVRC shares; the files are not trusted."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from sppnet.data.types import Example
 
 @dataclass(frozen=True)
 class AnnotatedObject:
-    """One ``<object>``: its box is (xmin, ymin, xmax, ymax) as the file states it."""
+    """An ``<object>``; its box is (xmin, ymin, xmax, ymax) as the file states it."""
 
     name: str
     box: tuple[float, float, float, float]
@@ -28,12 +28,12 @@ class AnnotatedObject:
 
 @dataclass(frozen=True)
 class Annotation:
-    """One annotation file.
+    """An annotation file.
 
     Attributes:
-        path: of the file.
-        filename: what it calls its image, without folders; may be empty.
-        size: width and height, or None where it states none above zero.
+        path: the file.
+        filename: the image's name in it, without folders; may be empty.
+        size: the image's width and height; None where the file states none above zero.
         objects: in the order of the file.
     """
 
@@ -44,13 +44,12 @@ class Annotation:
 
 
 def read_annotation(path: Path) -> Annotation:
-    """Reads an annotation file; document types, and so entities, are refused.
+    """Reads an annotation file; document types, and with them entities, are refused.
 
-    ``<part>`` elements (VOC2008 and later) are no objects of their own. A missing ``difficult`` or
-    ``truncated`` is 0.
+    ``<part>`` elements (VOC2008 and later) are not objects. A missing ``difficult`` or ``truncated`` is 0.
 
     Raises:
-        InputError: the file cannot be read, is no XML, declares a document type, or has an object without a
+        InputError: the file cannot be read, is not XML, declares a document type, or has an object without a
             name, without four finite numbers for its box, or with an inverted box.
     """
     try:
@@ -59,11 +58,11 @@ def read_annotation(path: Path) -> Annotation:
         raise InputError(f"{path}: the annotation cannot be read ({error.strerror}); add it") from error
     except DefusedXmlException as error:
         raise InputError(f"{path}: declares a document type or entities; remove them") from error
-    except (ParseError, ValueError, LookupError) as error:  # the last two: an encoding that does not exist
+    except (ParseError, ValueError, LookupError) as error:  # LookupError and ValueError: an unknown encoding
         raise InputError(f"{path}: not well-formed XML ({error}); correct the file") from error
     elements = enumerate(root.findall("object"), 1)
     objects = tuple(_read_object(element, f"{path}: object {number}") for number, element in elements)
-    # Some tools write the whole path of their machine, with either slash.
+    # Some tools write a path of their machine, with either slash.
     filename = PureWindowsPath((root.findtext("filename") or "").strip()).name
     return Annotation(path, filename, _read_size(root), objects)
 
@@ -71,20 +70,20 @@ def read_annotation(path: Path) -> Annotation:
 def make_example(
     annotation: Annotation, image_id: str, image: Path, labels: Mapping[str, int], first_pixel: int
 ) -> tuple[Example, int]:
-    """Turns an annotation into an example.
+    """Makes an example of an annotation.
 
-    The size of the image is the annotation's; where it states none, or a box reaches over it, the file's own
-    (VOC2012 has an image whose annotation swaps width and height).
+    The size of the image is that of the annotation. Where this states none, or a box reaches over it, the
+    size is read from the image file (VOC2012 has an image whose annotation swaps width and height).
 
     Args:
         annotation: its boxes state the first and last pixel of each object, both inclusive.
-        image_id: for the example.
+        image_id: the example's id.
         image: the image file.
         labels: class name to label.
         first_pixel: the number of an image's first pixel: 1 in VOC, 0 in ILSVRC.
 
     Returns:
-        The example, and how many of its boxes were clipped to the image.
+        the example, and how many of its boxes were clipped to the image.
 
     Raises:
         InputError: an object's class is unknown, or its box lies outside of the image.
@@ -114,38 +113,38 @@ def make_example(
     return example, over_border
 
 
-def _read_object(element: Element, place: str) -> AnnotatedObject:
+def _read_object(element: Element, source: str) -> AnnotatedObject:
     name = (element.findtext("name") or "").strip()
     if not name:
-        raise InputError(f"{place} has no <name>; add its class")
-    place = f"{place} ({name})"
-    xmin, ymin, xmax, ymax = (_read_edge(element, edge, place) for edge in ("xmin", "ymin", "xmax", "ymax"))
+        raise InputError(f"{source} has no <name>; add its class")
+    source = f"{source} ({name})"
+    xmin, ymin, xmax, ymax = (_read_edge(element, edge, source) for edge in ("xmin", "ymin", "xmax", "ymax"))
     if xmax < xmin or ymax < ymin:
         raise InputError(
-            f"{place} has an inverted box: xmin {xmin:g}, ymin {ymin:g}, xmax {xmax:g}, ymax {ymax:g}; "
+            f"{source} has an inverted box: xmin {xmin:g}, ymin {ymin:g}, xmax {xmax:g}, ymax {ymax:g}; "
             "correct it"
         )
-    flags = (_read_flag(element, flag, place) for flag in ("difficult", "truncated"))
+    flags = (_read_flag(element, flag, source) for flag in ("difficult", "truncated"))
     return AnnotatedObject(name, (xmin, ymin, xmax, ymax), *flags)
 
 
-def _read_edge(element: Element, edge: str, place: str) -> float:
+def _read_edge(element: Element, edge: str, source: str) -> float:
     text = element.findtext(f"bndbox/{edge}")
     if text is None:
-        raise InputError(f"{place} has no <bndbox> with <{edge}>; add it or remove the object")
+        raise InputError(f"{source} has no <bndbox> with <{edge}>; add it or remove the object")
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"{place} has <{edge}>{text}</{edge}>, which is no number; correct it")
+        raise InputError(f"{source} has <{edge}>{text}</{edge}>, which is not a number; correct it")
     return value
 
 
-def _read_flag(element: Element, flag: str, place: str) -> bool:
+def _read_flag(element: Element, flag: str, source: str) -> bool:
     text = (element.findtext(flag) or "0").strip()
     if text not in ("0", "1"):
-        raise InputError(f"{place} has <{flag}>{text}</{flag}>; write 0 or 1")
+        raise InputError(f"{source} has <{flag}>{text}</{flag}>; write 0 or 1")
     return text == "1"
 
 

@@ -1,3 +1,5 @@
+"""Peak memory, and giving memory back."""
+
 import ctypes
 
 import numpy as np

@@ -63,12 +63,12 @@ def test_the_files_own_ids_are_kept(tmp_path):
     dataset = load_coco(*make(tmp_path, content))
     assert dataset.category_ids == (1, 18, 90)
     assert dataset.image_ids == {"7": 7, "003": "003"}
-    for part in (dataset.head(1), dataset.without(["003"])):
-        assert [one.image_id for one in part] == ["7"]
-        assert (part.classes, part.category_ids, part.image_ids) == (
+    for subset in (dataset.head(1), dataset[:1], dataset.without(["003"])):
+        assert [example.image_id for example in subset] == ["7"]
+        assert (subset.classes, subset.category_ids, subset.image_ids) == (
             dataset.classes, dataset.category_ids, dataset.image_ids
         )  # fmt: skip
-    # Detections are of labels: what the file numbers them by has no part in whether a data set changed.
+    # Detections have labels, so the file's numbers do not count as a change of the data set.
     assert replace(dataset, category_ids=None, image_ids=None).digest() == dataset.digest()
 
 
@@ -108,7 +108,7 @@ def remove(key, index=None, field=None):
         pytest.param(change("annotations", 0, image_id=[7]), "neither a number nor a text", id="id-list"),
         pytest.param(change("categories", 0, name="dog"), "share an id or a name", id="name-twice"),
         pytest.param(change("categories", 0, id=18), "share an id or a name", id="category-twice"),
-        pytest.param(change("categories", 0, id="90"), "no whole number", id="category-text"),
+        pytest.param(change("categories", 0, id="90"), "not a whole number", id="category-text"),
         pytest.param(change("images", 0, id=3), "two images", id="image-twice"),
         pytest.param(change("images", 0, id="../b"), "leads out of its folder", id="image-id-escape"),
         pytest.param(change("images", 0, id="/b"), "leads out of its folder", id="image-id-absolute"),
@@ -130,7 +130,7 @@ def test_bad_files_are_errors(tmp_path, damage, message, on_error):
 
 @pytest.mark.parametrize("content", ["{", "[]", '"text"', "[" * 200_000])
 def test_other_json(tmp_path, content):
-    with pytest.raises(InputError, match=r"instances\.json: (cannot be read as JSON|not COCO's form)"):
+    with pytest.raises(InputError, match=r"instances\.json: (cannot be read as JSON|not in COCO's form)"):
         load_coco(*make(tmp_path, content))
 
 

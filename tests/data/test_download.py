@@ -1,4 +1,4 @@
-"""Fetching VOC2007 from a server on loopback that is sometimes unkind."""
+"""The download of VOC2007, from a server on loopback that cuts connections and refuses requests."""
 
 import errno
 import hashlib
@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from sppnet.common.errors import InputError
-from sppnet.data import download
 from sppnet.data.download import VOC2007_ARCHIVES, Archive, download_voc2007
 
 
@@ -76,8 +75,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        layers = content[start:]
-        self.wfile.write(layers[: server.cuts.pop(0)] if server.cuts else layers)
+        rest = content[start:]
+        self.wfile.write(rest[: server.cuts.pop(0)] if server.cuts else rest)
 
     def log_message(self, *_):
         pass
@@ -142,9 +141,9 @@ def test_cut_connection_is_resumed(server, tmp_path):
     ]
 
 
-def test_next_call_goes_on(server, tmp_path):
+def test_next_call_continues(server, tmp_path):
     server.cuts = [100_000] + [0] * 10
-    with pytest.raises(InputError, match="cut; check the network, then run this again to go on"):
+    with pytest.raises(InputError, match="cut; check the network, then run this again to continue"):
         fetch(server, tmp_path, attempts=3)
     assert len(server.asked) == 4
     assert not (tmp_path / "VOC2007").exists()
@@ -251,7 +250,7 @@ def test_is_never_half_visible(server, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             fetch(server, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"trainval.tar", "test.tar"}
-    # What a killed process leaves behind does no harm.
+    # The remains of a killed process do no harm.
     leftover = tmp_path / ".VOC2007.unpacking" / "VOCdevkit" / "VOC2007"
     leftover.mkdir(parents=True)
     (leftover / "leftover").write_text("x")
@@ -263,10 +262,10 @@ def test_is_never_half_visible(server, tmp_path, monkeypatch):
 
 
 def test_full_disk_is_named(server, tmp_path, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(download, "_unpack", full)
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
     with pytest.raises(InputError, match="the disk is full; make room and run this again"):
         fetch(server, tmp_path)
     assert (tmp_path / "trainval.tar").is_file()

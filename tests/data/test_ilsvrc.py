@@ -16,12 +16,12 @@ NEGATIVE = "ILSVRC2013_train_extra0/ILSVRC2013_train_00000001"
 
 
 def annotation(*objects):
-    layers = "".join(
+    elements = "".join(
         f"<object><name>{name}</name><bndbox><xmin>{x1}</xmin><xmax>{x2}</xmax><ymin>{y1}</ymin><ymax>{y2}</ymax>"
         "</bndbox><subcategory>Egyptian cat</subcategory></object>"
         for name, (x1, y1, x2, y2) in objects
     )
-    return f"<annotation><size><width>50</width><height>40</height></size>{layers}</annotation>"
+    return f"<annotation><size><width>50</width><height>40</height></size>{elements}</annotation>"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Folders of images by class: what is listed, in which order, and what is refused."""
+"""Folders of images by class: which images are listed, in which order, and which folders are refused."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from sppnet.data.image_folder import list_images, open_image_folder, split_folde
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes, and files that are none of the images. Nothing is opened, so nothing need be an image."""
+    """Two classes, and files that are not images of them. No file is opened, so none needs to be an image."""
     root = tmp_path / "photos"
     for name in (
         "dog/b.jpg", "dog/A.JPEG", "dog/deep/down/c.png", "cat/1.tiff", "cat/2.webp",
@@ -25,19 +25,19 @@ def folder(tmp_path):
 
 
 def test_listed_by_class_and_path(folder):
-    found = open_image_folder(folder)
-    assert found.classes == ("cat", "dog")
-    names = [str(path.relative_to(folder)) for path in found.paths]
+    images = open_image_folder(folder)
+    assert images.classes == ("cat", "dog")
+    names = [str(path.relative_to(folder)) for path in images.paths]
     assert names == ["cat/1.tiff", "cat/2.webp", "dog/A.JPEG", "dog/b.jpg", "dog/deep/down/c.png"]
-    np.testing.assert_array_equal(found.labels, [0, 0, 1, 1, 1])
-    assert found.labels.dtype == np.int64
-    assert len(found) == 5
+    np.testing.assert_array_equal(images.labels, [0, 0, 1, 1, 1])
+    assert images.labels.dtype == np.int64
+    assert len(images) == 5
 
 
 def test_labels_by_the_classes_given(folder):
-    found = open_image_folder(folder, ("dog", "emu", "cat"))
-    assert found.classes == ("dog", "emu", "cat")
-    np.testing.assert_array_equal(found.labels, [2, 2, 0, 0, 0])
+    images = open_image_folder(folder, ("dog", "emu", "cat"))
+    assert images.classes == ("dog", "emu", "cat")
+    np.testing.assert_array_equal(images.labels, [2, 2, 0, 0, 0])
     with pytest.raises(InputError, match=r"photos.cat: no class of this name among 2"):
         open_image_folder(folder, ("dog", "emu"))
 
@@ -49,11 +49,11 @@ def test_splits_in_a_folder_are_told_from_classes(folder, tmp_path, name):
     splits = tmp_path / "splits"
     shutil.copytree(folder, splits / "train")
     assert split_folders(splits) == (splits / "train", None)
-    for one in (name, "test", ".git"):
-        shutil.copytree(folder, splits / one)
+    for split in (name, "test", ".git"):
+        shutil.copytree(folder, splits / split)
     assert split_folders(splits) == (splits / "train", splits / name)
     (splits / "eval").mkdir()
-    with pytest.raises(InputError, match=r"splits: train/ holds folders of its own, .* but eval/ beside it"):
+    with pytest.raises(InputError, match=r"splits: train/ holds folders, .* but eval/ beside it"):
         split_folders(splits)
 
 
@@ -68,11 +68,11 @@ def test_a_name_that_is_not_utf_8_has_a_digest(folder):
 
 
 def test_some_of_the_images(folder):
-    found = open_image_folder(folder)
-    some = found.only(np.array([4, 0]))
-    assert some.paths == (found.paths[4], found.paths[0])
-    np.testing.assert_array_equal(some.labels, [1, 0])
-    assert some.classes == found.classes
+    images = open_image_folder(folder)
+    subset = images.only(np.array([4, 0]))
+    assert subset.paths == (images.paths[4], images.paths[0])
+    np.testing.assert_array_equal(subset.labels, [1, 0])
+    assert subset.classes == images.classes
 
 
 def test_the_digest_is_of_names(folder, tmp_path):
@@ -81,7 +81,7 @@ def test_the_digest_is_of_names(folder, tmp_path):
     (tmp_path / "copy" / "dog" / "list.txt").write_text("something else")
     assert open_image_folder(tmp_path / "copy").digest() == digest
     assert open_image_folder(folder, ("cat", "dog", "emu")).digest() != digest
-    # A training goes on when an image that stopped it has been mended.
+    # A training can continue after an image that stopped it was repaired.
     (folder / "dog" / "b.jpg").write_text("longer than it was")
     assert open_image_folder(folder).digest() == digest
     (folder / "dog" / "b.jpg").rename(folder / "dog" / "d.jpg")
@@ -89,12 +89,12 @@ def test_the_digest_is_of_names(folder, tmp_path):
 
 
 def test_links_to_folders_are_followed_once(folder, tmp_path):
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "9.pgm").touch()
-    (folder / "cat" / "more").symlink_to(tmp_path / "more")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "9.pgm").touch()
+    (folder / "cat" / "linked").symlink_to(tmp_path / "linked")
     (folder / "cat" / "round").symlink_to(folder / "cat")
     cats = [str(path.relative_to(folder)) for path in open_image_folder(folder).paths[:3]]
-    assert cats == ["cat/1.tiff", "cat/2.webp", "cat/more/9.pgm"]
+    assert cats == ["cat/1.tiff", "cat/2.webp", "cat/linked/9.pgm"]
     assert list_images(folder / "cat") == [folder / name for name in cats]
 
 
@@ -106,15 +106,15 @@ def test_splits_under_other_names_are_refused(folder, tmp_path, names):
         split_folders(tmp_path / "splits")
 
 
-def test_what_is_no_such_folder(folder, tmp_path):
+def test_folders_without_classes_or_images_are_refused(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     (folder / "fish").mkdir()
     (folder / "fish" / "notes.txt").touch()
-    for place, message in (
+    for path, message in (
         (tmp_path / "absent", "absent: no such folder"),
         (folder / "README.png", "README.png: no such folder"),
         (tmp_path / "empty", "empty: has no folders of classes"),
         (folder, r"fish: a class without images \(\.bmp, \.jpeg"),
     ):
         with pytest.raises(InputError, match=message):
-            open_image_folder(place)
+            open_image_folder(path)

@@ -1,4 +1,4 @@
-"""Images of every kind, from files that each test makes itself."""
+"""Decoding of image files of every kind; each test writes its own."""
 
 import io
 import struct
@@ -169,8 +169,8 @@ def test_pixel_limit(tmp_path, picture, form):
 
 
 def png_that_states(width, height):
-    def chunk(kind, layers):
-        return struct.pack(">I", len(layers)) + kind + layers + struct.pack(">I", zlib.crc32(kind + layers))
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")

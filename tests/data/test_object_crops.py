@@ -1,4 +1,4 @@
-"""Objects as images of their own: which, how much of their surroundings, and what goes wrong."""
+"""Objects written as images: which objects, with how much margin, and bad input."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,8 @@ from sppnet.data.object_crops import write_object_crops
 
 CLASSES = ("cup/mug", "hat")
 WIDTH, HEIGHT = 200, 120
-# Box, label, difficult; then what is shown of it, with 16% of 50 x 100 and 40 x 32 on each side.
+# Box, label, difficult; then the part of the image that is written: with 16% of 50 x 100 and of 40 x 32 on
+# each side.
 OBJECTS = [
     ((60, 10, 110, 110), 0, False),
     ((155, 0, 195, 32), 1, False),
@@ -26,7 +27,7 @@ SHOWN = {0: (52, 0, 118, 120), 1: (148, 0, 200, 38)}
 
 
 def example(folder, image_id="1", objects=OBJECTS):
-    """A smooth image, which JPEG keeps well; each place has a colour of its own."""
+    """A smooth image, which JPEG keeps well, with a different colour at each pixel."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     image = np.stack([x, 2 * y, 255 - x], axis=2).astype(np.uint8)
     path = folder / f"{image_id.replace('/', '-')}.png"
@@ -47,11 +48,11 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_objects_with_their_surroundings(dataset, tmp_path):
-    seen = []
-    counts = write_object_crops({"train": dataset}, tmp_path / "out", lambda *one: seen.append(one))
+def test_objects_are_written_with_their_margin(dataset, tmp_path):
+    calls = []
+    counts = write_object_crops({"train": dataset}, tmp_path / "out", lambda *call: calls.append(call))
     assert counts == {"train": 3}
-    assert seen == [("objects (train)", 1, 2), ("objects (train)", 2, 2)]
+    assert calls == [("objects (train)", 1, 2), ("objects (train)", 2, 2)]
     assert files(tmp_path / "out") == [
         "train/cup_mug/1-0.jpg", "train/cup_mug/2/b-0.jpg", "train/hat/1-1.jpg"
     ]  # fmt: skip
@@ -63,7 +64,7 @@ def test_objects_with_their_surroundings(dataset, tmp_path):
         assert np.abs(crop - image[top:bottom, left:right]).max() < 12
 
 
-def test_they_are_a_labelled_set(dataset, tmp_path):
+def test_the_crops_are_an_image_folder(dataset, tmp_path):
     splits = {"train": dataset, "val": replace(dataset, examples=dataset.examples[1:])}
     assert write_object_crops(splits, tmp_path / "out") == {"train": 3, "val": 1}
     train = open_image_folder(tmp_path / "out" / "train")
@@ -71,7 +72,7 @@ def test_they_are_a_labelled_set(dataset, tmp_path):
     assert len(open_image_folder(tmp_path / "out" / "val", train.classes)) == 1
 
 
-def test_equal_names_do_not_meet(tmp_path):
+def test_similar_image_ids_get_different_files(tmp_path):
     """The ids 1/2 and 1_2 are two images."""
     examples = tuple(example(tmp_path, image_id, OBJECTS[:1]) for image_id in ("1/2", "1_2"))
     write_object_crops({"train": Dataset("toys", "train", CLASSES, examples)}, tmp_path / "out")
@@ -87,7 +88,7 @@ def test_a_folder_with_something_in_it_is_left_alone(dataset, tmp_path):
     assert write_object_crops({"train": dataset}, tmp_path / "empty") == {"train": 3}
 
 
-def test_the_folder_one_works_in_is_not_replaced(dataset, tmp_path, monkeypatch):
+def test_the_working_folder_is_not_replaced(dataset, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     for folder in (".", "..", tmp_path / "empty"):
@@ -123,7 +124,7 @@ def test_bad_data_is_named_and_leaves_nothing(dataset, tmp_path, damage, message
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
-def test_images_without_objects_to_show_are_not_opened(dataset, tmp_path):
+def test_images_without_large_objects_are_not_opened(dataset, tmp_path):
     unused = example(tmp_path, "4", OBJECTS[2:])
     unused.path.unlink()
     counts = write_object_crops(

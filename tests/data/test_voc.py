@@ -1,4 +1,4 @@
-"""VOC layout: reading, writing, bad input."""
+"""VOC's layout: reading, writing, bad input."""
 
 import logging
 import re
@@ -60,8 +60,8 @@ def test_one_based_inclusive_becomes_edges(tmp_path):
 
 
 def test_own_folder_and_year(tmp_path):
-    make_tree(tmp_path / "mine", {"a": annotation(thing())})
-    assert load_voc(tmp_path / "mine", "train").name == "mine"
+    make_tree(tmp_path / "boats", {"a": annotation(thing())})
+    assert load_voc(tmp_path / "boats", "train").name == "boats"
     make_tree(tmp_path / "VOC2012", {"a": annotation(thing())}, split="val")
     assert load_voc(tmp_path, "val", year="2012").name == "VOC2012"
     with pytest.raises(InputError, match="holds neither VOC2010 nor ImageSets"):

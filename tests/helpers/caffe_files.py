@@ -31,15 +31,15 @@ def caffemodel(layers, generation):
     for name, tensors in layers.items():
         name, blobs = name.encode(), [blob(tensor, legacy=generation < 2) for tensor in tensors]
         if generation == 2:
-            inner = field(1, name) + field(2, b"Convolution") + b"".join(field(7, one) for one in blobs)
+            inner = field(1, name) + field(2, b"Convolution") + b"".join(field(7, data) for data in blobs)
             content += field(100, inner)
         elif generation == 1:
             inner = (
-                field(2, b"data") + field(4, name) + field(5, 4) + b"".join(field(6, one) for one in blobs)
+                field(2, b"data") + field(4, name) + field(5, 4) + b"".join(field(6, data) for data in blobs)
             )
             content += field(2, inner)
         else:
             rate = varint(51 << 3 | 5) + struct.pack("<f", 1.0)
-            inner = field(1, name) + field(2, b"conv") + b"".join(field(50, one) for one in blobs) + rate
+            inner = field(1, name) + field(2, b"conv") + b"".join(field(50, data) for data in blobs) + rate
             content += field(2, field(1, inner) + field(2, b"data"))
     return content

@@ -1,4 +1,4 @@
-"""Images to search, and boxes to compare."""
+"""Images for Selective Search, and sets of boxes to compare."""
 
 import numpy as np
 
@@ -16,4 +16,5 @@ def scene(seed, height=90, width=120, patches=12):
 
 
 def as_set(boxes):
+    """The boxes as a set of tuples, which has no order."""
     return {tuple(box) for box in boxes.tolist()}

@@ -1,4 +1,4 @@
-"""A data set small enough to train on in seconds."""
+"""Fixtures: a data set small enough to train on in seconds, settings for it, a working folder."""
 
 from dataclasses import replace
 
@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from sppnet.cli.options import console
+from sppnet.cli.terminal import console
 from sppnet.data import Dataset, Example, load_voc, write_voc
-from sppnet.detection.features.extractor import FeatureSettings
+from sppnet.detection.features.settings import FeatureSettings
 from sppnet.detection.training.presets import PRESETS, NetworkSettings, RunSettings
 from sppnet.proposals import SelectiveSearch
 
@@ -18,7 +18,7 @@ _COLOURS = {"square": (220, 60, 50), "bar": (40, 90, 210)}
 
 
 def _draw(rng):
-    """Noise with a textured square and a textured wide bar on it; their boxes."""
+    """Draws a textured square and a textured wide bar on noise; returns the image and their boxes."""
     image = rng.integers(90, 130, (_HEIGHT, _WIDTH, 3))
     boxes = []
     for name, (width, height) in (("square", (32, 32)), ("bar", (44, 22))):
@@ -53,19 +53,19 @@ def tiny_voc(tmp_path_factory):
 
 @pytest.fixture
 def tiny_train(tiny_voc):
-    """Its training split."""
+    """The training split of `tiny_voc`."""
     return load_voc(tiny_voc, "train")
 
 
 @pytest.fixture
 def tiny_test(tiny_voc):
-    """Its test split."""
+    """The test split of `tiny_voc`."""
     return load_voc(tiny_voc, "test")
 
 
 @pytest.fixture
 def tiny_settings() -> RunSettings:
-    """Random AlexNet at 96 pixels, two pyramid levels, few windows."""
+    """Random AlexNet at a scale of 96 pixels, two pyramid levels, few proposals."""
     return replace(
         PRESETS["paper-1scale"],
         network=NetworkSettings("alexnet", "random"),
@@ -76,10 +76,11 @@ def tiny_settings() -> RunSettings:
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    """A folder of its own to call the command in."""
+    """An empty working folder to call the command in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VOC_ROOT", raising=False)
-    # Lines must not depend on the width of the terminal that the tests run in.
+    # Lines must not depend on the width of the terminal that the tests run in. The width is patched by its
+    # private name, because the public property cannot be set back to "as wide as the terminal".
     monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.setattr(console, "_width", 250)
+    monkeypatch.setattr(console, "width", 250)
     return tmp_path

@@ -1,4 +1,4 @@
-"""A cheap engine that workers can import, and that tests can stop at an image."""
+"""A cheap proposal engine that workers can import, and that a test can stop at an image."""
 
 import os
 import signal
@@ -12,11 +12,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ToyEngine:
-    """Boxes that tell the images apart, by their first pixel; each call leaves a file ``<pixel>-<pid>-*``.
+    """Boxes that depend on an image's first pixel; each call leaves a file ``<pixel>-<pid>-*``.
 
     Attributes:
-        folder: for those files; calls wait in it at the images of `holds` until the file ``go`` is there.
-        holds: first pixels of images to wait at.
+        folder: the folder of these files. At the images of `holds` a call waits there for the file ``go``.
+        holds: first pixels of the images to wait at.
         deadly: the first pixel of an image at which the process is killed.
     """
 
@@ -30,7 +30,7 @@ class ToyEngine:
         deadline = time.monotonic() + 120
         while pixel in self.holds and not (Path(self.folder) / "go").exists():
             if time.monotonic() > deadline:
-                raise TimeoutError("the test never let it go on")
+                raise TimeoutError("the test never wrote the file go")
             time.sleep(0.02)
         if pixel == self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,12 +1,13 @@
-"""Drawing: where the lines go, and images of any shape."""
+"""Drawn detections: the pixels of lines and labels, and images of any shape."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sppnet.data.types import Detections, Example
-from sppnet.eval.draw import draw_detections
+from sppnet.data.detections import Detections
+from sppnet.data.draw import draw_detections
+from sppnet.data.types import Example
 
 CLASSES = ("cat", "dog", "pottedplant")
 
@@ -48,8 +49,8 @@ def test_label_is_above_the_box_or_within_at_the_border():
 
 
 def test_min_score():
-    found = detections([[10, 50, 90, 90], [110, 50, 190, 90]], [0.4, 0.5], [0, 1])
-    drawn = changed(draw_detections(gray(100, 200), found, CLASSES, min_score=0.5))
+    two = detections([[10, 50, 90, 90], [110, 50, 190, 90]], [0.4, 0.5], [0, 1])
+    drawn = changed(draw_detections(gray(100, 200), two, CLASSES, min_score=0.5))
     assert drawn[60:, 100:].any()
     assert not drawn[60:, :100].any()
 
@@ -68,11 +69,11 @@ def test_classes_have_different_colours():
 
 def test_surest_is_on_top():
     box = [[10, 60, 80, 80]] * 2
-    one = draw_detections(gray(90, 90), detections(box[:1], [2], [1]), CLASSES)
+    surest = draw_detections(gray(90, 90), detections(box[:1], [2], [1]), CLASSES)
     for order in ([1, 2], [2, 1]):
         labels = [0, 1] if order == [1, 2] else [1, 0]
         both = draw_detections(gray(90, 90), detections(box, order, labels), CLASSES)
-        np.testing.assert_array_equal(both[70, 10], one[70, 10])
+        np.testing.assert_array_equal(both[70, 10], surest[70, 10])
 
 
 def test_ground_truth_is_dashed():
@@ -95,7 +96,8 @@ def test_ground_truth_is_dashed():
     ids=["pixel", "beyond", "below-a-pixel", "outside", "far"],
 )
 def test_any_shape(shape, box):
-    found = detections([box], [123.456], [2])
-    drawn = draw_detections(gray(*shape), found, CLASSES, ground_truth=ground_truth(box))
+    drawn = draw_detections(
+        gray(*shape), detections([box], [123.456], [2]), CLASSES, ground_truth=ground_truth(box)
+    )
     assert drawn.shape == (*shape, 3)
     assert changed(drawn).any()

@@ -1,4 +1,4 @@
-"""Detections drawn into an image."""
+"""Draws detections into an image."""
 
 import colorsys
 import math
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sppnet.common.arrays import Image
-from sppnet.data.types import Detections, Example
+from sppnet.data.detections import Detections
+from sppnet.data.types import Example
 
 Color = tuple[int, int, int]
 Corners = tuple[int, int, int, int]
@@ -17,47 +18,55 @@ Corners = tuple[int, int, int, int]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 _DASH = 6  # pixels of white, then as many of black: seen on any background
-# Consecutive hues this far apart on the colour circle never come near each other (golden ratio).
+# Steps of the golden ratio on the colour circle keep any number of hues apart.
 _HUE_STEP = 0.618034
 
 
 def draw_detections(
     image: Image,
     detections: Detections,
-    classes: Sequence[str],
+    classes: Sequence[str] | None = None,
     min_score: float = 0.0,
     ground_truth: Example | None = None,
 ) -> Image:
     """Draws boxes with class name and score, the surest on top.
 
     Args:
-        image: uint8 (H, W, 3) RGB; is left as it is.
+        image: uint8 (H, W, 3) RGB; stays as it is.
         detections: boxes in pixel edges of ``image``, which may reach out of it.
-        classes: a label indexes them; each has a colour of its own.
+        classes: the names that labels index; None: those of the detections. Each class has its own colour.
         min_score: draw detections of at least this score.
         ground_truth: draw its boxes too, as thin dashed lines in black and white.
 
     Returns:
         uint8 (H, W, 3) RGB, a new array.
+
+    Raises:
+        InputError: a label is no index into the classes.
+
+    Example:
+        >>> image = np.zeros((100, 100, 3), np.uint8)
+        >>> detections = Detections.of([[10, 20, 60, 80]], [0.75], [0])
+        >>> draw_detections(image, detections, ["cat"]).any()
+        np.True_
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
-    # Lines and letters of one pixel and about 10 pixels in a VOC image, in proportion in larger ones.
+    # In a VOC image lines are 1 pixel and letters about 10 pixels high, in proportion in larger images.
     thickness = math.ceil(min(height, width) / 250)
     scale = float(np.clip(min(height, width) / 900, 0.4, 3))
-    kept = np.flatnonzero(detections.scores >= min_score)
-    kept = kept[np.argsort(detections.scores[kept], kind="stable")]
-    boxes = [_pixels(box, width, height) for box in detections.boxes[kept]]
-    colors = [_class_color(int(label)) for label in detections.labels[kept]]
+    shown = detections.filter(min_score)
+    shown = shown[np.argsort(shown.scores, kind="stable")]
+    boxes = [_pixels(box, width, height) for box in shown.boxes]
+    colors = [_class_color(label) for label in shown.labels.tolist()]
     for (left, top, right, bottom), color in zip(boxes, colors, strict=True):
         cv2.rectangle(canvas, (left, top), (right, bottom), color, thickness)
     if ground_truth is not None:
         for box in ground_truth.boxes:
             _dashed(canvas, _pixels(box, width, height))
     # Labels come last, so that no line crosses them.
-    for index, box, color in zip(kept, boxes, colors, strict=True):
-        text = f"{classes[detections.labels[index]]} {detections.scores[index]:.2f}"
-        _label(canvas, box, text, color, scale)
+    for box, color, name, score in zip(boxes, colors, shown.names(classes), shown.scores, strict=True):
+        _label(canvas, box, f"{name} {score:.2f}", color, scale)
     return canvas
 
 
@@ -71,13 +80,13 @@ def _pixels(box: NDArray[np.float32], width: int, height: int) -> Corners:
 
 
 def _class_color(label: int) -> Color:
-    # Every other class is darker, which parts neighbours in hue where there are many.
+    # Every other class is darker, which separates neighbours in hue where there are many classes.
     red, green, blue = colorsys.hsv_to_rgb(label * _HUE_STEP % 1, 0.9, 1 if label % 2 == 0 else 0.75)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _label(canvas: Image, box: Corners, text: str, color: Color, scale: float) -> None:
-    """Writes text in a filled tab on top of the box, or within it where there is no room above."""
+    """Writes text into a filled tab above the box, or inside it where there is no room above."""
     width = canvas.shape[1]
     thickness = max(1, round(scale))
     (text_width, text_height), baseline = cv2.getTextSize(text, _FONT, scale, thickness)
@@ -85,14 +94,14 @@ def _label(canvas: Image, box: Corners, text: str, color: Color, scale: float) -
     left = max(0, min(box[0], width - tab_width))
     top = box[1] - tab_height if box[1] >= tab_height else box[1]
     cv2.rectangle(canvas, (left, top), (left + tab_width - 1, top + tab_height - 1), color, cv2.FILLED)
-    # Rec. 601 luma: dark letters on a bright tab, bright ones on a dark.
+    # Dark letters on a bright tab, white letters on a dark one (luma of Rec. 601).
     bright = np.dot(color, (0.299, 0.587, 0.114)) > 128
     origin = (left + 2, top + 1 + text_height)
     cv2.putText(canvas, text, origin, _FONT, scale, _BLACK if bright else _WHITE, thickness, cv2.LINE_AA)
 
 
 def _dashed(canvas: Image, box: Corners) -> None:
-    """A line of one pixel around the box, white and black by turns."""
+    """Draws a line of one pixel around the box, dashed in white and black."""
     left, top, right, bottom = box
     across, down = np.arange(left, right + 1), np.arange(top, bottom + 1)
     for rows, columns in ((top, across), (bottom, across), (down, left), (down, right)):

@@ -1,0 +1,14 @@
+"""Progress of long work, reported by callback."""
+
+from collections.abc import Callable
+
+# Called with a stage's name, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+def quiet(stage: str, done: int, total: int) -> None:
+    """A `Progress` that does nothing.
+
+    Example:
+        >>> quiet("proposals", 3, 10)
+    """
