@@ -11,21 +11,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sppnet.data.types import Dataset, Detections, Example
-from sppnet.eval.voc import evaluate_voc
+from sppnet.data.detections import Detections
+from sppnet.data.types import Dataset, Example
+from sppnet.eval import evaluate_voc
 
 # VOC2007 test: 4,952 images, 20 classes, 12,032 objects that are not difficult and 2,944 that are.
 IMAGES, CLASSES, OBJECTS, DIFFICULT = 4952, 20, 14976, 2944
-PER_CLASS = 100  # detections a class and image: the released SPP-net code keeps at most so many
+# Detections for each class and image: the released SPP-net code keeps at most so many.
+PER_CLASS = 100
 
 
 def evaluate_slowly(
     dataset: Dataset, detections: Mapping[str, Detections], iou_threshold: float = 0.5
 ) -> list[tuple[float, float]]:
-    """VOCevaldet.m in plain loops: the yardstick for `evaluate_voc`, in its tests and here.
+    """VOCevaldet.m in plain loops: the reference for `evaluate_voc`, in its tests and here.
 
     Returns:
-        (11-point, area) average precision of each class; nan for a class without ground truth.
+        (11-point, area) average precision of each class; NaN for a class without ground truth.
     """
     return [
         _evaluate_class_slowly(dataset, detections, label, iou_threshold)
@@ -39,13 +41,14 @@ def _evaluate_class_slowly(
     objects: dict[str, list[tuple[list[float], bool]]] = {}
     lines: list[tuple[float, str, list[float]]] = []
     for example in dataset:
-        mine = [i for i in range(len(example.labels)) if example.labels[i] == label]
-        objects[example.image_id] = [(example.boxes[i].tolist(), bool(example.difficult[i])) for i in mine]
+        rows = [row for row in range(len(example.labels)) if example.labels[row] == label]
+        objects[example.image_id] = [
+            (example.boxes[row].tolist(), bool(example.difficult[row])) for row in rows
+        ]
         if example.image_id in detections:
-            found = detections[example.image_id]
-            for score, box, its_label in zip(found.scores, found.boxes, found.labels, strict=True):
-                if its_label == label:
-                    lines.append((float(score), example.image_id, box.tolist()))
+            for box, score, detected_label in detections[example.image_id]:
+                if detected_label == label:
+                    lines.append((score, example.image_id, box.tolist()))
     positives = sum(not difficult for image in objects.values() for _, difficult in image)
     if positives == 0:
         return np.nan, np.nan
@@ -55,11 +58,11 @@ def _evaluate_class_slowly(
     curve: list[tuple[float, float]] = []
     for _, image, box in lines:
         best, match = 0.0, -1
-        for index, (other, _) in enumerate(objects[image]):
-            width = min(box[2], other[2]) - max(box[0], other[0])
-            height = min(box[3], other[3]) - max(box[1], other[1])
+        for index, (object_box, _) in enumerate(objects[image]):
+            width = min(box[2], object_box[2]) - max(box[0], object_box[0])
+            height = min(box[3], object_box[3]) - max(box[1], object_box[1])
             if width > 0 and height > 0:
-                areas = [(right - left) * (bottom - top) for left, top, right, bottom in (box, other)]
+                areas = [(right - left) * (bottom - top) for left, top, right, bottom in (box, object_box)]
                 overlap = width * height / (areas[0] + areas[1] - width * height)
                 if overlap > best:
                     best, match = overlap, index
@@ -82,7 +85,7 @@ def _evaluate_class_slowly(
 
 
 def synthetic_test_set(images: int, seed: int = 0) -> tuple[Dataset, dict[str, Detections]]:
-    """Random objects with VOC2007's numbers and 100 detections a class and image, some near an object."""
+    """Random objects in VOC2007's numbers; 100 detections for each class and image, some near an object."""
     rng = np.random.default_rng(seed)
     examples, detections = [], {}
     for index in range(images):
@@ -94,13 +97,13 @@ def synthetic_test_set(images: int, seed: int = 0) -> tuple[Dataset, dict[str, D
         examples.append(
             Example(name, Path(f"{name}.jpg"), 500, 375, boxes, labels, difficult, np.zeros(count, np.bool_))
         )
-        found = _random_boxes(rng, CLASSES * PER_CLASS)
-        found_labels = np.repeat(np.arange(CLASSES), PER_CLASS)
+        detected_boxes = _random_boxes(rng, CLASSES * PER_CLASS)
+        detected_labels = np.repeat(np.arange(CLASSES), PER_CLASS)
         for box, label in zip(boxes, labels, strict=True):
-            near = rng.choice(np.flatnonzero(found_labels == label), 5)
-            found[near] = box + np.tile(rng.normal(0, 8, (5, 2)), 2)
-        scores = rng.normal(size=len(found)).astype(np.float32)
-        detections[name] = Detections(found, scores, found_labels)
+            near = rng.choice(np.flatnonzero(detected_labels == label), 5)
+            detected_boxes[near] = box + np.tile(rng.normal(0, 8, (5, 2)), 2)
+        scores = rng.normal(size=len(detected_boxes)).astype(np.float32)
+        detections[name] = Detections(detected_boxes, scores, detected_labels)
     names = tuple(f"class{label}" for label in range(CLASSES))
     return Dataset("synthetic", "test", names, tuple(examples)), detections
 

@@ -1,5 +1,6 @@
-"""Detections + ground truth → figures, tables, plots; knows no networks."""
+"""Detections, classifications and proposals scored against ground truth; tables and plots of the figures."""
 
+from sppnet.eval.boxes import box_iou
 from sppnet.eval.classification import ClassificationResult, evaluate_classification
 from sppnet.eval.classification_report import accuracy_table, plot_confusion, write_classification
 from sppnet.eval.coco import coco_metrics
@@ -9,7 +10,6 @@ from sppnet.eval.detections import (
     write_coco_results,
     write_voc_detections,
 )
-from sppnet.eval.draw import draw_detections
 from sppnet.eval.proposal_report import abo_table, plot_proposals, proposal_table, proposals_dict
 from sppnet.eval.proposals import ProposalResult, evaluate_proposals
 from sppnet.eval.report import (
@@ -20,7 +20,7 @@ from sppnet.eval.report import (
     plot_precision_recall,
     write_metrics,
 )
-from sppnet.eval.voc import ClassResult, VOCResult, box_iou, evaluate_voc
+from sppnet.eval.voc import ClassResult, VOCResult, evaluate_voc
 from sppnet.eval.voc_classification import (
     ImageClassificationResult,
     ImageClassResult,
@@ -43,7 +43,6 @@ __all__ = [
     "classification_dict",
     "classification_table",
     "coco_metrics",
-    "draw_detections",
     "evaluate_classification",
     "evaluate_proposals",
     "evaluate_voc",

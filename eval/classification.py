@@ -1,4 +1,4 @@
-"""Scores of classes + labels → top-1 and top-5 error, confusion; arrays in, numbers out."""
+"""Top-1 and top-5 error and the confusion matrix, from class scores and labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,22 @@ from sppnet.common.arrays import FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class ClassificationResult:
-    """How well images were classified.
+    """The errors and the confusion matrix of classified images.
 
     Attributes:
         classes: K names.
         confusion: int64 (K, K), images by true class (rows) and by the class that scored highest (columns).
         top1_error: share of images whose class does not have the highest score.
         top5_error: share of images whose class is not among the five highest.
+
+    Example:
+        >>> scores = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], np.float32)
+        >>> result = evaluate_classification(scores, np.array([0, 1, 1]), ["cat", "dog"])
+        >>> result.confusion
+        array([[1, 0],
+               [1, 1]])
+        >>> result.accuracies
+        array([1. , 0.5], dtype=float32)
     """
 
     classes: tuple[str, ...]
@@ -26,12 +35,12 @@ class ClassificationResult:
 
     @property
     def images(self) -> int:
-        """How many there were."""
+        """The number of images."""
         return int(self.confusion.sum())
 
     @property
     def accuracies(self) -> FloatArray:
-        """Of the images of each class, the share put there; float32 (K,), nan for a class without images."""
+        """float32 (K,), the share of each class's images that scored highest there; NaN without images."""
         counts = self.confusion.sum(axis=1)
         shares = np.full(len(self.classes), np.nan, np.float32)
         np.divide(self.confusion.diagonal(), counts, out=shares, where=counts > 0, casting="unsafe")
@@ -41,7 +50,7 @@ class ClassificationResult:
 def evaluate_classification(
     scores: FloatArray, labels: IntArray, classes: Sequence[str]
 ) -> ClassificationResult:
-    """Compares scores with labels; of equal scores, the class that comes first is taken first.
+    """Compares scores with labels; of equal scores, the class that comes first ranks first.
 
     Args:
         scores: float (N, K), higher is surer; N at least 1.
@@ -49,12 +58,20 @@ def evaluate_classification(
         classes: K names.
 
     Raises:
-        ValueError: no image, or shapes that do not fit.
+        ValueError: no image, or shapes that do not belong together.
+
+    Example:
+        >>> scores = np.array([[0.9, 0.1], [0.6, 0.4]], np.float32)
+        >>> evaluate_classification(scores, np.array([0, 1]), ["cat", "dog"]).top1_error
+        0.5
     """
     count, width = scores.shape
     if not count or width != len(classes) or labels.shape != (count,):
-        raise ValueError(f"scores {scores.shape}, labels {labels.shape}, {len(classes)} classes")
-    # Not scikit-learn's: its top-k accuracy refuses two classes, and to import it takes a second.
+        raise ValueError(
+            f"scores {scores.shape}, labels {labels.shape}, {len(classes)} classes; give (N, K), (N,) and K "
+            "names, N at least 1"
+        )
+    # Not scikit-learn's: its top-k accuracy refuses two classes, and its import takes a second.
     order = np.argsort(-scores, axis=1, kind="stable")
     hits = order == labels[:, None]
     confusion = np.bincount(labels * width + order[:, 0], minlength=width**2).reshape(width, width)

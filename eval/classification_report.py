@@ -1,56 +1,73 @@
-"""Classification for people and programs: a table, JSON, the confusion matrix as CSV and as a picture."""
+"""Figures of classification for people and programs: a table, JSON, the confusion matrix."""
 
 import csv
-import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from rich.markup import escape
-from rich.table import Table
 
 from sppnet.common.files import atomic_path, write_json
+from sppnet.common.text import percent
 from sppnet.eval.classification import ClassificationResult
+from sppnet.eval.output import new_figure, new_table, number_or_none, percent_or_dash, write_png
 
-_INCHES_A_CLASS = 0.3
-_MOST_INCHES = 24
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_INCHES_PER_CLASS = 0.3
+_MAX_INCHES = 24
 # Beyond so many classes, numbers and names in the picture cannot be read.
-_NUMBERS_UP_TO = 40
-_NAMES_UP_TO = 80
-_DOTS_PER_INCH = 110
+_MAX_CLASSES_WITH_NUMBERS = 40
+_MAX_CLASSES_WITH_NAMES = 80
 
 
-def accuracy_table(result: ClassificationResult, title: str | None = None) -> Table:
-    """Images and accuracy of each class in percent, and what it is most often taken for; – without images."""
-    table = Table(title=title and escape(title), show_footer=True)
+def accuracy_table(result: ClassificationResult, title: str | None = None) -> "Table":
+    """A table of accuracies in percent: a row for each class, with the class it is most often taken for.
+
+    A class without images shows –.
+
+    Args:
+        result: the figures.
+        title: above the table.
+
+    Example:
+        >>> from sppnet.eval import evaluate_classification
+        >>> scores = np.array([[0.9, 0.1], [0.6, 0.4]], np.float32)
+        >>> table = accuracy_table(evaluate_classification(scores, np.array([0, 1]), ["cat", "dog"]))
+        >>> [column.header for column in table.columns]
+        ['class', 'images', 'accuracy', 'most often taken for']
+
+    ``rich.print(table)`` shows it.
+    """
+    from rich.markup import escape
+
+    table = new_table(title, show_footer=True)
     table.add_column("class", footer=f"{len(result.classes)} classes")
     table.add_column("images", justify="right", footer=f"{result.images:,}")
-    table.add_column("accuracy", justify="right", footer=f"{100 * (1 - result.top1_error):.1f}")
+    table.add_column("accuracy", justify="right", footer=percent(1 - result.top1_error))
     table.add_column("most often taken for")
-    wrong = result.confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    for name, row, mistakes, accuracy in zip(
-        result.classes, result.confusion, wrong, result.accuracies, strict=True
+    mistakes = result.confusion.copy()
+    np.fill_diagonal(mistakes, 0)
+    for name, row, row_mistakes, accuracy in zip(
+        result.classes, result.confusion, mistakes, result.accuracies, strict=True
     ):
-        worst = int(mistakes.argmax())
-        taken = f"{escape(result.classes[worst])} ({mistakes[worst]:,})" if mistakes[worst] else ""
-        shown = "–" if math.isnan(accuracy) else f"{100 * accuracy:.1f}"
-        table.add_row(escape(name), f"{row.sum():,}", shown, taken)
+        worst = int(row_mistakes.argmax())
+        confused = f"{escape(result.classes[worst])} ({row_mistakes[worst]:,})" if row_mistakes[worst] else ""
+        table.add_row(escape(name), f"{row.sum():,}", percent_or_dash(accuracy), confused)
     return table
 
 
 def accuracy_dict(
     result: ClassificationResult, settings: Mapping[str, object] | None = None
 ) -> dict[str, object]:
-    """All figures as plain numbers, ready for JSON; nan, which JSON lacks, as None.
+    """All figures of classification as plain numbers, ready for JSON; None for NaN, which JSON lacks.
 
     Args:
         result: the figures.
-        settings: whatever they depend on.
+        settings: JSON values that the figures depend on.
     """
-    accuracies = [None if math.isnan(one) else float(one) for one in result.accuracies]
+    accuracies = map(number_or_none, result.accuracies)
     return {
         "images": result.images,
         "top1_error": result.top1_error,
@@ -68,9 +85,19 @@ def write_classification(
     """Writes ``classification.json``, ``confusion.csv`` and ``confusion.png``, each replaced as a whole.
 
     Args:
-        folder: made if need be.
+        folder: made where it is missing.
         result: the figures.
-        settings: JSON values that they depend on.
+        settings: JSON values that the figures depend on.
+
+    Example:
+        >>> import tempfile
+        >>> from sppnet.eval import evaluate_classification
+        >>> scores = np.array([[0.9, 0.1], [0.6, 0.4]], np.float32)
+        >>> result = evaluate_classification(scores, np.array([0, 1]), ["cat", "dog"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_classification(Path(folder), result)
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['classification.json', 'confusion.csv', 'confusion.png']
     """
     write_json(folder / "classification.json", accuracy_dict(result, settings), indent=1)
     with (
@@ -86,28 +113,38 @@ def write_classification(
 
 
 def plot_confusion(path: Path, result: ClassificationResult) -> None:
-    """Draws the confusion matrix: shares of each true class' images as shades, their numbers on top.
+    """Draws the confusion matrix into a PNG: shares of each class's images as shades, numbers on top.
 
     Args:
-        path: a PNG, replaced as a whole.
+        path: the file, replaced as a whole.
         result: any number of classes; numbers are left out beyond 40, names beyond 80.
+
+    Example:
+        >>> import tempfile
+        >>> from sppnet.eval import evaluate_classification
+        >>> scores = np.array([[0.9, 0.1], [0.6, 0.4]], np.float32)
+        >>> result = evaluate_classification(scores, np.array([0, 1]), ["cat", "dog"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "confusion.png")
+        ...     plot_confusion(path, result)
+        ...     path.read_bytes()[1:4]
+        b'PNG'
     """
     confusion, count = result.confusion, len(result.classes)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    side = min(2.5 + _INCHES_A_CLASS * count, _MOST_INCHES)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    side = min(2.5 + _INCHES_PER_CLASS * count, _MAX_INCHES)
+    figure = new_figure(side, side, layout="constrained")
     panel = figure.subplots()
     panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     panel.set(xlabel="predicted", ylabel="true")
-    panel.set_title(f"top-1 error {100 * result.top1_error:.1f} %, {result.images:,} images", fontsize=10)
-    names = count <= _NAMES_UP_TO
-    panel.set_xticks(range(count) if names else [], result.classes if names else [], rotation=90, fontsize=7)
-    panel.set_yticks(range(count) if names else [], result.classes if names else [], fontsize=7)
-    if count <= _NUMBERS_UP_TO:
+    panel.set_title(f"top-1 error {percent(result.top1_error)} %, {result.images:,} images", fontsize=10)
+    names = result.classes if count <= _MAX_CLASSES_WITH_NAMES else ()
+    panel.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    panel.set_yticks(range(len(names)), names, fontsize=7)
+    if count <= _MAX_CLASSES_WITH_NUMBERS:
         for row, column in zip(*confusion.nonzero(), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
             panel.text(
                 column, row, str(confusion[row, column]), ha="center", va="center", fontsize=6, color=colour
             )
-    with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=_DOTS_PER_INCH)
+    write_png(path, figure)

@@ -1,15 +1,26 @@
-"""The COCO figures of the same detections, through pycocotools."""
+"""COCO's figures of the same detections, through pycocotools."""
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from sppnet.data.types import Dataset, Detections
+from sppnet.eval.boxes import Float64
+from sppnet.eval.plain import (
+    DetectionsLike,
+    Floats,
+    GroundTruthLike,
+    Objects,
+    ScoredBoxes,
+    read_detections,
+    read_ground_truth,
+)
+
+# pycocotools is imported where it is used, so that VOC's evaluation starts without it.
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 # The order of COCOeval.summarize().
 STATS = (
@@ -18,31 +29,48 @@ STATS = (
 )
 
 
-def coco_metrics(dataset: Dataset, detections: Mapping[str, Detections]) -> dict[str, float]:
+def coco_metrics(
+    ground_truth: GroundTruthLike, detections: DetectionsLike, *, classes: Sequence[str] | None = None
+) -> dict[str, float]:
     """The twelve figures of COCO's detection challenge, from pycocotools.
 
-    What differs from `sppnet.eval.voc.evaluate_voc`: a mean over IoU 0.5 to 0.95, 101 recall points, at most
-    100 detections a class and image, and each detection goes to the *free* object it overlaps most.
+    What differs from `sppnet.eval.evaluate_voc`: a mean over IoU 0.5 to 0.95, 101 recall points, at most 100
+    detections for each class and image, and each detection goes to the *free* object it overlaps most.
 
     VOC's ``difficult`` becomes ``iscrowd``, the only flag that pycocotools obeys (it overwrites ``ignore``
-    with it). A difficult object adds nothing to the recall, and what is matched to it is neither right nor
-    wrong, as in VOC. But for a crowd pycocotools divides the intersection by the area of the *detection*, not
-    of the union; so small boxes that lie within a difficult object are forgiven, where VOC calls them false.
+    with it). A difficult object adds nothing to the recall, and a detection matched to it is neither right
+    nor wrong, as in VOC. But for a crowd pycocotools divides the intersection by the area of the *detection*,
+    not of the union; so small boxes that lie within a difficult object are forgiven, where VOC calls them
+    false.
 
     Areas (small < 32² pixels <= medium <= 96² < large) are those of the boxes; COCO's own use the segment.
 
     Args:
-        dataset: the ground truth.
-        detections: image id → detections, labels indexing ``dataset.classes``. Images that the data set lacks
-            are left out here and refused by `sppnet.eval.voc.evaluate_voc`.
+        ground_truth: in the forms of `sppnet.eval.evaluate_voc`.
+        detections: in the forms of `sppnet.eval.evaluate_voc`.
+        classes: as in `sppnet.eval.evaluate_voc`.
 
     Returns:
         AP, AP50, AP75, AP_small, AP_medium, AP_large, AR_1, AR_10, AR_100, AR_small, AR_medium, AR_large in
-        [0, 1]; nan where no object has that size.
+        [0, 1]; NaN where no object has that size.
+
+    Raises:
+        InputError: as in `sppnet.eval.evaluate_voc`.
+
+    Example:
+        >>> ground_truth = {"a.jpg": {"boxes": [[0, 0, 50, 50]], "labels": ["cat"]}}
+        >>> detections = {"a.jpg": {"boxes": [[0, 0, 50, 40]], "labels": ["cat"], "scores": [0.9]}}
+        >>> figures = coco_metrics(ground_truth, detections)
+        >>> round(figures["AP50"], 6), round(figures["AP"], 6)
+        (1.0, 0.7)
     """
+    from pycocotools.cocoeval import COCOeval
+
+    checked = read_ground_truth(ground_truth, classes)
+    scored = read_detections(detections, checked)
     with contextlib.redirect_stdout(io.StringIO()):
         # One class at a time: pycocotools wants a dictionary for each detection; all at once fill the memory.
-        parts = [_evaluate_class(dataset, detections, label) for label in range(len(dataset.classes))]
+        parts = [_evaluate_class(checked.objects, scored, label) for label in range(len(checked.classes))]
         total = COCOeval(iouType="bbox")
         shape = (len(total.params.iouThrs), len(total.params.recThrs), 0, 4, 3)
         precision, recall = np.empty(shape), np.empty((shape[0], *shape[2:]))
@@ -58,31 +86,31 @@ def coco_metrics(dataset: Dataset, detections: Mapping[str, Detections]) -> dict
 
 
 def _evaluate_class(
-    dataset: Dataset, detections: Mapping[str, Detections], label: int
-) -> dict[str, NDArray[np.float64]] | None:
+    objects: Sequence[Objects], scored: Sequence[ScoredBoxes], label: int
+) -> dict[str, Float64] | None:
     """pycocotools' precision (T, R, 1, A, M) and recall (T, 1, A, M) of a class; None without objects."""
-    objects: list[dict[str, object]] = []
-    found: list[dict[str, object]] = []
-    for image, example in enumerate(dataset):
-        rows = np.flatnonzero(example.labels == label)
-        for box, difficult in zip(example.boxes[rows], example.difficult[rows].tolist(), strict=True):
-            objects.append(_annotation(len(objects), image, box) | {"iscrowd": int(difficult)})
-        if example.image_id in detections:
-            its = detections[example.image_id]
-            rows = np.flatnonzero(its.labels == label)
-            for box, score in zip(its.boxes[rows], its.scores[rows].tolist(), strict=True):
-                found.append(_annotation(len(found), image, box) | {"score": score})
-    if all(annotation["iscrowd"] for annotation in objects):
+    from pycocotools.cocoeval import COCOeval
+
+    annotations: list[dict[str, object]] = []
+    results: list[dict[str, object]] = []
+    for image, (image_objects, image_results) in enumerate(zip(objects, scored, strict=True)):
+        for row in np.flatnonzero(image_objects.labels == label):
+            annotation = _annotation(len(annotations), image, image_objects.boxes[row])
+            annotations.append(annotation | {"iscrowd": int(image_objects.difficult[row])})
+        for row in np.flatnonzero(image_results.labels == label):
+            result = _annotation(len(results), image, image_results.boxes[row])
+            results.append(result | {"score": float(image_results.scores[row])})
+    if all(annotation["iscrowd"] for annotation in annotations):
         return None
-    evaluation = COCOeval(_index(objects), _index(found), "bbox")
-    evaluation.params.imgIds = sorted({annotation["image_id"] for annotation in objects + found})
+    evaluation = COCOeval(_index(annotations), _index(results), "bbox")
+    evaluation.params.imgIds = sorted({entry["image_id"] for entry in annotations + results})
     evaluation.params.catIds = [1]
     evaluation.evaluate()
     evaluation.accumulate()
     return {name: evaluation.eval[name] for name in ("precision", "recall")}
 
 
-def _annotation(index: int, image: int, box: NDArray[np.float32]) -> dict[str, object]:
+def _annotation(index: int, image: int, box: Floats) -> dict[str, object]:
     left, top, right, bottom = box.tolist()
     size = (right - left, bottom - top)
     # Ids count from 1: to pycocotools a match with id 0 is no match.
@@ -95,7 +123,9 @@ def _annotation(index: int, image: int, box: NDArray[np.float32]) -> dict[str, o
     }
 
 
-def _index(annotations: list[dict[str, object]]) -> COCO:
+def _index(annotations: list[dict[str, object]]) -> "COCO":
+    from pycocotools.coco import COCO
+
     images = {annotation["image_id"] for annotation in annotations}
     index = COCO()
     index.dataset = {

@@ -1,4 +1,4 @@
-"""Detections on disk: the VOC devkit's text files and COCO's results JSON."""
+"""Reads and writes detections: the VOC devkit's text files and COCO's results JSON."""
 
 import json
 import re
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from sppnet.common.errors import InputError
 from sppnet.common.files import atomic_path
-from sppnet.data.types import Detections
+from sppnet.data.detections import Detections
 
 # Nine significant digits give back any float32 exactly, and a coordinate below 100,000 to 1e-4 pixels.
 _LINE = "%s %.9g %.9g %.9g %.9g %.9g\n"
 _ROW = np.dtype([("image", np.object_), ("numbers", np.float64, (5,))])
-# A box of no width, once its ends are rounded to `_LINE`'s digits, may look inverted by so many pixels.
+# A box of no width, once its edges are rounded to `_LINE`'s digits, may look inverted by so many pixels.
 _ROUNDING = 1e-3
 
 
@@ -27,35 +27,51 @@ def write_voc_detections(
     split: str = "test",
     competition: str = "comp3",
 ) -> None:
-    """Writes one ``<competition>_det_<split>_<class>.txt`` a class, as VOCevaldet.m reads it.
+    """Writes a file ``<competition>_det_<split>_<class>.txt`` for each class, as VOCevaldet.m reads it.
 
     A line is ``<image id> <score> <xmin> <ymin> <xmax> <ymax>``, 1-based and inclusive, fractions kept.
 
     Args:
-        folder: made when missing; files of the same names are replaced.
+        folder: made where it is missing; files of the same names are replaced.
         detections: image id → detections, labels indexing ``classes``.
         classes: a class without detections gets an empty file.
         split: for example ``"test"``.
-        competition: ``"comp3"`` says trained on VOC data alone, ``"comp4"`` on any data.
+        competition: ``"comp3"`` means trained on VOC data alone, ``"comp4"`` on any data.
 
     Raises:
         InputError: a class or split that cannot be part of a file name, or an image id with blanks.
+
+    Example:
+        >>> import tempfile
+        >>> detections = {"000017": Detections.of([[9, 19, 60, 80]], [0.5], [0])}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_voc_detections(Path(folder), detections, ["cat"])
+        ...     print(Path(folder, "comp3_det_test_cat.txt").read_text().strip())
+        000017 0.5 10 20 60 80
     """
     check_voc_names(classes, split, detections)
     for label, path in enumerate(_paths(folder, competition, split, classes)):
         with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            for image_id, found in detections.items():
-                rows = np.flatnonzero(found.labels == label)
-                inclusive = found.boxes[rows] + np.array([1.0, 1.0, 0.0, 0.0])
-                numbers = np.column_stack([found.scores[rows], inclusive])
+            for image_id, image_detections in detections.items():
+                rows = np.flatnonzero(image_detections.labels == label)
+                inclusive = image_detections.boxes[rows] + np.array([1.0, 1.0, 0.0, 0.0])
+                numbers = np.column_stack([image_detections.scores[rows], inclusive])
                 file.writelines(_LINE % (image_id, *row) for row in numbers.tolist())
 
 
 def check_voc_names(classes: Sequence[str], split: str, image_ids: Iterable[str]) -> None:
-    """Makes sure, for one before hours of work, that VOC's files can hold detections of such images.
+    """Checks that VOC's files can hold detections of these classes and images.
+
+    A detector calls it before hours of work.
 
     Raises:
-        InputError: see `write_voc_detections`.
+        InputError: as in `write_voc_detections`.
+
+    Example:
+        >>> check_voc_names(["cat"], "test", ["000017"])
+        >>> check_voc_names(["cat"], "test", ["my photo"])
+        Traceback (most recent call last):
+        sppnet.common.errors.InputError: image id 'my photo' has blanks, which separate the columns ...
     """
     _paths(Path(), "comp3", split, classes)
     for image_id in image_ids:
@@ -82,17 +98,27 @@ def read_voc_detections(folder: Path, classes: Sequence[str], split: str = "test
 
     Raises:
         InputError: the file of a class is missing or there are several, or a line has a wrong number of
-            columns, something that is no number, a score of nan, or an inverted box; names file and line.
+            columns, a value that is no number, a score of NaN, or an inverted box; the message names file
+            and line.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     line = "000017 0.5 10 20 60 80"
+        ...     characters = Path(folder, "comp3_det_test_cat.txt").write_text(line)
+        ...     detections = read_voc_detections(Path(folder), ["cat"])
+        >>> detections["000017"].boxes
+        array([[ 9., 19., 60., 80.]], dtype=float32)
     """
     index: dict[str, int] = {}
     images: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     labels: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     numbers: list[NDArray[np.float32]] = [np.empty((0, 5), np.float32)]
-    for label, path in enumerate(_find(folder, classes, split)):
+    for label, path in enumerate(_class_files(folder, classes, split)):
         rows = _read_file(path)
         rows = rows[np.argsort(-rows["numbers"][:, 0], kind="stable")]
-        of_row = [index.setdefault(image_id, len(index)) for image_id in rows["image"].tolist()]
-        images.append(np.array(of_row, np.int64))
+        row_images = [index.setdefault(image_id, len(index)) for image_id in rows["image"].tolist()]
+        images.append(np.array(row_images, np.int64))
         labels.append(np.full(len(rows), label))
         numbers.append(_to_edges(rows["numbers"]))
     image = np.concatenate(images)
@@ -115,18 +141,29 @@ def write_coco_results(
     category_ids: Sequence[int] | None = None,
     image_ids: Mapping[str, int | str] | None = None,
 ) -> None:
-    """Writes COCO's results JSON: one object a detection, ``bbox`` as left, top, width, height from 0.
+    """Writes COCO's results JSON: an object for each detection, ``bbox`` as left, top, width, height.
+
+    Left and top are 0-based.
 
     Args:
         path: the file, replaced as a whole.
         detections: image id → detections.
-        category_ids: what to write for each label, see `Dataset`; None: the label plus 1.
-        image_ids: what to write for each image id, see `Dataset`; None: a number where all ids are plain
-            decimal numbers and stay distinct as such (``"000017"`` becomes 17, as in the usual COCO versions
-            of VOC), else the id itself.
+        category_ids: the category id of each label, as `sppnet.data.Dataset` has them; None: the label
+            plus 1.
+        image_ids: the file's id of each image id, as `sppnet.data.Dataset` has them; None: a number where
+            all ids are plain decimal numbers and stay distinct as such (``"000017"`` becomes 17, as in the
+            usual COCO versions of VOC), else the id itself.
 
     Raises:
         ValueError: a score or box is not finite, which JSON cannot hold.
+
+    Example:
+        >>> import tempfile
+        >>> detections = {"000017": Detections.of([[9, 19, 60, 80]], [0.5], [0])}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_coco_results(Path(folder, "results.json"), detections)
+        ...     json.loads(Path(folder, "results.json").read_text())
+        [{'image_id': 17, 'category_id': 1, 'bbox': [9, 19, 51, 61], 'score': 0.5}]
     """
     if image_ids is None:
         numeric = all(image_id.isascii() and image_id.isdigit() for image_id in detections)
@@ -134,13 +171,14 @@ def write_coco_results(
         image_ids = {image_id: int(image_id) if numeric else image_id for image_id in detections}
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         separator = "["
-        for image_id, found in detections.items():
-            corners = found.boxes.astype(np.float64)
-            numbers = np.column_stack([corners[:, :2], corners[:, 2:] - corners[:, :2], found.scores])
+        for image_id, image_detections in detections.items():
+            corners = image_detections.boxes.astype(np.float64)
+            sizes = corners[:, 2:] - corners[:, :2]
+            numbers = np.column_stack([corners[:, :2], sizes, image_detections.scores])
             if not np.isfinite(numbers).all():
                 raise ValueError(f"detections of image {image_id!r}: a score or box is not finite")
             image = json.dumps(image_ids[image_id])
-            for label, row in zip(found.labels.tolist(), numbers.tolist(), strict=True):
+            for label, row in zip(image_detections.labels.tolist(), numbers.tolist(), strict=True):
                 category = label + 1 if category_ids is None else category_ids[label]
                 file.write(
                     f'{separator}\n{{"image_id":{image},"category_id":{category},'
@@ -158,8 +196,8 @@ def _paths(folder: Path, competition: str, split: str, classes: Sequence[str]) -
     return [folder / name for name in names]
 
 
-def _find(folder: Path, classes: Sequence[str], split: str) -> list[Path]:
-    """The one file of each class."""
+def _class_files(folder: Path, classes: Sequence[str], split: str) -> list[Path]:
+    """The file of each class."""
     pattern = re.compile(rf"comp[1-9]_det_{re.escape(split)}_(.+)\.txt")
     files: dict[str, list[str]] = {}
     try:
@@ -171,14 +209,17 @@ def _find(folder: Path, classes: Sequence[str], split: str) -> list[Path]:
         raise InputError(f"{folder}: cannot be read ({error.strerror}); check the path") from error
     for name in classes:
         if name not in files:
-            listed = ", ".join(sorted(files)) or "no detections of this split"
+            present = (
+                f"there are files of {', '.join(sorted(files))}" if files else "no file is of this split"
+            )
             raise InputError(
-                f"{folder}: comp?_det_{split}_{name}.txt is missing; found {listed}. Every class needs its "
-                "file: add an empty one if the detector found nothing"
+                f"{folder}: comp?_det_{split}_{name}.txt is missing; {present}. Every "
+                "class needs its file: add an empty file if the class has no detections"
             )
         if len(files[name]) > 1:
             raise InputError(
-                f"{folder}: {' and '.join(files[name])} are for one class; keep one competition in a folder"
+                f"{folder}: {' and '.join(files[name])} are for the same class; keep one competition in a "
+                "folder"
             )
     return [folder / files[name][0] for name in classes]
 
@@ -200,7 +241,7 @@ def _read_file(path: Path) -> NDArray[np.void]:
 
 
 def _to_edges(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Score and box, from 1-based inclusive pixels to 0-based edges."""
+    """Converts rows of score and box from 1-based inclusive pixels to 0-based edges."""
     edges = numbers - np.array([0.0, 1.0, 1.0, 0.0, 0.0])
     edges[:, 3:] = np.maximum(edges[:, 3:], edges[:, 1:3])
     rounded: NDArray[np.float32] = edges.astype(np.float32)
@@ -208,7 +249,7 @@ def _to_edges(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _first_fault(path: Path) -> str | None:
-    """Reads line by line what the fast reader refused, to say where and why."""
+    """The first bad line of a file that the fast reader refused, and its fault."""
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
             fault = _fault(line.split())
@@ -227,7 +268,7 @@ def _fault(words: list[str]) -> str | None:
     except ValueError as error:
         return f"{error}; a score and four coordinates are expected after the image id"
     if np.isnan(score):
-        return "the score is nan; every detection needs a number"
+        return "the score is NaN; every detection needs a number"
     if not np.isfinite([left, top, right, bottom]).all():
         return "the box is not finite"
     if min(right - left, bottom - top) + 1 < -_ROUNDING:

@@ -1,26 +1,25 @@
-"""Figures of proposals for people and programs: a table, curves over the number of windows, JSON."""
+"""Figures of proposals for people and programs: a table, curves over the number of proposals, JSON."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from rich.markup import escape
-from rich.table import Table
 
-from sppnet.common.files import atomic_path
+from sppnet.eval.boxes import Float64
+from sppnet.eval.output import new_figure, new_table, number_or_none, percent_or_dash, write_png
 from sppnet.eval.proposals import ALL, BEST, ProposalResult
-from sppnet.eval.voc import Float64
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Results = Mapping[str, ProposalResult]
 
 _PANEL_INCHES = (4.6, 3.4)
-_DOTS_PER_INCH = 110
 
 
 def proposal_curves(result: ProposalResult) -> dict[str, Float64]:
-    """The curves that are reported, float64 (G,) each, by name."""
+    """The curves of a report, float64 (G,) each, by name."""
     return {
         "recall at IoU 0.5": result.recall(0.5),
         "recall at IoU 0.7": result.recall(0.7),
@@ -30,11 +29,22 @@ def proposal_curves(result: ProposalResult) -> dict[str, Float64]:
 
 
 def proposals_dict(result: ProposalResult) -> dict[str, object]:
-    """All figures as plain numbers, ready for JSON; nan as None, and None as the count of all windows."""
+    """All figures of proposals as plain numbers, ready for JSON.
+
+    NaN becomes None; so does `ALL`, the count of all proposals.
+
+    Example:
+        >>> from sppnet.eval import ProposalResult
+        >>> overlaps, counts = np.array([[0.4, 0.8]]), np.array([BEST, ALL])
+        >>> result = ProposalResult(("cat",), counts, overlaps, np.array([0]), np.array([3000]))
+        >>> figures = proposals_dict(result)
+        >>> figures["counts"], figures["curves"]["MABO"]
+        ([2000, None], [0.4, 0.8])
+    """
     return {
-        "images": len(result.windows),
+        "images": len(result.proposals_per_image),
         "objects": len(result.labels),
-        "mean_windows": _plain(_mean_windows(result)),
+        "mean_windows": number_or_none(_mean_proposals(result)),
         "counts": [None if count == ALL else count for count in result.counts.tolist()],
         "curves": {name: _numbers(curve) for name, curve in proposal_curves(result).items()},
         "class_recall": _numbers(result.class_recall(0.5)),
@@ -42,19 +52,36 @@ def proposals_dict(result: ProposalResult) -> dict[str, object]:
     }
 
 
-def proposal_table(results: Results, title: str | None = None) -> Table:
-    """A method a row: windows an image, and each figure at the best 2,000 windows and at all.
+def proposal_table(results: Results, title: str | None = None) -> "Table":
+    """A table of figures in percent: a row for each method.
+
+    A row shows the mean number of proposals of an image, and each figure at the best 2,000 proposals and at
+    all.
 
     Args:
-        results: by name, evaluated at counts with `BEST` and `ALL` among them.
+        results: by the name of the method, evaluated at counts that include `BEST` and `ALL`.
         title: above the table.
+
+    Example:
+        >>> from sppnet.eval import ProposalResult
+        >>> overlaps, counts = np.array([[0.4, 0.8]]), np.array([BEST, ALL])
+        >>> result = ProposalResult(("cat",), counts, overlaps, np.array([0]), np.array([3000]))
+        >>> [column.header for column in proposal_table({"ours": result}).columns]
+        ['proposals of', 'mean', 'recall at IoU 0.5', 'recall at IoU 0.7', 'average recall', 'MABO']
+
+    ``rich.print(table)`` shows it.
     """
-    of_classes = ", ".join(
-        f"{name} {_percent(result.class_recall(0.5)[result.at(ALL)])}" for name, result in results.items()
+    from rich.markup import escape
+
+    class_recalls = ", ".join(
+        f"{name} {percent_or_dash(result.class_recall(0.5)[result.at(ALL)])}"
+        for name, result in results.items()
     )
-    caption = f"in %, best {BEST:,} windows/all; recall at IoU 0.5 of all, mean of the classes: {of_classes}"
-    table = Table(title=title and escape(title), caption=caption)
-    table.add_column("windows of", overflow="fold")
+    caption = (
+        f"in %, best {BEST:,} proposals/all; recall at IoU 0.5 of all, mean of the classes: {class_recalls}"
+    )
+    table = new_table(title, caption)
+    table.add_column("proposals of", overflow="fold")
     table.add_column("mean", justify="right")
     for index, (name, result) in enumerate(results.items()):
         curves = proposal_curves(result)
@@ -62,14 +89,34 @@ def proposal_table(results: Results, title: str | None = None) -> Table:
             for curve in curves:
                 table.add_column(curve, justify="right")
         best, last = result.at(BEST), result.at(ALL)
-        pairs = (f"{_percent(curve[best])}/{_percent(curve[last])}" for curve in curves.values())
-        table.add_row(escape(name), f"{_mean_windows(result):,.0f}", *pairs)
+        pairs = (
+            f"{percent_or_dash(curve[best])}/{percent_or_dash(curve[last])}" for curve in curves.values()
+        )
+        table.add_row(escape(name), f"{_mean_proposals(result):,.0f}", *pairs)
     return table
 
 
-def abo_table(results: Results, title: str | None = None) -> Table:
-    """A class a row: objects, and the average best overlap of each method at the best 2,000 windows."""
-    table = Table(title=title and escape(title), caption=f"ABO in %, best {BEST:,} windows")
+def abo_table(results: Results, title: str | None = None) -> "Table":
+    """A table of average best overlaps (ABO) in percent: a row for each class.
+
+    A row shows the number of objects, and the ABO of each method at the best 2,000 proposals.
+
+    Args:
+        results: by the name of the method, evaluated at counts that include `BEST`.
+        title: above the table.
+
+    Example:
+        >>> from sppnet.eval import ProposalResult
+        >>> overlaps, counts = np.array([[0.4, 0.8]]), np.array([BEST, ALL])
+        >>> result = ProposalResult(("cat",), counts, overlaps, np.array([0]), np.array([3000]))
+        >>> [column.header for column in abo_table({"ours": result}).columns]
+        ['class', 'objects', 'ours']
+
+    ``rich.print(table)`` shows it.
+    """
+    from rich.markup import escape
+
+    table = new_table(title, f"ABO in %, best {BEST:,} proposals")
     table.add_column("class")
     table.add_column("objects", justify="right")
     for name in results:
@@ -78,47 +125,51 @@ def abo_table(results: Results, title: str | None = None) -> Table:
     any_result = next(iter(results.values()))
     for label, name in enumerate(any_result.classes):
         objects = np.count_nonzero(any_result.labels == label)
-        table.add_row(escape(name), f"{objects:,}", *(_percent(abo[label]) for abo in by_method))
+        table.add_row(escape(name), f"{objects:,}", *(percent_or_dash(abo[label]) for abo in by_method))
     return table
 
 
 def plot_proposals(path: Path, results: Results) -> None:
-    """Draws each figure over the number of windows, a line a method, into one PNG.
+    """Draws each figure over the number of proposals, a line for each method, into a PNG.
 
-    A line ends at the number of windows that no image has more of.
+    A line ends at the largest number of proposals of an image.
 
     Args:
         path: the file, replaced as a whole.
-        results: by name.
+        results: by the name of the method.
+
+    Example:
+        >>> import tempfile
+        >>> from sppnet.eval import ProposalResult
+        >>> overlaps, counts = np.array([[0.4, 0.8]]), np.array([BEST, ALL])
+        >>> result = ProposalResult(("cat",), counts, overlaps, np.array([0]), np.array([3000]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "proposals.png")
+        ...     plot_proposals(path, {"ours": result})
+        ...     path.read_bytes()[1:4]
+        b'PNG'
     """
-    figure = Figure(figsize=(2 * _PANEL_INCHES[0], 2 * _PANEL_INCHES[1]), layout="constrained")
+    figure = new_figure(2 * _PANEL_INCHES[0], 2 * _PANEL_INCHES[1], layout="constrained")
     panels = figure.subplots(2, 2, sharex=True).ravel()
     for name, result in results.items():
-        most = int(result.windows.max(initial=1))
-        shown = result.counts < most
+        largest = int(result.proposals_per_image.max(initial=1))
+        shown = result.counts < largest
         for panel, (title, curve) in zip(panels, proposal_curves(result).items(), strict=True):
-            # Beyond the most windows of an image a curve is flat: its last point holds for that number too.
-            panel.plot([*result.counts[shown], most], [*curve[shown], curve[-1]], label=name, linewidth=1.4)
+            # Beyond the largest number of an image a curve is flat: its last point holds there too.
+            panel.plot(
+                [*result.counts[shown], largest], [*curve[shown], curve[-1]], label=name, linewidth=1.4
+            )
             panel.set(title=title, xscale="log", ylim=(0, 1))
             panel.grid(alpha=0.3, linewidth=0.5)
     for panel in panels[2:]:
-        panel.set_xlabel("windows an image, best first")
+        panel.set_xlabel("proposals per image, best first")
     panels[0].legend(fontsize=8)
-    with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=_DOTS_PER_INCH)
+    write_png(path, figure)
 
 
-def _mean_windows(result: ProposalResult) -> float:
-    return float(result.windows.mean()) if len(result.windows) else np.nan
-
-
-def _percent(value: float) -> str:
-    return "–" if np.isnan(value) else f"{100 * value:.1f}"
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _mean_proposals(result: ProposalResult) -> float:
+    return float(result.proposals_per_image.mean()) if len(result.proposals_per_image) else np.nan
 
 
 def _numbers(curve: Float64) -> list[float | None]:
-    return [_plain(value) for value in curve.round(6).tolist()]
+    return [number_or_none(value) for value in curve.round(6).tolist()]

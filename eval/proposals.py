@@ -1,4 +1,4 @@
-"""How well windows cover the objects of a data set: recall, average recall, average best overlap."""
+"""Proposals scored by how well they cover objects: recall, average recall, average best overlap."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,56 +6,71 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sppnet.common.arrays import IntArray
 from sppnet.data.types import Dataset
-from sppnet.eval.voc import Float64, Indices, box_iou
+from sppnet.eval.boxes import Float64, box_iou
 
-# A number of windows that no method reaches: as a count it stands for all of them.
+# A number of proposals that no method reaches: as a count it stands for all of them.
 ALL = int(np.iinfo(np.int64).max)
 
-# SPP-net §4: about 2,000 windows an image.
+# SPP-net §4: about 2,000 proposals for each image.
 BEST = 2000
 
 
-def log_counts(most: int = 10_000, a_decade: int = 15) -> Indices:
-    """Numbers of windows from 1 to ``most``, evenly spaced in the logarithm; with 500, 1,000, `BEST`, `ALL`.
+def log_counts(largest: int = 10_000, per_decade: int = 15) -> IntArray:
+    """Numbers of proposals, evenly spaced in the logarithm; with 500, 1,000, `BEST` and `ALL`.
+
+    Args:
+        largest: the spaced numbers go from 1 to this one.
+        per_decade: so many numbers from 1 to 10, from 10 to 100 and so on.
 
     Returns:
         int64 (G,), ascending, distinct.
     """
-    steps = int(np.ceil(np.log10(most) * a_decade)) + 1
-    return np.unique(np.append(np.geomspace(1, most, steps).round().astype(np.int64), [500, 1000, BEST, ALL]))
+    steps = int(np.ceil(np.log10(largest) * per_decade)) + 1
+    spaced = np.geomspace(1, largest, steps).round().astype(np.int64)
+    return np.unique(np.append(spaced, [500, 1000, BEST, ALL]))
 
 
 @dataclass(frozen=True, eq=False)
 class ProposalResult:
     """Best overlaps of all objects of a data set, and the figures that follow from them.
 
-    Every figure is a curve over ``counts``, float64, in [0, 1], nan where there is no object. The objects of
-    all images and classes count alike, but in `mabo`, in which the classes do.
+    An overlap is intersection over union. Every figure is a curve over ``counts``, float64, in [0, 1], NaN
+    where there is no object. All objects weigh the same, whatever their image and class; in `mabo` and
+    `class_recall` all classes weigh the same.
 
     Attributes:
         classes: the data set's.
-        counts: int64 (G,), ascending numbers of windows; of an image with fewer windows all are taken.
-        overlaps: float64 (O, G), the best overlap of each object with the best ``counts`` windows of its
-            image; 0 without windows.
+        counts: int64 (G,), ascending numbers of proposals; of an image with fewer proposals all are taken.
+        overlaps: float64 (O, G), the best overlap of each object with the best ``counts`` proposals of its
+            image; 0 without proposals.
         labels: int64 (O,), of the objects.
-        windows: int64 (I,), how many windows each image has.
+        proposals_per_image: int64 (I,), the number of proposals of each image.
+
+    Example:
+        >>> overlaps, counts = np.array([[0.4, 0.8], [0.6, 0.6]]), np.array([1, ALL])
+        >>> result = ProposalResult(("cat", "dog"), counts, overlaps, np.array([0, 1]), np.array([30]))
+        >>> result.recall(0.5)
+        array([0.5, 1. ])
+        >>> result.mabo()
+        array([0.5, 0.7])
     """
 
     classes: tuple[str, ...]
-    counts: Indices
+    counts: IntArray
     overlaps: Float64
-    labels: Indices
-    windows: Indices
+    labels: IntArray
+    proposals_per_image: IntArray
 
     def recall(self, threshold: float) -> Float64:
-        """(G,): share of the objects with a window of at least this overlap (VOC's criterion: 0.5)."""
+        """(G,): share of the objects with a proposal of at least this overlap (VOC's criterion: 0.5)."""
         return _mean(self.overlaps >= threshold)
 
     def class_recall(self, threshold: float) -> Float64:
-        """(G,): mean of the recall of each class that has objects; `recall` counts all objects alike."""
-        found = self.overlaps >= threshold
-        by_class = [_mean(found[self.labels == label]) for label in np.unique(self.labels)]
+        """(G,): mean of the recalls of the classes that have objects."""
+        covered = self.overlaps >= threshold
+        by_class = [_mean(covered[self.labels == label]) for label in np.unique(self.labels)]
         return _mean(np.array(by_class).reshape(-1, len(self.counts)))
 
     def average_recall(self) -> Float64:
@@ -63,8 +78,8 @@ class ProposalResult:
 
         AR = 2 · ∫ recall(o) do, o from 0.5 to 1. An object of best overlap b adds 1/O to the recall of each
         o <= b, so it adds max(0, b - 0.5)/O to the integral: AR = 2/O · Σ max(0, b - 0.5), exact, with no
-        steps of thresholds. The authors' code (detection-proposals, closest_candidates.m) lets a window cover
-        one object only; here it can cover several, as in the average best overlap.
+        steps of thresholds. The authors' code (detection-proposals, closest_candidates.m) lets a proposal
+        cover one object only; here it can cover several, as in the average best overlap.
         """
         return _mean(2 * (self.overlaps - 0.5).clip(min=0))
 
@@ -79,63 +94,78 @@ class ProposalResult:
         return _mean(abo[np.bincount(self.labels, minlength=len(self.classes)) > 0])
 
     def at(self, count: int) -> int:
-        """Where ``count`` stands in ``counts``.
+        """The index of ``count`` in ``counts``.
 
         Raises:
-            ValueError: it does not.
+            ValueError: the figures were not made at this count.
         """
         return list(self.counts).index(count)
 
 
 def evaluate_proposals(
-    dataset: Dataset, windows: Iterable[ArrayLike], counts: ArrayLike | None = None, difficult: bool = False
+    dataset: Dataset,
+    proposals: Iterable[ArrayLike],
+    counts: ArrayLike | None = None,
+    difficult: bool = False,
 ) -> ProposalResult:
-    """Measures how well ranked windows cover the objects of a data set.
+    """Measures how well ranked proposals cover the objects of a data set.
 
     Objects that VOC calls difficult are left out, as in its evaluation of detections, unless ``difficult``
-    asks for them. Which of the two published figures of recall and overlap are made with is seldom said.
+    is true. Publications of recall and overlap seldom say whether they count these objects.
 
     Args:
         dataset: the objects.
-        windows: for each of its images, in their order, (N, 4) xyxy pixel edges, best first; N may be 0. It
-            is gone through once, so it may read them one after the other.
-        counts: (G,) numbers of windows to take, ascending, from 1; `log_counts()` if None.
+        proposals: for each image, in the data set's order, (N, 4) xyxy pixel edges, best first; N may be 0.
+            The iterable is read once, so a generator can load one image at a time.
+        counts: (G,) numbers of proposals to take, ascending, from 1; None: `log_counts()`.
         difficult: whether difficult objects count.
 
     Raises:
-        ValueError: more or fewer images in ``windows``, or counts that do not ascend from 1.
+        ValueError: more or fewer images in ``proposals``, or counts that do not ascend from 1.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from sppnet.data import Example
+        >>> boxes, flags = np.array([[0, 0, 10, 10]], np.float32), np.zeros(1, bool)
+        >>> example = Example("a", Path("a.jpg"), 50, 50, boxes, np.array([0]), flags, flags)
+        >>> dataset = Dataset("toys", "test", ("cat",), (example,))
+        >>> result = evaluate_proposals(dataset, [[[20, 20, 40, 40], [0, 0, 10, 8]]], counts=[1, 2])
+        >>> result.recall(0.5)
+        array([0., 1.])
+        >>> result.mabo()
+        array([0. , 0.8])
     """
     grid = log_counts() if counts is None else np.asarray(counts, np.int64)
     if grid.ndim != 1 or not len(grid) or grid[0] < 1 or (np.diff(grid) <= 0).any():
         raise ValueError(f"counts are {grid.tolist()}; they must ascend from at least 1")
-    overlaps, labels, numbers = [np.empty((0, len(grid)))], [np.empty(0, np.int64)], []
-    for example, boxes in zip(dataset, windows, strict=True):
+    overlaps, labels, proposals_per_image = [np.empty((0, len(grid)))], [np.empty(0, np.int64)], []
+    for example, boxes in zip(dataset, proposals, strict=True):
         chosen = np.ones(len(example.labels), np.bool_) if difficult else ~example.difficult
         ranked = np.asarray(boxes, np.float64).reshape(-1, 4)
         overlaps.append(best_overlaps(example.boxes[chosen], ranked, grid))
         labels.append(example.labels[chosen])
-        numbers.append(len(ranked))
+        proposals_per_image.append(len(ranked))
     return ProposalResult(
         classes=dataset.classes,
         counts=grid,
         overlaps=np.concatenate(overlaps),
         labels=np.concatenate(labels),
-        windows=np.array(numbers, np.int64),
+        proposals_per_image=np.array(proposals_per_image, np.int64),
     )
 
 
-def best_overlaps(objects: ArrayLike, windows: ArrayLike, counts: Indices) -> Float64:
-    """The best overlap of each object with the first windows.
+def best_overlaps(objects: ArrayLike, proposals: ArrayLike, counts: IntArray) -> Float64:
+    """The best overlap of each object with the first proposals.
 
     Args:
         objects: (M, 4) xyxy pixel edges.
-        windows: (N, 4) likewise, best first.
-        counts: int64 (G,), how many windows to take, from 1.
+        proposals: (N, 4) xyxy pixel edges, best first.
+        counts: int64 (G,), numbers of proposals to take, from 1.
 
     Returns:
-        float64 (M, G) intersection over union; 0 without windows.
+        float64 (M, G) intersection over union; 0 without proposals.
     """
-    overlap = box_iou(objects, windows)
+    overlap = box_iou(objects, proposals)
     if not overlap.shape[1]:
         return np.zeros((len(overlap), len(counts)))
     running: Float64 = np.maximum.accumulate(overlap, axis=1)
@@ -143,6 +173,6 @@ def best_overlaps(objects: ArrayLike, windows: ArrayLike, counts: Indices) -> Fl
 
 
 def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> Float64:
-    """Over the first axis; nan where it is empty."""
+    """The mean over the first axis; NaN where it is empty."""
     mean: Float64 = values.mean(axis=0) if len(values) else np.full(values.shape[1], np.nan)
     return mean

@@ -35,7 +35,7 @@ def test_is_scikit_learns():
     labels = rng.integers(0, 12, 300)
     scores = rng.random((300, 12), np.float32)
     scores[np.arange(300), labels] += 0.3
-    result = evaluate_classification(scores, labels, [str(one) for one in range(12)])
+    result = evaluate_classification(scores, labels, [str(number) for number in range(12)])
     for error, k in ((result.top1_error, 1), (result.top5_error, 5)):
         assert error == pytest.approx(1 - top_k_accuracy_score(labels, scores, k=k))
     expected = confusion_matrix(labels, scores.argmax(axis=1), labels=range(12))
@@ -51,7 +51,7 @@ def test_of_equal_scores_the_first_counts():
 @pytest.mark.parametrize(
     ("shape", "labels"), [((0, 3), []), ((2, 3), [0]), ((1, 4), [0])], ids=["no image", "labels", "classes"]
 )
-def test_what_does_not_fit(shape, labels):
+def test_arrays_that_do_not_belong_together(shape, labels):
     with pytest.raises(ValueError, match="classes"):
         evaluate_classification(np.zeros(shape, np.float32), np.array(labels, np.int64), ABC)
 
@@ -71,7 +71,7 @@ def test_files(by_hand, tmp_path):
 def test_picture_shades_the_cells(tmp_path):
     """Right in every class: a dark diagonal, also where there are too many classes for names."""
     for count in (4, 130):
-        classes = [f"c{one}" for one in range(count)]
+        classes = [f"c{number}" for number in range(count)]
         result = evaluate_classification(np.eye(count, dtype=np.float32), np.arange(count), classes)
         write_classification(tmp_path, result)
         picture = cv2.imread(str(tmp_path / "confusion.png"))

@@ -1,4 +1,4 @@
-"""COCO figures: known answers, and what difficult objects do."""
+"""COCO figures: known answers, and the effect of difficult objects."""
 
 import json
 from dataclasses import replace
@@ -10,12 +10,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from sppnet.data.coco import load_coco
-from sppnet.data.types import Dataset, Detections, Example
+from sppnet.data.detections import Detections
+from sppnet.data.types import Dataset, Example
 from sppnet.eval.coco import STATS, coco_metrics
 from sppnet.eval.detections import write_coco_results
 
 
-def example(image_id, boxes, labels, difficult=None):
+def make_example(image_id, boxes, labels, difficult=None):
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     flags = np.zeros(len(boxes), bool)
     difficult = flags if difficult is None else np.array(difficult)
@@ -23,21 +24,21 @@ def example(image_id, boxes, labels, difficult=None):
     return Example(image_id, path, 500, 500, boxes, np.array(labels, np.int64), difficult, flags)
 
 
-def detections(boxes, scores, labels):
+def make_detections(boxes, scores, labels):
     return Detections(
         np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int64)
     )
 
 
 BOX, FAR = [0, 0, 50, 50], [200, 200, 210, 210]  # medium and small
-TRUTH = Dataset(
-    "made", "test", ("a", "b", "none"), (example("x", [BOX, FAR], [0, 1]), example("y", [BOX], [0]))
+GROUND_TRUTH = Dataset(
+    "made", "test", ("a", "b", "none"), (make_example("x", [BOX, FAR], [0, 1]), make_example("y", [BOX], [0]))
 )
 
 
 def test_perfect(capsys):
-    found = {"x": detections([BOX, FAR], [1, 1], [0, 1]), "y": detections([BOX], [1], [0])}
-    figures = coco_metrics(TRUTH, found)
+    detections = {"x": make_detections([BOX, FAR], [1, 1], [0, 1]), "y": make_detections([BOX], [1], [0])}
+    figures = coco_metrics(GROUND_TRUTH, detections)
     assert tuple(figures) == STATS
     expected = dict.fromkeys(STATS, 1.0) | {"AP_large": np.nan, "AR_large": np.nan}
     np.testing.assert_allclose(list(figures.values()), list(expected.values()))
@@ -45,20 +46,20 @@ def test_perfect(capsys):
 
 
 def test_no_detections():
-    figures = coco_metrics(TRUTH, {})
+    figures = coco_metrics(GROUND_TRUTH, {})
     assert (figures["AP"], figures["AR_100"]) == (0, 0)
 
 
 def test_no_ground_truth():
-    ground_truth = Dataset("made", "test", ("a",), (example("x", [BOX], [0], [True]),))
-    assert np.isnan(list(coco_metrics(ground_truth, {"x": detections([BOX], [1], [0])}).values())).all()
+    ground_truth = Dataset("made", "test", ("a",), (make_example("x", [BOX], [0], [True]),))
+    assert np.isnan(list(coco_metrics(ground_truth, {"x": make_detections([BOX], [1], [0])}).values())).all()
     assert np.isnan(list(coco_metrics(Dataset("made", "test", (), ()), {}).values())).all()
 
 
 def test_mean_over_thresholds():
-    """IoU 0.8 is found at 0.5, 0.55 … 0.8 (7 of 10); the other class, missed, halves the mean."""
-    found = {name: detections([[0, 0, 50, 40]], [1], [0]) for name in "xy"}
-    figures = coco_metrics(TRUTH, found)
+    """IoU 0.8 counts at 0.5, 0.55 … 0.8 (7 of 10); the other class, missed, halves the mean."""
+    detections = {name: make_detections([[0, 0, 50, 40]], [1], [0]) for name in "xy"}
+    figures = coco_metrics(GROUND_TRUTH, detections)
     assert figures["AP"] == pytest.approx((7 / 10 + 0) / 2)
     assert (figures["AP50"], figures["AP75"]) == (pytest.approx(1 / 2), pytest.approx(1 / 2))
     assert figures["AP_medium"] == pytest.approx(7 / 10)
@@ -70,9 +71,9 @@ def test_mean_over_thresholds():
 )
 def test_difficult_is_a_crowd(difficult, ap50):
     """A box within a difficult object is forgiven, although its IoU is 1/4: the docstring's caveat."""
-    ground_truth = Dataset("made", "test", ("a",), (example("x", [FAR, BOX], [0, 0], difficult),))
-    found = {"x": detections([[0, 0, 25, 25], [0, 0, 25, 25], FAR], [3, 2, 1], [0, 0, 0])}
-    figures = coco_metrics(ground_truth, found)
+    ground_truth = Dataset("made", "test", ("a",), (make_example("x", [FAR, BOX], [0, 0], difficult),))
+    detections = {"x": make_detections([[0, 0, 25, 25], [0, 0, 25, 25], FAR], [3, 2, 1], [0, 0, 0])}
+    figures = coco_metrics(ground_truth, detections)
     # Counted: the one hit of two objects is third in rank, precision 1/3 up to recall 1/2 (51 of 101 points).
     expected = 1 if ap50 == 1 else 51 / 101 / 3
     assert figures["AP50"] == pytest.approx(expected)
@@ -80,14 +81,14 @@ def test_difficult_is_a_crowd(difficult, ap50):
 
 def test_first_match_counts():
     """pycocotools takes id 0 for no match: the very first object and detection must still count."""
-    ground_truth = Dataset("made", "test", ("a",), (example("x", [BOX], [0]),))
-    assert coco_metrics(ground_truth, {"x": detections([BOX], [1], [0])})["AP"] == pytest.approx(1)
+    ground_truth = Dataset("made", "test", ("a",), (make_example("x", [BOX], [0]),))
+    assert coco_metrics(ground_truth, {"x": make_detections([BOX], [1], [0])})["AP"] == pytest.approx(1)
 
 
 def test_results_are_of_the_files_ids(tmp_path):
-    """pycocotools, on annotations whose ids have gaps and on the results, says what `coco_metrics` says."""
+    """From annotations whose ids have gaps, and from the results, pycocotools gives the same figures."""
     rng = np.random.default_rng(0)
-    annotations, found = [], {}
+    annotations, detections = [], {}
     for image in (900, 7, 42):
         (tmp_path / f"{image}.png").write_bytes(b"")
         boxes, labels = [], []
@@ -99,22 +100,23 @@ def test_results_are_of_the_files_ids(tmp_path):
             shift = rng.uniform(-8, 8, 4)
             boxes.append(np.array([left, top, left + width, top + height]) + shift * [1, 1, 0, 0])
             labels.append((3, 18, 90).index(category) if rng.random() < 0.8 else 0)
-        found[str(image)] = detections(boxes, rng.random(4), labels)
+        detections[str(image)] = make_detections(boxes, rng.random(4), labels)
     content = {
         "images": [
-            {"id": one, "file_name": f"{one}.png", "width": 300, "height": 300} for one in (900, 7, 42)
+            {"id": number, "file_name": f"{number}.png", "width": 300, "height": 300}
+            for number in (900, 7, 42)
         ],
-        "categories": [{"id": one, "name": f"c{one}"} for one in (90, 3, 18)],
+        "categories": [{"id": number, "name": f"c{number}"} for number in (90, 3, 18)],
         "annotations": annotations,
     }
     (tmp_path / "made.json").write_text(json.dumps(content))
     dataset = load_coco(tmp_path / "made.json", tmp_path)
-    figures = coco_metrics(dataset, found)
+    figures = coco_metrics(dataset, detections)
     assert 0.1 < figures["AP50"] < 0.95
-    assert coco_metrics(replace(dataset, category_ids=None, image_ids=None), found) == pytest.approx(
+    assert coco_metrics(replace(dataset, category_ids=None, image_ids=None), detections) == pytest.approx(
         figures, nan_ok=True
     )
-    write_coco_results(tmp_path / "coco.json", found, dataset.category_ids, dataset.image_ids)
+    write_coco_results(tmp_path / "coco.json", detections, dataset.category_ids, dataset.image_ids)
     ground_truth = COCO(str(tmp_path / "made.json"))
     evaluation = COCOeval(ground_truth, ground_truth.loadRes(str(tmp_path / "coco.json")), "bbox")
     evaluation.evaluate()

@@ -1,4 +1,4 @@
-"""Detections on disk: what is written is read back, and bad files are named."""
+"""Detections on disk: written files are read back, and bad files are named."""
 
 import json
 
@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sppnet.common.errors import InputError
-from sppnet.data.types import Detections
+from sppnet.data.detections import Detections
 from sppnet.eval.detections import read_voc_detections, write_coco_results, write_voc_detections
 
 CLASSES = ("cat", "dining table")
 
 
-def detections(boxes, scores, labels):
+def make_detections(boxes, scores, labels):
     return Detections(
         np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int64)
     )
@@ -25,11 +25,11 @@ def names(folder):
 
 
 def test_written_form(tmp_path):
-    found = {
-        "000017": detections([[0, 0, 10, 20], [1.5, 2, 3, 4]], [0.1, -2], [0, 0]),
-        "x": detections([], [], []),
+    detections = {
+        "000017": make_detections([[0, 0, 10, 20], [1.5, 2, 3, 4]], [0.1, -2], [0, 0]),
+        "x": make_detections([], [], []),
     }
-    write_voc_detections(tmp_path / "new", found, CLASSES)
+    write_voc_detections(tmp_path / "new", detections, CLASSES)
     assert names(tmp_path / "new") == ["comp3_det_test_cat.txt", "comp3_det_test_dining table.txt"]
     lines = (tmp_path / "new" / "comp3_det_test_cat.txt").read_text().splitlines()
     assert lines == ["000017 0.100000001 1 1 10 20", "000017 -2 2.5 3 3 4"]
@@ -44,23 +44,28 @@ corners = st.tuples(*[st.floats(0, 4096, width=32)] * 4)
 @given(rows=st.lists(st.tuples(corners, finite, st.integers(0, 1), st.sampled_from("ab")), max_size=8))
 def test_round_trip(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("voc")
-    found = {}
+    detections = {}
     for image_id in "ab":
-        mine = [row for row in rows if row[3] == image_id]
-        boxes = [[min(l, r), min(t, b), max(l, r), max(t, b)] for (l, t, r, b), *_ in mine]  # noqa: E741
-        found[image_id] = detections(boxes, [row[1] for row in mine], [row[2] for row in mine])
-    write_voc_detections(folder, found, CLASSES, "val", "comp4")
-    back = read_voc_detections(folder, CLASSES, "val")
-    assert set(back) == {row[3] for row in rows}
-    for image_id, got in back.items():
-        best_first = np.lexsort((-found[image_id].scores, found[image_id].labels))
-        np.testing.assert_array_equal(got.labels, found[image_id].labels[best_first])
-        np.testing.assert_array_equal(got.scores, found[image_id].scores[best_first])
+        image_rows = [row for row in rows if row[3] == image_id]
+        boxes = [[min(l, r), min(t, b), max(l, r), max(t, b)] for (l, t, r, b), *_ in image_rows]  # noqa: E741
+        scores, labels = [row[1] for row in image_rows], [row[2] for row in image_rows]
+        detections[image_id] = make_detections(boxes, scores, labels)
+    write_voc_detections(folder, detections, CLASSES, "val", "comp4")
+    read_back = read_voc_detections(folder, CLASSES, "val")
+    assert set(read_back) == {row[3] for row in rows}
+    for image_id, result in read_back.items():
+        best_first = np.lexsort((-detections[image_id].scores, detections[image_id].labels))
+        np.testing.assert_array_equal(result.labels, detections[image_id].labels[best_first])
+        np.testing.assert_array_equal(result.scores, detections[image_id].scores[best_first])
         np.testing.assert_allclose(
-            got.boxes, found[image_id].boxes[best_first], rtol=0, atol=1e-5 + 4096 * 2e-7
+            result.boxes, detections[image_id].boxes[best_first], rtol=0, atol=1e-5 + 4096 * 2e-7
         )
-        assert (got.boxes[:, 2:] >= got.boxes[:, :2]).all()
-        assert (got.boxes.dtype, got.scores.dtype, got.labels.dtype) == (np.float32, np.float32, np.int64)
+        assert (result.boxes[:, 2:] >= result.boxes[:, :2]).all()
+        assert (result.boxes.dtype, result.scores.dtype, result.labels.dtype) == (
+            np.float32,
+            np.float32,
+            np.int64,
+        )
 
 
 def write(folder, text, name="comp1_det_test_cat.txt"):
@@ -72,19 +77,19 @@ def test_reads_interleaved_images_of_any_competition(tmp_path):
     write(tmp_path, "\n", "comp3_det_test_dog.txt")
     write(tmp_path, "not read", "comp3_det_test_bird.txt")
     write(tmp_path, "not read", "comp9_det_val_cat.txt")
-    found = read_voc_detections(tmp_path, ("dog", "cat"))
-    assert list(found) == ["a", "b"]
-    np.testing.assert_array_equal(found["a"].scores, np.array([1, 0.5, 0.5], np.float32))
-    np.testing.assert_array_equal(found["a"].boxes, [[4, 4, 6, 6], [0, 0, 2, 2], [6, 6, 8, 8]])
-    np.testing.assert_array_equal(found["b"].labels, [1])
+    detections = read_voc_detections(tmp_path, ("dog", "cat"))
+    assert list(detections) == ["a", "b"]
+    np.testing.assert_array_equal(detections["a"].scores, np.array([1, 0.5, 0.5], np.float32))
+    np.testing.assert_array_equal(detections["a"].boxes, [[4, 4, 6, 6], [0, 0, 2, 2], [6, 6, 8, 8]])
+    np.testing.assert_array_equal(detections["b"].labels, [1])
 
 
 def test_equal_scores_keep_the_order_of_the_file(tmp_path):
     write(tmp_path, "".join(f"{'ab'[line % 2]} {line % 3} 1 {line} 1 {line}\n" for line in range(1, 301)))
-    found = read_voc_detections(tmp_path, ["cat"])
+    detections = read_voc_detections(tmp_path, ["cat"])
     for image_id, first in (("a", 2), ("b", 1)):
         lines = sorted(range(first, 301, 2), key=lambda line: -(line % 3))
-        np.testing.assert_array_equal(found[image_id].boxes[:, 3], lines)
+        np.testing.assert_array_equal(detections[image_id].boxes[:, 3], lines)
 
 
 def test_a_byte_order_mark_is_no_part_of_an_id(tmp_path):
@@ -104,7 +109,7 @@ def test_all_empty(tmp_path):
         pytest.param("a .5 1 1 2", "line 1: 5 columns", id="five-columns"),
         pytest.param("a .5 1 1 2 2\n\na .5 1 1 2 2 7\n", "line 3: 7 columns", id="seven-columns"),
         pytest.param("a .5 1 1 2 2 7\na .5 1 1 2", "line 1: 7 columns", id="seven-then-five"),
-        pytest.param("a .5 1 1 2 2\na nan 1 1 2 2", "line 2: the score is nan", id="nan-score"),
+        pytest.param("a .5 1 1 2 2\na nan 1 1 2 2", "line 2: the score is NaN", id="nan-score"),
         pytest.param("a .5 1 inf 2 2", "line 1: the box is not finite", id="infinite-box"),
         pytest.param("a .5 1 nan 2 2", "line 1: the box is not finite", id="nan-box"),
         pytest.param("a .5 1 1 2 2\na .5 9 1 2 2", "line 2: the box is inverted", id="inverted"),
@@ -121,11 +126,11 @@ def test_bad_file_is_named_with_its_line(tmp_path, text, message):
         read_voc_detections(tmp_path, ["cat"])
 
 
-def test_missing_class_lists_what_is_there(tmp_path):
+def test_missing_class_lists_the_classes_with_files(tmp_path):
     write(tmp_path, "")
-    with pytest.raises(InputError, match=r"comp\?_det_test_dog.txt is missing; found cat"):
+    with pytest.raises(InputError, match=r"comp\?_det_test_dog.txt is missing; there are files of cat"):
         read_voc_detections(tmp_path, ["cat", "dog"])
-    with pytest.raises(InputError, match="found no detections of this split"):
+    with pytest.raises(InputError, match="no file is of this split"):
         read_voc_detections(tmp_path, ["cat"], "val")
 
 
@@ -151,7 +156,7 @@ def test_class_that_leaves_the_folder(tmp_path, name):
 @pytest.mark.parametrize("image_id", ["two words", "", "line\n"])
 def test_image_id_that_breaks_the_columns(tmp_path, image_id):
     with pytest.raises(InputError, match="blanks"):
-        write_voc_detections(tmp_path, {image_id: detections([], [], [])}, CLASSES)
+        write_voc_detections(tmp_path, {image_id: make_detections([], [], [])}, CLASSES)
 
 
 def test_failed_writing_keeps_the_old_file(tmp_path):
@@ -173,11 +178,11 @@ def test_failed_writing_keeps_the_old_file(tmp_path):
     ],
 )
 def test_coco_results(tmp_path, ids, written):
-    found = {
-        ids[0]: detections([[1, 2, 4, 8.5]], [0.1], [1]),
-        ids[1]: detections([[0, 0, 1, 1], [2, 2, 3, 5]], [3, 2], [0, 1]),
+    detections = {
+        ids[0]: make_detections([[1, 2, 4, 8.5]], [0.1], [1]),
+        ids[1]: make_detections([[0, 0, 1, 1], [2, 2, 3, 5]], [3, 2], [0, 1]),
     }
-    write_coco_results(tmp_path / "results.json", found)
+    write_coco_results(tmp_path / "results.json", detections)
     rows = json.loads((tmp_path / "results.json").read_text())
     assert [row["image_id"] for row in rows] == [written[0], written[1], written[1]]
     assert [row["category_id"] for row in rows] == [2, 1, 2]
@@ -186,22 +191,22 @@ def test_coco_results(tmp_path, ids, written):
 
 
 def test_coco_results_with_the_files_own_ids(tmp_path):
-    found = {
-        "000017": detections([[1, 2, 4, 8.5]], [0.1], [1]),
-        "12": detections([[0, 0, 1, 1], [2, 2, 3, 5]], [3, 2], [0, 1]),
+    detections = {
+        "000017": make_detections([[1, 2, 4, 8.5]], [0.1], [1]),
+        "12": make_detections([[0, 0, 1, 1], [2, 2, 3, 5]], [3, 2], [0, 1]),
     }
-    write_coco_results(tmp_path / "a.json", found, (7, 90), {"000017": "000017", "12": 12, "13": 13})
+    write_coco_results(tmp_path / "a.json", detections, (7, 90), {"000017": "000017", "12": 12, "13": 13})
     rows = json.loads((tmp_path / "a.json").read_text())
     assert [row["image_id"] for row in rows] == ["000017", 12, 12]
     assert [row["category_id"] for row in rows] == [90, 7, 90]
 
 
 def test_coco_results_of_nothing(tmp_path):
-    write_coco_results(tmp_path / "results.json", {"a": detections([], [], [])})
+    write_coco_results(tmp_path / "results.json", {"a": make_detections([], [], [])})
     assert json.loads((tmp_path / "results.json").read_text()) == []
 
 
 def test_coco_results_refuse_nan(tmp_path):
     with pytest.raises(ValueError, match="not finite"):
-        write_coco_results(tmp_path / "results.json", {"a": detections([[0, 0, 1, 1]], [np.nan], [0])})
+        write_coco_results(tmp_path / "results.json", {"a": make_detections([[0, 0, 1, 1]], [np.nan], [0])})
     assert names(tmp_path) == []

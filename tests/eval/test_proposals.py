@@ -1,4 +1,4 @@
-"""How well windows cover objects: against plain loops, and by hand."""
+"""Proposals scored by how well they cover objects: against plain loops, and by hand."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from sppnet.eval.proposals import ALL, BEST, best_overlaps, evaluate_proposals, 
 CLASSES = ("cat", "dog", "hat")
 
 
-def example(boxes, labels=None, difficult=None, name="a"):
+def make_example(boxes, labels=None, difficult=None, name="a"):
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     count = len(boxes)
     labels = np.zeros(count, np.int64) if labels is None else np.array(labels, np.int64)
@@ -27,7 +27,7 @@ def example(boxes, labels=None, difficult=None, name="a"):
     return Example(name, Path(f"{name}.jpg"), 60, 60, boxes, labels, flags, np.zeros(count, bool))
 
 
-def dataset(*examples, classes=CLASSES):
+def make_dataset(*examples, classes=CLASSES):
     return Dataset("made", "test", classes, examples)
 
 
@@ -38,13 +38,15 @@ def slow_overlap(a, b):
     return width * height / (sum(areas) - width * height)
 
 
-def slow_figures(examples, windows, count, difficult):
-    """Recall at 0.5 and 0.7, average recall, MABO and each class's ABO at one number of windows."""
+def slow_figures(examples, proposals, count, difficult):
+    """Recall at 0.5 and 0.7, average recall, MABO and each class's ABO at one number of proposals."""
     by_class = {label: [] for label in range(len(CLASSES))}
-    for one, boxes in zip(examples, windows, strict=True):
-        for box, label, hard in zip(one.boxes.tolist(), one.labels.tolist(), one.difficult, strict=True):
+    for example, boxes in zip(examples, proposals, strict=True):
+        for box, label, hard in zip(
+            example.boxes.tolist(), example.labels.tolist(), example.difficult, strict=True
+        ):
             if difficult or not hard:
-                best = max((slow_overlap(box, other) for other in boxes.tolist()[:count]), default=0)
+                best = max((slow_overlap(box, proposal) for proposal in boxes.tolist()[:count]), default=0)
                 by_class[label].append(best)
     best = [value for values in by_class.values() for value in values]
     if not best:
@@ -60,9 +62,9 @@ def slow_figures(examples, windows, count, difficult):
     return [*recall, 2 * area, sum(present) / len(present), *abo]
 
 
-def figures(result, place):
+def figures(result, index):
     curves = (result.recall(0.5), result.recall(0.7), result.average_recall(), result.mabo(), *result.abo())
-    return [curve[place] for curve in curves]
+    return [curve[index] for curve in curves]
 
 
 # Whole-numbered edges of few pixels: equal boxes, empty overlaps and overlaps of exactly one half abound.
@@ -75,13 +77,15 @@ images = st.lists(st.tuples(objects, st.lists(box, max_size=7)), min_size=1, max
 @given(images, st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_against_plain_loops(made, difficult):
-    examples = [example(*([list(part) for part in zip(*found, strict=True)] or [[]])) for found, _ in made]
-    windows = [np.array(boxes, np.float32).reshape(-1, 4) for _, boxes in made]
+    examples = [
+        make_example(*([list(part) for part in zip(*parts, strict=True)] or [[]])) for parts, _ in made
+    ]
+    proposals = [np.array(boxes, np.float32).reshape(-1, 4) for _, boxes in made]
     counts = [1, 2, 3, 5, ALL]
-    result = evaluate_proposals(dataset(*examples), iter(windows), counts, difficult)
-    for place, count in enumerate(counts):
-        expected = slow_figures(examples, windows, count, difficult)
-        np.testing.assert_allclose(figures(result, place), expected, atol=1e-12)
+    result = evaluate_proposals(make_dataset(*examples), iter(proposals), counts, difficult)
+    for index, count in enumerate(counts):
+        expected = slow_figures(examples, proposals, count, difficult)
+        np.testing.assert_allclose(figures(result, index), expected, atol=1e-12)
 
 
 def random_boxes(rng, count):
@@ -89,25 +93,25 @@ def random_boxes(rng, count):
     return np.concatenate([corner, corner + rng.integers(5, 200, (count, 2))], axis=1).astype(np.float32)
 
 
-def test_many_windows_against_plain_loops():
+def test_many_proposals_against_plain_loops():
     rng = np.random.default_rng(0)
     examples = [
-        example(random_boxes(rng, 3), rng.integers(0, 3, 3), rng.random(3) < 0.3, str(index))
+        make_example(random_boxes(rng, 3), rng.integers(0, 3, 3), rng.random(3) < 0.3, str(index))
         for index in range(8)
     ]
-    windows = [random_boxes(rng, int(rng.integers(0, 400))) for _ in examples]
-    result = evaluate_proposals(dataset(*examples), windows)
+    proposals = [random_boxes(rng, int(rng.integers(0, 400))) for _ in examples]
+    result = evaluate_proposals(make_dataset(*examples), proposals)
     assert result.counts.tolist() == log_counts().tolist()
     for count in (1, 10, 100, BEST, ALL):
-        expected = slow_figures(examples, windows, count, False)
+        expected = slow_figures(examples, proposals, count, False)
         np.testing.assert_allclose(figures(result, result.at(count)), expected, atol=1e-12)
 
 
-def test_by_hand():
-    # Overlaps of the two windows with the cat: 1/2, then 1; with the dog: 0, then 1/4.
-    one = example([(0, 0, 10, 10), (10, 0, 20, 20)], [0, 1])
-    windows = np.array([(0, 0, 10, 5), (0, 0, 10, 10), (10, 0, 20, 5)])
-    result = evaluate_proposals(dataset(one), [windows], [1, 2, 3, ALL])
+def test_figures_by_hand():
+    # Overlaps of the best proposals with the cat: 1/2, then 1; with the dog: 0, then 1/4.
+    example = make_example([(0, 0, 10, 10), (10, 0, 20, 20)], [0, 1])
+    proposals = np.array([(0, 0, 10, 5), (0, 0, 10, 10), (10, 0, 20, 5)])
+    result = evaluate_proposals(make_dataset(example), [proposals], [1, 2, 3, ALL])
     np.testing.assert_array_equal(result.overlaps, [[0.5, 1, 1, 1], [0, 0, 0.25, 0.25]])
     np.testing.assert_array_equal(result.recall(0.5), [0.5, 0.5, 0.5, 0.5])
     np.testing.assert_array_equal(result.recall(0.7), [0, 0.5, 0.5, 0.5])
@@ -117,64 +121,66 @@ def test_by_hand():
 
 
 def test_mabo_is_over_classes_and_not_objects():
-    one = example([(0, 0, 10, 10)] * 3 + [(20, 20, 30, 30)], [0, 0, 0, 1])
-    result = evaluate_proposals(dataset(one), [[(0, 0, 10, 10)]], [1])
+    example = make_example([(0, 0, 10, 10)] * 3 + [(20, 20, 30, 30)], [0, 0, 0, 1])
+    result = evaluate_proposals(make_dataset(example), [[(0, 0, 10, 10)]], [1])
     assert result.mabo() == [0.5]
     assert result.recall(0.5) == [0.75]
     assert result.class_recall(0.5) == [0.5]
 
 
-def test_one_window_may_cover_two_objects():
-    one = example([(0, 0, 10, 10), (0, 0, 10, 10)], [0, 1])
-    assert evaluate_proposals(dataset(one), [[(0, 0, 10, 10)]], [1]).recall(1) == [1]
+def test_one_proposal_may_cover_two_objects():
+    example = make_example([(0, 0, 10, 10), (0, 0, 10, 10)], [0, 1])
+    assert evaluate_proposals(make_dataset(example), [[(0, 0, 10, 10)]], [1]).recall(1) == [1]
 
 
 def test_difficult_objects():
-    one = example([(0, 0, 10, 10), (20, 20, 30, 30)], [0, 0], [False, True])
-    windows = [[(0, 0, 10, 10)]]
-    assert evaluate_proposals(dataset(one), windows, [1]).recall(0.5) == [1]
-    assert evaluate_proposals(dataset(one), windows, [1], difficult=True).recall(0.5) == [0.5]
+    example = make_example([(0, 0, 10, 10), (20, 20, 30, 30)], [0, 0], [False, True])
+    proposals = [[(0, 0, 10, 10)]]
+    assert evaluate_proposals(make_dataset(example), proposals, [1]).recall(0.5) == [1]
+    assert evaluate_proposals(make_dataset(example), proposals, [1], difficult=True).recall(0.5) == [0.5]
 
 
-def test_images_without_objects_or_windows():
-    none, some = np.zeros((0, 4)), [(0, 0, 10, 10)]
-    examples = [example([], name="a"), example(some, name="b"), example(some, name="c")]
-    result = evaluate_proposals(dataset(*examples), [some, none, some], [1, 7])
+def test_images_without_objects_or_proposals():
+    empty, boxes = np.zeros((0, 4)), [(0, 0, 10, 10)]
+    examples = [make_example([], name="a"), make_example(boxes, name="b"), make_example(boxes, name="c")]
+    result = evaluate_proposals(make_dataset(*examples), [boxes, empty, boxes], [1, 7])
     np.testing.assert_array_equal(result.recall(0.5), [0.5, 0.5])
-    assert result.windows.tolist() == [1, 0, 1]
+    assert result.proposals_per_image.tolist() == [1, 0, 1]
 
 
-@pytest.mark.parametrize("examples", [(), (example([]),), (example([(0, 0, 9, 9)], difficult=[True]),)])
+@pytest.mark.parametrize(
+    "examples", [(), (make_example([]),), (make_example([(0, 0, 9, 9)], difficult=[True]),)]
+)
 def test_nothing_to_find(examples):
-    result = evaluate_proposals(dataset(*examples), [[(0, 0, 10, 10)]] * len(examples), [1, ALL])
+    result = evaluate_proposals(make_dataset(*examples), [[(0, 0, 10, 10)]] * len(examples), [1, ALL])
     assert np.isnan(figures(result, 0)).all()
     assert result.abo().shape == (3, 2)
 
 
-def test_figures_never_fall_with_more_windows():
+def test_figures_never_fall_with_more_proposals():
     rng = np.random.default_rng(1)
-    result = evaluate_proposals(dataset(example(random_boxes(rng, 20))), [random_boxes(rng, 500)])
+    result = evaluate_proposals(make_dataset(make_example(random_boxes(rng, 20))), [random_boxes(rng, 500)])
     assert (np.diff(result.overlaps, axis=1) >= 0).all()
     assert 0 < result.mabo()[0] < result.mabo()[-1] < 1
 
 
 def test_best_overlaps_takes_so_many():
-    windows = [(0, 0, 10, 5), (0, 0, 10, 10)]
+    proposals = [(0, 0, 10, 5), (0, 0, 10, 10)]
     np.testing.assert_array_equal(
-        best_overlaps([(0, 0, 10, 10)], windows, np.array([1, 2, 9])), [[0.5, 1, 1]]
+        best_overlaps([(0, 0, 10, 10)], proposals, np.array([1, 2, 9])), [[0.5, 1, 1]]
     )
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_windows_of_other_images(number):
+def test_proposals_of_other_images(number):
     with pytest.raises(ValueError, match="zip"):
-        evaluate_proposals(dataset(example([(0, 0, 9, 9)])), [np.zeros((0, 4))] * number)
+        evaluate_proposals(make_dataset(make_example([(0, 0, 9, 9)])), [np.zeros((0, 4))] * number)
 
 
 @pytest.mark.parametrize("counts", [[], [0, 1], [2, 1], [1, 1], [[1]]])
 def test_bad_counts(counts):
     with pytest.raises(ValueError, match="ascend"):
-        evaluate_proposals(dataset(example([(0, 0, 9, 9)])), [np.zeros((0, 4))], counts)
+        evaluate_proposals(make_dataset(make_example([(0, 0, 9, 9)])), [np.zeros((0, 4))], counts)
 
 
 def test_log_counts():
@@ -188,9 +194,9 @@ def test_log_counts():
 @pytest.fixture
 def results():
     rng = np.random.default_rng(2)
-    examples = [example(random_boxes(rng, 4), [0, 0, 1, 1], name=str(index)) for index in range(5)]
+    examples = [make_example(random_boxes(rng, 4), [0, 0, 1, 1], name=str(index)) for index in range(5)]
     return {
-        name: evaluate_proposals(dataset(*examples), [random_boxes(rng, count) for _ in examples])
+        name: evaluate_proposals(make_dataset(*examples), [random_boxes(rng, count) for _ in examples])
         for name, count in (("few", 30), ("many", 3000), ("none", 0))
     }
 
@@ -221,21 +227,21 @@ def test_abo_table(results):
 
 
 def test_json(results):
-    again = json.loads(json.dumps(proposals_dict(results["many"]), allow_nan=False))
-    assert (again["images"], again["objects"], again["mean_windows"]) == (5, 20, 3000)
-    assert again["counts"][-1] is None
-    place = again["counts"].index(BEST)
-    assert again["curves"]["MABO"][place] == pytest.approx(results["many"].mabo()[place], abs=1e-6)
-    assert set(again["abo"]["hat"]) == {None}
-    assert len(again["abo"]["cat"]) == len(again["counts"])
+    content = json.loads(json.dumps(proposals_dict(results["many"]), allow_nan=False))
+    assert (content["images"], content["objects"], content["mean_windows"]) == (5, 20, 3000)
+    assert content["counts"][-1] is None
+    index = content["counts"].index(BEST)
+    assert content["curves"]["MABO"][index] == pytest.approx(results["many"].mabo()[index], abs=1e-6)
+    assert set(content["abo"]["hat"]) == {None}
+    assert len(content["abo"]["cat"]) == len(content["counts"])
 
 
 def test_plot_draws_a_line_a_method(results, tmp_path):
     plot_proposals(tmp_path / "all.png", results)
-    plot_proposals(tmp_path / "one.png", {"few": results["few"]})
-    both, one = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("all", "one"))
-    assert both.shape == one.shape
+    plot_proposals(tmp_path / "single.png", {"few": results["few"]})
+    both, single = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("all", "single"))
+    assert both.shape == single.shape
     # matplotlib's second colour.
     orange = np.array((0x0E, 0x7F, 0xFF))
     assert (np.abs(both - orange.astype(int)).max(axis=2) < 8).sum() > 200
-    assert (np.abs(one - orange.astype(int)).max(axis=2) < 8).sum() == 0
+    assert (np.abs(single - orange.astype(int)).max(axis=2) < 8).sum() == 0

@@ -99,7 +99,7 @@ def test_plot_has_a_panel_a_class(tmp_path, classes):
 
 
 def test_plot_of_real_curves(tmp_path):
-    """Curves that begin with nan precision (matches with difficult objects) raise no warning."""
-    ground_truth, found = synthetic_test_set(10, seed=1)
-    plot_precision_recall(tmp_path / "curves.png", evaluate_voc(ground_truth, found))
+    """Curves that begin with NaN precision (matches with difficult objects) raise no warning."""
+    ground_truth, detections = synthetic_test_set(10, seed=1)
+    plot_precision_recall(tmp_path / "curves.png", evaluate_voc(ground_truth, detections))
     assert read_image(tmp_path / "curves.png").shape == (4 * 253, 5 * 264, 3)

@@ -9,18 +9,14 @@ from hypothesis import strategies as st
 
 from benchmarks.voc_evaluation import evaluate_slowly, synthetic_test_set
 from sppnet.common.errors import InputError
-from sppnet.data.types import Dataset, Detections, Example
+from sppnet.data.detections import Detections
+from sppnet.data.types import Dataset, Example
 from sppnet.data.voc import load_voc
-from sppnet.eval.voc import (
-    RECALL_STEPS,
-    average_precision_11point,
-    average_precision_area,
-    box_iou,
-    evaluate_voc,
-)
+from sppnet.eval import box_iou, evaluate_voc
+from sppnet.eval.average_precision import RECALL_STEPS, average_precision_11point, average_precision_area
 
 
-def example(image_id, boxes, labels=None, difficult=None):
+def make_example(image_id, boxes, labels=None, difficult=None):
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     labels = np.zeros(len(boxes), np.int64) if labels is None else np.array(labels, np.int64)
     difficult = np.zeros(len(boxes), bool) if difficult is None else np.array(difficult, bool)
@@ -28,13 +24,13 @@ def example(image_id, boxes, labels=None, difficult=None):
     return Example(image_id, path, 500, 500, boxes, labels, difficult, np.zeros(len(boxes), bool))
 
 
-def detections(boxes, scores, labels=None):
+def make_detections(boxes, scores, labels=None):
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     labels = np.zeros(len(boxes), np.int64) if labels is None else np.array(labels, np.int64)
     return Detections(boxes, np.array(scores, np.float32), labels)
 
 
-def dataset(*examples, classes=("thing",)):
+def make_dataset(*examples, classes=("thing",)):
     return Dataset("made", "test", classes, examples)
 
 
@@ -45,7 +41,7 @@ def edges(x, y, width, height):
 
 # Object-Detection-Metrics, groundtruths/*.txt and detections/*.txt (data: MIT, Rafael Padilla):
 # x, y, width, height; detections with the score in percent before.
-PADILLA_TRUTH = (
+PADILLA_GROUND_TRUTH = (
     [(25, 16, 38, 56), (129, 123, 41, 62)],
     [(123, 11, 43, 55), (38, 132, 59, 45)],
     [(16, 14, 35, 48), (123, 30, 49, 44), (99, 139, 47, 47)],
@@ -79,14 +75,14 @@ PADILLA_DETECTIONS = (
     ],
 )
 def test_padilla_fixture(threshold, eleven, area):
-    ground_truth = dataset(
-        *(example(str(i), [edges(*box) for box in part]) for i, part in enumerate(PADILLA_TRUTH))
+    ground_truth = make_dataset(
+        *(make_example(str(i), [edges(*box) for box in part]) for i, part in enumerate(PADILLA_GROUND_TRUTH))
     )
-    found = {
-        str(i): detections([edges(*row[1:]) for row in part], [row[0] / 100 for row in part])
+    detections = {
+        str(i): make_detections([edges(*row[1:]) for row in part], [row[0] / 100 for row in part])
         for i, part in enumerate(PADILLA_DETECTIONS)
     }
-    result = evaluate_voc(ground_truth, found, threshold)
+    result = evaluate_voc(ground_truth, detections, threshold)
     assert (result.classes[0].ground_truths, result.classes[0].detections) == (15, 24)
     assert result.map_11point == pytest.approx(eleven, abs=1e-9)
     assert result.map_area == pytest.approx(area, abs=1e-9)
@@ -99,34 +95,37 @@ def inclusive(boxes):
 
 # chainercv, tests/evaluations_tests/test_eval_detection_voc.py (data: MIT, Preferred Networks).
 @pytest.mark.parametrize(
-    ("threshold", "others", "recall", "precision"),
+    ("threshold", "difficult_boxes", "recall", "precision"),
     [
         pytest.param(0.5, [], [0, 0, 1], [0, 0, 1 / 3], id="one-box"),
         pytest.param(0.97, [], [0, 0, 0], [0, 0, 0], id="iou-too-small"),
         pytest.param(0.5, [[1, 1, 2, 2]], [0, 0, 1], [0, 0, 1 / 3], id="difficult"),
     ],
 )
-def test_chainercv_curve(threshold, others, recall, precision):
-    ground_truth = dataset(
-        example("a", inclusive([[0, 0, 1, 0.9], *others]), difficult=[False] + [True] * len(others))
+def test_chainercv_curve(threshold, difficult_boxes, recall, precision):
+    difficult = [False] + [True] * len(difficult_boxes)
+    ground_truth = make_dataset(
+        make_example("a", inclusive([[0, 0, 1, 0.9], *difficult_boxes]), difficult=difficult)
     )
     boxes = inclusive([[0, 0, 1, 1], [0, 0, 2, 2], [0.3, 0.3, 0.5, 0.5]])
-    result = evaluate_voc(ground_truth, {"a": detections(boxes, [0.8, 0.9, 1])}, threshold)
+    result = evaluate_voc(ground_truth, {"a": make_detections(boxes, [0.8, 0.9, 1])}, threshold)
     np.testing.assert_equal(result.classes[0].recall, np.array(recall))
     np.testing.assert_equal(result.classes[0].precision, np.array(precision))
 
 
 def test_chainercv_average_precision():
-    ground_truth = dataset(
-        example("a", inclusive([[0, 0, 1, 1], [1, 0, 4, 4]]), [0, 0]),
-        example("b", inclusive([[2, 2, 3, 3]]), [2]),
+    ground_truth = make_dataset(
+        make_example("a", inclusive([[0, 0, 1, 1], [1, 0, 4, 4]]), [0, 0]),
+        make_example("b", inclusive([[2, 2, 3, 3]]), [2]),
         classes=("first", "absent", "last"),
     )
-    found = {
-        "a": detections(inclusive([[0, 4, 1, 5], [0, 0, 1, 1]]), [1, 0.9], [0, 0]),
-        "b": detections(inclusive([[0, 0, 2, 2], [2, 2, 3, 3], [5, 5, 7, 7]]), [0.7, 0.6, 0.8], [0, 2, 2]),
+    detections = {
+        "a": make_detections(inclusive([[0, 4, 1, 5], [0, 0, 1, 1]]), [1, 0.9], [0, 0]),
+        "b": make_detections(
+            inclusive([[0, 0, 2, 2], [2, 2, 3, 3], [5, 5, 7, 7]]), [0.7, 0.6, 0.8], [0, 2, 2]
+        ),
     }
-    result = evaluate_voc(ground_truth, found, 0.4)
+    result = evaluate_voc(ground_truth, detections, 0.4)
     first, absent, last = result.classes
     np.testing.assert_equal(first.recall, [0, 0.5, 0.5])
     np.testing.assert_equal(first.precision, [0, 0.5, 1 / 3])
@@ -146,16 +145,16 @@ def test_chainercv_average_precision():
     [pytest.param(20, 1, id="exactly-half"), pytest.param(20.001, 0, id="just-below")],
 )
 def test_threshold_is_inclusive(right, expected):
-    ground_truth = dataset(example("a", [[0, 0, 10, 7]]))  # IoU 70/140
-    result = evaluate_voc(ground_truth, {"a": detections([[0, 0, right, 7]], [1])})
+    ground_truth = make_dataset(make_example("a", [[0, 0, 10, 7]]))  # IoU 70/140
+    result = evaluate_voc(ground_truth, {"a": make_detections([[0, 0, right, 7]], [1])})
     assert result.map_area == expected
 
 
 def test_overlap_is_not_rounded_to_the_threshold():
     """IoU 0.49999997, which float32 arithmetic would round to 0.5."""
-    found = {"a": detections([[130.1, 106.1, 666.10004, 272.1]], [1])}
-    ground_truth = dataset(example("a", [[130.1, 106.1, 398.1, 272.1]]))
-    assert evaluate_voc(ground_truth, found).map_area == 0
+    detections = {"a": make_detections([[130.1, 106.1, 666.10004, 272.1]], [1])}
+    ground_truth = make_dataset(make_example("a", [[130.1, 106.1, 398.1, 272.1]]))
+    assert evaluate_voc(ground_truth, detections).map_area == 0
 
 
 @pytest.mark.parametrize("steps", [(0, 0), (0, 3), (2, 5)])
@@ -168,7 +167,7 @@ def test_inclusive_pixels_equal_edges(steps):
     assert box_iou([a - [1, 1, 0, 0]], [b - [1, 1, 0, 0]])[0, 0] == inner / outer
 
 
-def test_iou_matrix_corner_cases():
+def test_box_iou_corner_cases():
     a = [[0, 0, 10, 10], [5, 5, 5, 5], [0, 0, 4, 4]]
     b = [[10, 0, 20, 10], [5, 5, 5, 5], [0, 0, 8, 8], [2, 2, 6, 6]]
     expected = [[0, 0, 64 / 100, 16 / 100], [0, 0, 0, 0], [0, 0, 16 / 64, 4 / 28]]
@@ -180,37 +179,37 @@ BOX, FAR = [0, 0, 10, 10], [100, 100, 110, 110]
 
 
 def test_difficult_matched_twice_counts_for_nothing():
-    ground_truth = dataset(example("a", [BOX, FAR], difficult=[True, False]))
-    curve = evaluate_voc(ground_truth, {"a": detections([BOX, BOX, FAR], [3, 2, 1])}).classes[0]
+    ground_truth = make_dataset(make_example("a", [BOX, FAR], difficult=[True, False]))
+    curve = evaluate_voc(ground_truth, {"a": make_detections([BOX, BOX, FAR], [3, 2, 1])}).classes[0]
     np.testing.assert_array_equal(curve.precision, [np.nan, np.nan, 1])
     np.testing.assert_array_equal(curve.recall, [0, 0, 1])
     assert (curve.ap_11point, curve.ap_area, curve.ground_truths) == (1, 1, 1)
 
 
 def test_only_difficult_matches_score_zero():
-    ground_truth = dataset(example("a", [BOX, FAR], difficult=[True, False]))
-    result = evaluate_voc(ground_truth, {"a": detections([BOX], [1])})
+    ground_truth = make_dataset(make_example("a", [BOX, FAR], difficult=[True, False]))
+    result = evaluate_voc(ground_truth, {"a": make_detections([BOX], [1])})
     assert (result.map_11point, result.map_area) == (0, 0)
 
 
 def test_difficult_takes_a_detection_that_overlaps_it_more():
     """The argmax is over all objects: the second best would have been a true positive."""
-    ground_truth = dataset(example("a", [[0, 0, 10, 9], BOX], difficult=[False, True]))
-    curve = evaluate_voc(ground_truth, {"a": detections([BOX], [1])}).classes[0]
+    ground_truth = make_dataset(make_example("a", [[0, 0, 10, 9], BOX], difficult=[False, True]))
+    curve = evaluate_voc(ground_truth, {"a": make_detections([BOX], [1])}).classes[0]
     np.testing.assert_array_equal(curve.recall, [0])
 
 
 def test_duplicate_is_false_and_does_not_take_the_second_best():
     """The devkit does not fall back to a free object: both detections go to the first."""
-    ground_truth = dataset(example("a", [BOX, [0, 0, 10, 8]]))
-    curve = evaluate_voc(ground_truth, {"a": detections([BOX, BOX], [2, 1])}).classes[0]
+    ground_truth = make_dataset(make_example("a", [BOX, [0, 0, 10, 8]]))
+    curve = evaluate_voc(ground_truth, {"a": make_detections([BOX, BOX], [2, 1])}).classes[0]
     np.testing.assert_array_equal(curve.precision, [1, 1 / 2])
     np.testing.assert_array_equal(curve.recall, [1 / 2, 1 / 2])
 
 
 def test_overlapping_two_objects_alike_goes_to_the_first():
-    ground_truth = dataset(example("a", [[0, 0, 10, 10], [0, 10, 10, 20]], difficult=[True, False]))
-    curve = evaluate_voc(ground_truth, {"a": detections([[0, 0, 10, 20]], [1])}).classes[0]
+    ground_truth = make_dataset(make_example("a", [[0, 0, 10, 10], [0, 10, 10, 20]], difficult=[True, False]))
+    curve = evaluate_voc(ground_truth, {"a": make_detections([[0, 0, 10, 20]], [1])}).classes[0]
     np.testing.assert_array_equal(curve.precision, [np.nan])
 
 
@@ -222,30 +221,43 @@ def test_overlapping_two_objects_alike_goes_to_the_first():
     ],
 )
 def test_equal_scores_keep_their_order(order, precision):
-    ground_truth = dataset(example("a", [BOX]))
-    result = evaluate_voc(ground_truth, {"a": detections(order, [0.5, 0.5])})
+    ground_truth = make_dataset(make_example("a", [BOX]))
+    result = evaluate_voc(ground_truth, {"a": make_detections(order, [0.5, 0.5])})
     np.testing.assert_array_equal(result.classes[0].precision, precision)
 
 
 def test_equal_scores_across_images_follow_the_data_set():
-    ground_truth = dataset(example("z", [BOX]), example("a", [BOX]))
-    found = {"a": detections([FAR], [0.5]), "z": detections([BOX], [0.5])}
-    np.testing.assert_array_equal(evaluate_voc(ground_truth, found).classes[0].precision, [1, 1 / 2])
+    ground_truth = make_dataset(make_example("z", [BOX]), make_example("a", [BOX]))
+    detections = {"a": make_detections([FAR], [0.5]), "z": make_detections([BOX], [0.5])}
+    np.testing.assert_array_equal(evaluate_voc(ground_truth, detections).classes[0].precision, [1, 1 / 2])
 
 
 def test_class_without_ground_truth_does_not_count():
-    ground_truth = dataset(
-        example("a", [BOX, FAR], [0, 1], [False, True]), classes=("seen", "difficult", "absent")
+    ground_truth = make_dataset(
+        make_example("a", [BOX, FAR], [0, 1], [False, True]), classes=("seen", "difficult", "absent")
     )
-    result = evaluate_voc(ground_truth, {"a": detections([BOX, FAR, FAR], [1, 1, 1], [0, 1, 2])})
-    np.testing.assert_array_equal([one.ap_11point for one in result.classes], [1, np.nan, np.nan])
+    result = evaluate_voc(ground_truth, {"a": make_detections([BOX, FAR, FAR], [1, 1, 1], [0, 1, 2])})
+    np.testing.assert_array_equal([figures.ap_11point for figures in result.classes], [1, np.nan, np.nan])
     assert (result.map_11point, result.map_area, result.counted_classes) == (1, 1, 1)
-    assert np.isnan(evaluate_voc(dataset(example("a", [])), {}).map_11point)
+    assert np.isnan(evaluate_voc(make_dataset(make_example("a", [])), {}).map_11point)
+
+
+def test_results_by_class_and_in_short():
+    ground_truth = make_dataset(make_example("a", [BOX, FAR], [0, 1]), classes=("cat", "dog", "none"))
+    result = evaluate_voc(ground_truth, {"a": make_detections([BOX, FAR], [2, 1], [0, 0])})
+    assert list(result.by_class) == ["cat", "dog", "none"]
+    assert result.by_class["cat"] is result.classes[0]
+    assert repr(result) == (
+        "VOCResult(map_11point=0.5000, map_area=0.5000, iou_threshold=0.5, counted_classes=2)"
+    )
+    assert repr(result.classes[0]) == (
+        "ClassResult(name='cat', ap_11point=1.0, ap_area=1.0, ground_truths=1, detections=2)"
+    )
 
 
 def test_image_without_detections_lowers_recall():
-    ground_truth = dataset(example("a", [BOX]), example("b", [BOX]))
-    result = evaluate_voc(ground_truth, {"a": detections([BOX], [1])})
+    ground_truth = make_dataset(make_example("a", [BOX]), make_example("b", [BOX]))
+    result = evaluate_voc(ground_truth, {"a": make_detections([BOX], [1])})
     assert result.map_area == 1 / 2
     assert result.map_11point == pytest.approx(6 / 11)  # t = 0, .1 … .5
 
@@ -258,10 +270,10 @@ def test_recall_steps_are_multiples_of_a_tenth():
 @pytest.mark.parametrize("hits", range(11))
 def test_recall_exactly_at_a_step(hits):
     """Recall k/10 reaches step k, but for 3, 6 and 7, whose steps are a hair above."""
-    ground_truth = dataset(*(example(str(i), [BOX]) for i in range(10)))
-    found = {str(i): detections([BOX], [1]) for i in range(hits)}
+    ground_truth = make_dataset(*(make_example(str(i), [BOX]) for i in range(10)))
+    detections = {str(i): make_detections([BOX], [1]) for i in range(hits)}
     reached = hits if hits in (0, 3, 6, 7) else hits + 1
-    assert evaluate_voc(ground_truth, found).map_11point == pytest.approx(reached / 11, abs=1e-15)
+    assert evaluate_voc(ground_truth, detections).map_11point == pytest.approx(reached / 11, abs=1e-15)
 
 
 def test_interpolation_by_hand():
@@ -276,20 +288,21 @@ def test_interpolation_by_hand():
     ("image_id", "score", "label", "message"),
     [
         pytest.param("b", 1, 0, "'b'", id="unknown-image"),
-        pytest.param("a", np.nan, 0, "nan", id="nan-score"),
+        pytest.param("a", np.nan, 0, "a score is NaN", id="nan-score"),
         pytest.param("a", 1, 1, "outside the 1 classes", id="label-too-large"),
         pytest.param("a", 1, -1, "outside the 1 classes", id="label-negative"),
     ],
 )
 def test_bad_detections(image_id, score, label, message):
+    ground_truth = make_dataset(make_example("a", [BOX]))
     with pytest.raises(InputError, match=message):
-        evaluate_voc(dataset(example("a", [BOX])), {image_id: detections([BOX], [score], [label])})
+        evaluate_voc(ground_truth, {image_id: make_detections([BOX], [score], [label])})
 
 
 @pytest.mark.parametrize("threshold", [0, -1, 1.01, np.nan])
 def test_bad_threshold(threshold):
     with pytest.raises(ValueError, match="iou_threshold"):
-        evaluate_voc(dataset(example("a", [BOX])), {}, threshold)
+        evaluate_voc(make_dataset(make_example("a", [BOX])), {}, threshold)
 
 
 CLASSES = ("first", "second", "third")
@@ -304,46 +317,51 @@ def scenes(draw):
         rows = draw(st.lists(corner, min_size=count, max_size=count))
         return [[x * 10, y * 10, (x + w) * 10, (y + h) * 10] for x, y, w, h in rows]
 
-    def some(elements, count):
+    def values(elements, count):
         return draw(st.lists(elements, min_size=count, max_size=count))
 
-    examples, found = [], {}
+    examples, detections = [], {}
     for image in range(draw(st.integers(1, 4))):
         count = draw(st.integers(0, 5))
-        labels = some(st.integers(0, 2), count)
-        examples.append(example(str(image), boxes(count), labels, some(st.booleans(), count)))
+        labels = values(st.integers(0, 2), count)
+        examples.append(make_example(str(image), boxes(count), labels, values(st.booleans(), count)))
         count = draw(st.integers(0, 8))
         if draw(st.booleans()) or count:
-            scores = some(st.sampled_from([-1, 0, 0.25, 0.5, 2]), count)
-            found[str(image)] = detections(boxes(count), scores, some(st.integers(0, 2), count))
-    return dataset(*examples, classes=CLASSES), found, draw(st.sampled_from([0.2, 0.5, 0.75, 1]))
+            scores = values(st.sampled_from([-1, 0, 0.25, 0.5, 2]), count)
+            detections[str(image)] = make_detections(boxes(count), scores, values(st.integers(0, 2), count))
+    return make_dataset(*examples, classes=CLASSES), detections, draw(st.sampled_from([0.2, 0.5, 0.75, 1]))
+
+
+def average_precisions(result):
+    return [(figures.ap_11point, figures.ap_area) for figures in result.classes]
 
 
 @settings(deadline=None, max_examples=100)
 @given(scenes())
 def test_equals_slow_twin(scene):
-    ground_truth, found, threshold = scene
-    result = evaluate_voc(ground_truth, found, threshold)
-    figures = [(one.ap_11point, one.ap_area) for one in result.classes]
-    np.testing.assert_allclose(figures, evaluate_slowly(ground_truth, found, threshold), rtol=0, atol=1e-12)
+    ground_truth, detections, threshold = scene
+    averages = average_precisions(evaluate_voc(ground_truth, detections, threshold))
+    expected = evaluate_slowly(ground_truth, detections, threshold)
+    np.testing.assert_allclose(averages, expected, rtol=0, atol=1e-12)
 
 
 def test_equals_slow_twin_on_many_boxes():
-    ground_truth, found = synthetic_test_set(15, seed=3)
-    figures = [(one.ap_11point, one.ap_area) for one in evaluate_voc(ground_truth, found).classes]
-    np.testing.assert_allclose(figures, evaluate_slowly(ground_truth, found), rtol=0, atol=1e-12)
-    assert np.nanmax(figures) > 0
+    ground_truth, detections = synthetic_test_set(15, seed=3)
+    averages = average_precisions(evaluate_voc(ground_truth, detections))
+    np.testing.assert_allclose(averages, evaluate_slowly(ground_truth, detections), rtol=0, atol=1e-12)
+    assert np.nanmax(averages) > 0
 
 
 def test_real_ground_truth_scores_one(voc_root):
     ground_truth = load_voc(voc_root, "test")
-    found = {
-        one.image_id: detections(one.boxes, np.ones(len(one.labels)), one.labels) for one in ground_truth
+    detections = {
+        example.image_id: make_detections(example.boxes, np.ones(len(example.labels)), example.labels)
+        for example in ground_truth
     }
-    result = evaluate_voc(ground_truth, found)
+    result = evaluate_voc(ground_truth, detections)
     assert (result.map_11point, result.map_area, result.counted_classes) == (1, 1, 20)
     shifted = {
-        one.image_id: detections(one.boxes + 10_000, np.ones(len(one.labels)), one.labels)
-        for one in ground_truth
+        image_id: make_detections(part.boxes + 10_000, part.scores, part.labels)
+        for image_id, part in detections.items()
     }
     assert evaluate_voc(ground_truth, shifted).map_area == 0

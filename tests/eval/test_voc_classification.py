@@ -31,8 +31,8 @@ def slow_average_precisions(labels, scores):
     for step in np.arange(0, 11) * 0.1:
         eleven += max((precision for recall, precision in curve if recall >= step), default=0.0) / 11
     area, before = 0.0, 0.0
-    for place, (recall, _) in enumerate(curve):
-        area += (recall - before) * max(precision for _, precision in curve[place:])
+    for index, (recall, _) in enumerate(curve):
+        area += (recall - before) * max(precision for _, precision in curve[index:])
         before = recall
     return eleven, area
 
@@ -63,8 +63,9 @@ def test_against_plain_loops(seed):
     labels = rng.choice([-1, 0, 1], (60, 3), p=[0.7, 0.1, 0.2])
     scores = rng.integers(0, 25, (60, 3)) / 5  # with ties
     result = evaluate_voc_classification(labels, scores, ("a", "b", "c"))
-    for one, ground_truth, values in zip(result.classes, labels.T, scores.T, strict=True):
-        assert (one.ap_11point, one.ap_area) == pytest.approx(slow_average_precisions(ground_truth, values))
+    for figures, ground_truth, values in zip(result.classes, labels.T, scores.T, strict=True):
+        expected = slow_average_precisions(ground_truth, values)
+        assert (figures.ap_11point, figures.ap_area) == pytest.approx(expected)
 
 
 def test_a_class_without_positives_does_not_count():
@@ -85,7 +86,7 @@ def test_a_class_without_positives_does_not_count():
         (np.ones((3, 2)), np.ones((2, 2)), "labels"),
         (np.ones((3, 1)), np.ones((3, 1)), "labels"),
         (np.full((3, 2), 2), np.ones((3, 2)), "1, 0 or -1"),
-        (np.ones((3, 2)), np.full((3, 2), NAN), "nan"),
+        (np.ones((3, 2)), np.full((3, 2), NAN), "NaN"),
     ],
 )
 def test_bad_arrays(labels, scores, message):
@@ -93,7 +94,7 @@ def test_bad_arrays(labels, scores, message):
         evaluate_voc_classification(labels, scores, ("cat", "dog"))
 
 
-def example(labels, difficult, path):
+def make_example(labels, difficult, path):
     boxes = np.tile(np.array([[0, 0, 5, 5]], np.float32), (len(labels), 1))
     flags = np.array(difficult, bool)
     return Example(str(labels), path, 9, 9, boxes, np.array(labels, np.int64), flags, np.zeros_like(flags))
@@ -101,11 +102,11 @@ def example(labels, difficult, path):
 
 def test_labels_from_objects(tmp_path):
     examples = (
-        example([], [], tmp_path),
-        example([0], [False], tmp_path),
-        example([0, 1], [True, False], tmp_path),
-        example([0, 0], [False, True], tmp_path),  # one that is not difficult decides, whatever the order
-        example([0, 0], [True, False], tmp_path),
+        make_example([], [], tmp_path),
+        make_example([0], [False], tmp_path),
+        make_example([0, 1], [True, False], tmp_path),
+        make_example([0, 0], [False, True], tmp_path),  # an object that is not difficult decides
+        make_example([0, 0], [True, False], tmp_path),
     )
     labels = image_labels(Dataset("made", "train", ("cat", "dog"), examples))
     assert labels.tolist() == [[-1, -1], [1, -1], [0, 1], [1, -1], [1, -1]]
@@ -118,7 +119,7 @@ def test_labels_are_the_devkits(voc_root):
     for column, name in enumerate(VOC_CLASSES):
         lines = (voc_root / "VOC2007/ImageSets/Main" / f"{name}_{split}.txt").read_text().splitlines()
         official = {line.split()[0]: int(line.split()[1]) for line in lines}
-        assert [official[one.image_id] for one in dataset] == labels[:, column].tolist()
+        assert [official[example.image_id] for example in dataset] == labels[:, column].tolist()
 
 
 def test_figures_for_programs_and_people():

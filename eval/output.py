@@ -1,0 +1,56 @@
+"""Numbers, tables and pictures, in the form that all reports share.
+
+rich and matplotlib are imported by the functions that need them: scoring starts without them.
+"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sppnet.common.files import atomic_path
+from sppnet.common.text import percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+_DOTS_PER_INCH = 110
+
+
+def percent_or_dash(value: float) -> str:
+    """A fraction of one in percent; – for NaN."""
+    return "–" if math.isnan(value) else percent(value)
+
+
+def number_or_none(value: float) -> float | None:
+    """The number as JSON can hold it: None for NaN."""
+    return None if math.isnan(value) else float(value)
+
+
+def new_table(title: str | None, caption: str | None = None, show_footer: bool = False) -> "Table":
+    """An empty table for the terminal; the title is shown as it is, without rich's markup."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    return Table(title=title and escape(title), caption=caption, show_footer=show_footer)
+
+
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> "Figure":
+    """An empty figure of matplotlib.
+
+    Args:
+        width: inches.
+        height: inches.
+        layout: ``"constrained"`` makes room for titles and labels; None leaves the margins to the caller.
+    """
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout=layout)
+
+
+def write_png(path: Path, figure: "Figure") -> None:
+    """Writes a figure as a PNG, replacing the file as a whole."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with atomic_path(path) as temporary:
+        FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=_DOTS_PER_INCH)
