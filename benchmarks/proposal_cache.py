@@ -1,10 +1,10 @@
-"""Measures the store of proposals as it grows: size, writing, reading in random order, resuming.
+"""Measures the cache of proposals as it grows: size, writing, reading in random order, resuming.
 
     python -m benchmarks.proposal_cache [--images 100000] [--boxes 2000] [--folder FOLDER]
 
-One file is filled with made-up boxes, and looked at when it holds 1,000, 10,000, ... images, so that a cost
-that grows with the number of images shows as such. It is made in ``--folder`` (100,000 images of 2,000 boxes
-take 1.7 GB) and removed at the end, also of a run stopped by Ctrl-C.
+One file is filled with random boxes and measured when it holds 1,000, 10,000, ... images, which shows costs
+that grow with the number of images. It is written to ``--folder`` (100,000 images of 2,000 boxes take 1.7 GB)
+and removed at the end, also after Ctrl-C.
 """
 
 import argparse
@@ -26,21 +26,21 @@ from sppnet.common.arrays import FloatArray, Image
 from sppnet.common.errors import InputError
 from sppnet.proposals.cache import Key, ProposalCache
 
-# Images in one transaction: what about 75 workers compute in the second between two commits.
+# Images in one transaction: about as many as 75 workers compute in the second between two commits.
 _BATCH = 50
 _READS = 1000
-# Different arrays of boxes, so that making them takes no time of what is measured.
-_KINDS = 97
+# Number of arrays of boxes, made before the measurement and used in turn.
+_ARRAYS = 97
 
 
 @dataclass(frozen=True)
-class _MadeUp:
+class _RandomBoxes:
     """The engine that the boxes are stored under."""
 
     boxes: int
 
     def propose(self, image: Image) -> FloatArray:
-        raise InputError("the benchmark of the store computes no proposals")
+        raise InputError("the benchmark of the cache computes no proposals")
 
     def parameters(self) -> dict[str, Any]:
         return {"engine": "made up", **asdict(self)}
@@ -48,17 +48,17 @@ class _MadeUp:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one size of the store costs, in bytes and in seconds an image.
+    """The costs of the cache at one size, in bytes and in seconds an image.
+
+    The cold times are the first after the file's pages were dropped from the system's memory.
 
     Attributes:
-        images: in the store.
+        images: in the cache.
         bytes: of the file, after its journal was written back.
-        write: mean over the images added since the size before, commits and write-back to disk included.
+        write: mean over the images added since the size before; includes commits and write-back to disk.
         read, read_cold: `ProposalCache.get` in random order.
-        resume, resume_cold: opening the store and `ProposalCache.missing` of all its images; their files are
+        resume, resume_cold: opening the cache and `ProposalCache.missing` of all its images; image files are
             not hashed here.
-
-    The cold times are the first ones after the file's pages were dropped from the system's memory.
     """
 
     images: int
@@ -71,12 +71,12 @@ class Figures:
 
 
 def measure(folder: Path, images: int, boxes: int, seed: int = 0) -> Iterator[Figures]:
-    """Fills a store in ``folder`` and yields the figures at 1,000, 10,000, ... and at last ``images``."""
+    """Fills a cache in ``folder``; yields the figures at 1,000, 10,000, ... images and at ``images``."""
     rng = np.random.default_rng(seed)
-    kinds = [_make_boxes(rng, boxes) for _ in range(_KINDS)]
+    arrays = [_make_boxes(rng, boxes) for _ in range(_ARRAYS)]
     keys = [Key(f"{i:08d}", hashlib.sha256(str(i).encode()).hexdigest()) for i in range(images)]
-    entries = ((key, kinds[i % _KINDS]) for i, key in enumerate(keys))
-    engine = _MadeUp(boxes)
+    entries = ((key, arrays[i % _ARRAYS]) for i, key in enumerate(keys))
+    engine = _RandomBoxes(boxes)
     path = folder / "proposals.sqlite"
     written = 0
     while written < images:
@@ -93,37 +93,37 @@ def measure(folder: Path, images: int, boxes: int, seed: int = 0) -> Iterator[Fi
         chosen = rng.choice(size, min(_READS, size), replace=False)
         _drop(path)
         with ProposalCache(path, engine) as cache:
-            read_cold, read = (_read(cache, keys, kinds, chosen) for _ in range(2))
+            read_cold, read = (_read(cache, keys, arrays, chosen) for _ in range(2))
         yield Figures(size, path.stat().st_size, write, read, read_cold, resume, resume_cold)
 
 
 def _make_boxes(rng: np.random.Generator, count: int) -> FloatArray:
-    """float32 (count, 4) whole-numbered xyxy boxes in an image of 500 x 375 pixels."""
+    """Returns float32 (count, 4) whole-numbered xyxy boxes in an image of 500 x 375 pixels."""
     corners = np.sort(rng.integers(0, [[[500, 375]]], (count, 2, 2)), axis=1)
     corners[:, 1] += 1
     return corners.reshape(count, 4).astype(np.float32)
 
 
-def _read(cache: ProposalCache, keys: list[Key], kinds: list[FloatArray], chosen: Any) -> float:
-    """Seconds an image of reading the chosen entries, which are compared outside of the time."""
+def _read(cache: ProposalCache, keys: list[Key], arrays: list[FloatArray], chosen: Any) -> float:
+    """Returns seconds an image of reading the chosen entries; comparing them is not timed."""
     spent = 0.0
     for i in chosen:
         start = time.perf_counter()
-        found = cache.get(keys[i])
+        boxes = cache.get(keys[i])
         spent += time.perf_counter() - start
-        if found is None or not np.array_equal(found, kinds[i % _KINDS]):
-            raise RuntimeError(f"entry {keys[i].image_id} is not what was written")
+        if boxes is None or not np.array_equal(boxes, arrays[i % _ARRAYS]):
+            raise RuntimeError(f"entry {keys[i].image_id} has other boxes than were written")
     return spent / len(chosen)
 
 
-def _resume(path: Path, engine: _MadeUp, keys: list[Key]) -> float:
-    """Seconds an image of finding out that no image is missing."""
+def _resume(path: Path, engine: _RandomBoxes, keys: list[Key]) -> float:
+    """Returns seconds an image of finding out that no image is missing."""
     start = time.perf_counter()
     with ProposalCache(path, engine) as cache:
         missing = cache.missing(keys)
     spent = time.perf_counter() - start
     if missing:
-        raise RuntimeError(f"{len(missing)} of {len(keys)} entries are not in the store")
+        raise RuntimeError(f"{len(missing)} of {len(keys)} entries are not in the cache")
     return spent / len(keys)
 
 
@@ -134,7 +134,7 @@ def _sync(path: Path) -> None:
 
 
 def _drop(path: Path) -> None:
-    """Takes the file's pages out of the system's memory, where the system can do so."""
+    """Drops the file's pages from the system's memory, where the system can do so."""
     if hasattr(os, "posix_fadvise"):
         with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -156,16 +156,16 @@ def main() -> None:
     )  # fmt: skip
     console = Console()
     with tempfile.TemporaryDirectory(prefix="bench-cache-", dir=options.folder) as folder:
-        for one in measure(Path(folder), options.images, options.boxes):
-            times = (one.write, one.read, one.read_cold, one.resume, one.resume_cold)
+        for figures in measure(Path(folder), options.images, options.boxes):
+            times = figures.write, figures.read, figures.read_cold, figures.resume, figures.resume_cold
             table.add_row(
-                f"{one.images}",
-                f"{one.bytes / 1e9:.3f}",
-                f"{one.bytes / one.images / options.boxes:.2f}",
+                f"{figures.images}",
+                f"{figures.bytes / 1e9:.3f}",
+                f"{figures.bytes / figures.images / options.boxes:.2f}",
                 *(f"{1e3 * seconds:.3f}" for seconds in times),
-                f"{one.images * one.resume:.2f}",
+                f"{figures.images * figures.resume:.2f}",
             )
-            console.print(f"{one.images} images measured", highlight=False)
+            console.print(f"{figures.images} images measured", highlight=False)
     console.print(table)
 
 

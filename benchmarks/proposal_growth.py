@@ -1,10 +1,10 @@
-"""How time and memory of Selective Search grow with the image.
+"""Measures how time and memory of Selective Search grow with the size of the image.
 
     python -m benchmarks.proposal_growth FOLDER
 
-Photographs of ``FOLDER`` are laid side by side and below each other until they fill an image of the size
-asked for: detail does not thin out as in one photograph made larger. Every measurement is of a process of its
-own, on one thread, its kernels loaded by a small image before.
+Photographs of ``FOLDER`` are laid side by side and below each other until they fill an image of the wanted
+size, which then has the detail of photographs; a single photograph made larger has less. Every measurement
+runs in a new process, on one thread, after a small image has loaded its kernels.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _MEGAPIXELS = (0.1, 0.3, 1.0, 3.0, 12.0)
 
 
 def mosaic(paths: list[Path], width: int, height: int) -> Image:
-    """uint8 (height, width, 3): rows of photographs, each cut at the right and at the lowest of its row."""
+    """Makes an image, uint8 (height, width, 3), of rows of photographs; each row is as high as its lowest."""
     rows: list[Image] = []
     filled = number = 0
     while filled < height:
@@ -45,18 +45,19 @@ def mosaic(paths: list[Path], width: int, height: int) -> Image:
 
 
 def measure(engine: SelectiveSearch, image: Image) -> tuple[float, float, int]:
-    """Seconds, peak memory added by the search in 10^9 bytes, and the number of windows."""
+    """Returns seconds, peak memory added by the search in 10^9 bytes, and the number of proposals."""
     engine(image[:64, :64])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    windows = len(engine(image))
+    proposals = len(engine(image))
     seconds = time.perf_counter() - start
     # Linux counts in KiB.
     added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e9
-    return seconds, added, windows
+    return seconds, added, proposals
 
 
 def main() -> None:
+    """Measures and prints a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.proposal_growth", description=__doc__)
     parser.add_argument("folder", type=Path, help="of photographs")
     parser.add_argument("--megapixels", type=float, nargs="+", default=_MEGAPIXELS)
@@ -69,22 +70,22 @@ def main() -> None:
         "fast, at most 1 megapixel": SelectiveSearch(max_proposals=None),
     }
     table = Table(title=f"{options.folder}: photographs side by side, 4:3")
-    for name in ("megapixels", "strategies", "seconds", "s/megapixel", "GB", "windows"):
+    for name in ("megapixels", "strategies", "seconds", "s/megapixel", "GB", "proposals"):
         table.add_column(name, justify="right")
     for megapixels in options.megapixels:
         width = round((megapixels * 1e6 * 4 / 3) ** 0.5)
         image = mosaic(paths, width, round(width * 3 / 4))
         for name, engine in engines.items():
-            # A new process each, for a process never forgets its peak.
+            # A process for each, because the peak of a process never falls.
             with ProcessPoolExecutor(1, get_context("spawn")) as process:
-                seconds, memory, windows = process.submit(measure, engine, image).result()
+                seconds, memory, proposals = process.submit(measure, engine, image).result()
             table.add_row(
                 f"{megapixels}",
                 name,
                 f"{seconds:.2f}",
                 f"{seconds / megapixels:.2f}",
                 f"{memory:.2f}",
-                f"{windows}",
+                f"{proposals}",
             )
     Console().print(table)
 

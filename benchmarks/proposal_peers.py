@@ -1,4 +1,4 @@
-"""Implementations of Selective Search to be measured: ours, OpenCV's, and two packages of PyPI."""
+"""The implementations of Selective Search to compare: ours, OpenCV's, and two packages of PyPI."""
 
 import random
 import warnings
@@ -17,7 +17,7 @@ from sppnet.proposals.selective_search import distinct
 
 Propose = Callable[[Image], FloatArray]
 
-# Ours and OpenCV's: the filter of R-CNN's released code. The packages have none, and get none.
+# The filter of R-CNN's released code, for ours and OpenCV's. The packages have none, and get none.
 MIN_SIDE = 20
 REFERENCE = "ours, fast"
 
@@ -28,9 +28,9 @@ class Contender:
 
     Attributes:
         name: in the table.
-        load: imports it and gives a function from uint8 (H, W, 3) RGB to float32 (N, 4) xyxy pixel edges,
-            best first, all that it proposes.
-        slow: whether it gets a limited time, and so fewer images.
+        load: imports it and returns a function from uint8 (H, W, 3) RGB to all its proposals, float32 (N, 4)
+            xyxy pixel edges, best first.
+        slow: whether its time is limited, so that it gets fewer images.
     """
 
     name: str
@@ -43,9 +43,9 @@ def _engine(name: str) -> Callable[[], Propose]:
 
 
 def opencv_own_fast() -> Propose:
-    """OpenCV as its documentation shows it: ``switchToSelectiveSearchFast``, HSV and Lab, k = 150, 300, 450.
+    """OpenCV as in its documentation: ``switchToSelectiveSearchFast``, HSV and Lab, k = 150, 300, 450.
 
-    Its order is its own, from an unseeded generator.
+    The order is OpenCV's, from an unseeded generator.
     """
 
     def propose(image: Image) -> FloatArray:
@@ -60,17 +60,17 @@ def opencv_own_fast() -> Propose:
 
 
 def alpacadb(scale: int, sigma: float, min_size: int) -> Callable[[], Propose]:
-    """AlpacaDB, PyPI's ``selectivesearch``: one strategy, unranked; the top of its hierarchy comes first."""
+    """AlpacaDB, PyPI's ``selectivesearch``: one strategy, not ranked; the top of the hierarchy is first."""
 
     def load() -> Propose:
         from selectivesearch import selective_search
 
         def propose(image: Image) -> FloatArray:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of scikit-image, for every image
+                warnings.simplefilter("ignore")  # scikit-image warns at every image.
                 _, regions = selective_search(image, scale=scale, sigma=sigma, min_size=min_size)
             rectangles = np.array([region["rect"] for region in reversed(regions)]).reshape(-1, 4)
-            # It counts from first to last pixel, one short of the region's width and height.
+            # Its widths and heights are from the first to the last pixel, one short of the region's.
             return distinct(_from_rectangles(rectangles + np.array([0, 0, 1, 1])))
 
         return propose
@@ -78,27 +78,27 @@ def alpacadb(scale: int, sigma: float, min_size: int) -> Callable[[], Propose]:
     return load
 
 
-def chenjiexu(mode: str, mended: bool) -> Callable[[], Propose]:
+def chenjiexu(mode: str, patched: bool) -> Callable[[], Propose]:
     """ChenjieXu, PyPI's ``selective-search``, with the paper's ranking.
 
-    Mended, a mask goes to scipy's ``find_objects`` as integers: of booleans, as the package gives them,
-    today's numpy makes a number that scipy does not take.
+    Patched, it gives masks to scipy's ``find_objects`` as integers: today's numpy turns the booleans of the
+    package into a number that scipy does not accept.
     """
 
     def load() -> Propose:
         from selective_search import selective_search, structure
 
-        found = structure.find_objects
+        original = structure.find_objects
 
         def find_objects(mask: NDArray[np.bool_]) -> list[tuple[slice, ...]]:
-            objects: list[tuple[slice, ...]] = found(mask.astype(np.int32))
+            objects: list[tuple[slice, ...]] = original(mask.astype(np.int32))
             return objects
 
         def propose(image: Image) -> FloatArray:
             random.seed(0)
             with (
                 joblib.parallel_config(backend="sequential"),  # It asks for all cores.
-                patch.object(structure, "find_objects", find_objects if mended else found),
+                patch.object(structure, "find_objects", find_objects if patched else original),
                 warnings.catch_warnings(),
             ):
                 warnings.simplefilter("ignore")
@@ -118,15 +118,15 @@ CONTENDERS = (
     Contender("OpenCV, its own fast", opencv_own_fast),
     # The settings of its README.
     Contender("AlpacaDB, k = 500", alpacadb(500, 0.9, 10), slow=True),
-    # Those of the paper's single strategy.
+    # The settings of the paper's single strategy.
     Contender("AlpacaDB, k = 100", alpacadb(100, 0.8, 100), slow=True),
-    Contender("ChenjieXu, fast", chenjiexu("fast", mended=False), slow=True),
-    Contender("ChenjieXu, single, mended", chenjiexu("single", mended=True), slow=True),
-    Contender("ChenjieXu, fast, mended", chenjiexu("fast", mended=True), slow=True),
+    Contender("ChenjieXu, fast", chenjiexu("fast", patched=False), slow=True),
+    Contender("ChenjieXu, single, patched", chenjiexu("single", patched=True), slow=True),
+    Contender("ChenjieXu, fast, patched", chenjiexu("fast", patched=True), slow=True),
 )
 
 
 def _from_rectangles(rectangles: ArrayLike) -> FloatArray:
-    """(N, 4) x, y, width, height to float32 (N, 4) xyxy."""
+    """Converts (N, 4) x, y, width, height to float32 (N, 4) xyxy."""
     x, y, width, height = np.asarray(rectangles, np.float32).T
     return np.stack([x, y, x + width, y + height], axis=1)

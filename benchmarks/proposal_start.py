@@ -1,4 +1,4 @@
-"""How long our Selective Search takes to start: its first image in a new process."""
+"""Measures how long our Selective Search takes to start: import and first image in a new process."""
 
 import json
 import os
@@ -23,8 +23,8 @@ class Start:
     second_seconds: float
 
 
-# Run in a process of its own: the clock must not see what this one has imported and compiled.
-_START = """
+# Runs in a process of its own, in which nothing is imported or compiled yet.
+START_SCRIPT = """
 import sys, time
 begin = time.perf_counter()
 from sppnet.proposals import SelectiveSearch
@@ -40,18 +40,22 @@ print(json.dumps([imported - begin, *seconds]))
 """
 
 
-def measure_starts(image: Image) -> tuple[Start, Start]:
-    """Times a new process of ours on an image: with numba's store of compiled code empty, and then filled.
+def measure_starts(image: Image, script: str = START_SCRIPT) -> tuple[Start, Start]:
+    """Times a new process on an image, twice: first with numba's cache of compiled code empty, then filled.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        script: Python that gets the path of the image as ``.npy`` and prints the seconds of `Start` as JSON.
 
     Raises:
-        subprocess.CalledProcessError: the process failed; it has said why.
+        subprocess.CalledProcessError: the process failed; it has printed why.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "image.npy"
         np.save(file, image)
         one_thread = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
         environment = os.environ | one_thread | {"NUMBA_CACHE_DIR": str(Path(folder) / "numba")}
-        command = [sys.executable, "-c", _START, str(file)]
+        command = [sys.executable, "-c", script, str(file)]
         outputs = [
             subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout
             for _ in range(2)
@@ -61,7 +65,7 @@ def measure_starts(image: Image) -> tuple[Start, Start]:
 
 
 def starts_table(starts: tuple[Start, Start]) -> Table:
-    """The two starts for the terminal."""
+    """Makes the table of the two starts."""
     table = Table(title="ours, fast, in a new process: seconds")
     for column in ("", "import", "first image", "second image"):
         table.add_column(column, justify="right")

@@ -1,14 +1,16 @@
-"""Selective Search against its peers: time and quality on the same images, in one process on one thread."""
+"""Selective Search beside other implementations: time and quality on the same images, on one thread.
+
+python -m benchmarks.proposals [--dataset voc2007] [--limit 50]
+"""
 
 import contextlib
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -18,63 +20,64 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.proposal_peers import CONTENDERS, MIN_SIDE, REFERENCE, Contender, Propose
 from benchmarks.proposal_start import Start, measure_starts, starts_table
-from sppnet.cli.job import Job
-from sppnet.cli.options import VOC_ROOT, DatasetName, Limit, VocRoot, console, reported
+from sppnet.cli.command import Without, command
+from sppnet.cli.datasets import ChosenDataset
+from sppnet.cli.groups import single_command
+from sppnet.cli.options import DataOptions
 from sppnet.cli.progress import ProgressReport
+from sppnet.cli.terminal import console, say, say_written
 from sppnet.common.arrays import FloatArray, Image
-from sppnet.common.files import atomic_path
+from sppnet.common.files import write_json
 from sppnet.data import Dataset, read_image
 from sppnet.eval import evaluate_proposals
 from sppnet.eval.proposal_report import proposal_curves
 from sppnet.eval.proposals import ALL, BEST
-
-app = typer.Typer(add_completion=False)
 
 _WARM_UP_SIZE = (128, 96)
 _PACKAGES = (
     "numpy", "scipy", "numba", "opencv-contrib-python-headless", "scikit-image", "selectivesearch",
     "selective-search",
 )  # fmt: skip
-_WHO = (
+_CAPTION = (
     f"one thread; ratio: an image's time over that of {REFERENCE}, median over the images; AlpacaDB is "
-    "PyPI's selectivesearch, ChenjieXu selective-search; mended: made to run on today's numpy"
+    "PyPI's selectivesearch, ChenjieXu selective-search; patched: made to run on today's numpy"
 )
 
 
 @dataclass
 class Measured:
-    """What a contender did: seconds and windows by the number of the image.
+    """The measurements of a contender, by the number of the image.
 
     Attributes:
         seconds: wall clock.
-        cpu_seconds: of the whole process, which says whether someone used more threads than one, or waited
-            for other programs.
-        windows: float32 (N, 4) each.
-        failed: how many images it raised something on.
-        fault: the first thing raised there, or by its import; empty if there was none.
+        cpu_seconds: of the whole process: more than ``seconds`` where it used several threads, less where it
+            waited for other programs.
+        proposals: float32 (N, 4) each.
+        failed: number of images on which it raised an error.
+        fault: the first of these errors, or that of its import; empty if there was none.
     """
 
     seconds: dict[int, float] = field(default_factory=dict)
     cpu_seconds: dict[int, float] = field(default_factory=dict)
-    windows: dict[int, FloatArray] = field(default_factory=dict)
+    proposals: dict[int, FloatArray] = field(default_factory=dict)
     failed: int = 0
     fault: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the result.
+    """The result of a contender; its numbers are None where it failed on every image.
 
     Attributes:
         name: of the contender.
-        images: how many it has done.
+        images: number of images that it searched.
         median_seconds, p90_seconds: an image, wall clock.
         median_cpu_seconds: an image, of the process.
         ratio: median over the images of its time over that of ours, fast; wall clock.
-        cpu_ratio: the same of the process's time, which other programs on the machine change less.
-        mean_windows: an image.
-        figures: name to the figure, in [0, 1], at the best 2,000 windows and at all.
-        failed, fault: as in `Measured`; of a contender that failed always, the numbers are None.
+        cpu_ratio: the same for the process's time, which other programs on the machine change less.
+        mean_proposals: an image.
+        figures: name to the figure, in [0, 1], for the best 2,000 proposals and for all.
+        failed, fault: as in `Measured`.
     """
 
     name: str
@@ -84,7 +87,7 @@ class Row:
     median_cpu_seconds: float | None = None
     ratio: float | None = None
     cpu_ratio: float | None = None
-    mean_windows: float | None = None
+    mean_proposals: float | None = None
     figures: dict[str, tuple[float, float]] = field(default_factory=dict)
     failed: int = 0
     fault: str = ""
@@ -96,18 +99,18 @@ def race(
     slow_seconds: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Measured]:
-    """Lets all contenders propose windows, on one thread, image after image, so that noise hits all alike.
+    """Runs all contenders on one thread, image after image, so that other load hits all of them alike.
 
-    Before, each is run once on a small picture, which compiles what is to be compiled.
+    First each runs once on a small image, which compiles its code.
 
     Args:
-        images: read each image, which is not timed.
-        contenders: who takes part. Who goes first changes from image to image.
-        slow_seconds: a slow one gets no further image after so much time; it gets one at least.
+        images: functions that read the images, which is not timed.
+        contenders: the implementations. Another one goes first at each image.
+        slow_seconds: a slow contender gets no further image after this time; it gets at least one.
         progress: called with (images done, images in all).
 
     Returns:
-        by the contender's name. An image on which a contender raises something counts as failed.
+        measurements by the contender's name. An image on which it raises an error counts as failed.
     """
     measured = {contender.name: Measured() for contender in contenders}
     running: dict[str, Propose] = {}
@@ -119,9 +122,9 @@ def race(
             try:
                 running[contender.name] = contender.load()
             except ImportError as error:
-                measured[contender.name].fault = _told(error)
+                measured[contender.name].fault = _described(error)
                 continue
-            with contextlib.suppress(Exception):  # It would show again on the images.
+            with contextlib.suppress(Exception):  # The same error comes again on the images.
                 running[contender.name](small)
         for number, read in enumerate(images):
             progress(number, len(images))
@@ -129,65 +132,66 @@ def race(
             names = list(running)
             turn = number % max(len(names), 1)
             for name in names[turn:] + names[:turn]:
-                own = measured[name]
+                result = measured[name]
                 start, cpu_start = time.perf_counter(), time.process_time()
                 try:
-                    windows = running[name](image)
-                # Whatever someone else's package stumbles over belongs into the table.
+                    proposals = running[name](image)
+                # Errors of other packages, of any type, belong into the table.
                 except Exception as error:
-                    own.failed += 1
-                    own.fault = own.fault or _told(error)
+                    result.failed += 1
+                    result.fault = result.fault or _described(error)
                     continue
-                own.seconds[number] = time.perf_counter() - start
-                own.cpu_seconds[number] = time.process_time() - cpu_start
-                own.windows[number] = windows
-                if name in slow and sum(own.seconds.values()) > slow_seconds:
+                result.seconds[number] = time.perf_counter() - start
+                result.cpu_seconds[number] = time.process_time() - cpu_start
+                result.proposals[number] = proposals
+                if name in slow and sum(result.seconds.values()) > slow_seconds:
                     del running[name]
     progress(len(images), len(images))
     return measured
 
 
 def make_rows(dataset: Dataset, measured: dict[str, Measured], reference: str = REFERENCE) -> list[Row]:
-    """Times and figures of `race` on the images of a data set.
+    """Computes times and figures from the result of `race` on the images of a data set.
 
     Args:
         dataset: the same images, in the same order.
         measured: by contender.
-        reference: whose times the ratios are to.
+        reference: the contender that ratios compare with.
     """
     rows = []
-    for name, own in measured.items():
-        if not own.seconds:
-            rows.append(Row(name, failed=own.failed, fault=own.fault))
+    for name, result in measured.items():
+        if not result.seconds:
+            rows.append(Row(name, failed=result.failed, fault=result.fault))
             continue
-        examples = tuple(dataset.examples[number] for number in own.seconds)
+        examples = tuple(dataset.examples[number] for number in result.seconds)
         part = Dataset(dataset.name, dataset.split, dataset.classes, examples)
-        result = evaluate_proposals(part, (own.windows[number] for number in own.seconds), [BEST, ALL])
+        in_order = (result.proposals[number] for number in result.seconds)
+        quality = evaluate_proposals(part, in_order, [BEST, ALL])
         base = measured[reference]
-        seconds = list(own.seconds.values())
+        seconds = list(result.seconds.values())
         rows.append(
             Row(
                 name,
                 len(seconds),
                 statistics.median(seconds),
                 float(np.quantile(seconds, 0.9)),
-                statistics.median(own.cpu_seconds.values()),
-                _ratio(own.seconds, base.seconds),
-                _ratio(own.cpu_seconds, base.cpu_seconds),
-                float(result.windows.mean()),
-                {title: (float(a), float(b)) for title, (a, b) in proposal_curves(result).items()},
-                own.failed,
-                own.fault,
+                statistics.median(result.cpu_seconds.values()),
+                _ratio(result.seconds, base.seconds),
+                _ratio(result.cpu_seconds, base.cpu_seconds),
+                float(quality.proposals_per_image.mean()),
+                {title: (float(a), float(b)) for title, (a, b) in proposal_curves(quality).items()},
+                result.failed,
+                result.fault,
             )
         )
     return rows
 
 
 def times_table(rows: Sequence[Row], title: str) -> Table:
-    """Times for the terminal; a contender that failed has dashes (`faults` says why)."""
-    table = Table(title=title, caption=_WHO)
+    """Makes the table of times; a contender that failed has dashes (`faults` says why)."""
+    table = Table(title=title, caption=_CAPTION)
     table.add_column("engine", no_wrap=True)
-    for column in ("images", "median ms", "p90 ms", "ratio", "CPU ratio", "windows"):
+    for column in ("images", "median ms", "p90 ms", "ratio", "CPU ratio", "proposals"):
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
@@ -197,16 +201,16 @@ def times_table(rows: Sequence[Row], title: str) -> Table:
             _shown(row.p90_seconds, 1000),
             _shown(row.ratio, 1, 1),
             _shown(row.cpu_ratio, 1, 1),
-            _shown(row.mean_windows),
+            _shown(row.mean_proposals),
         )
     return table
 
 
 def quality_table(rows: Sequence[Row], title: str) -> Table:
-    """Figures for the terminal, likewise."""
+    """Makes the table of figures; a contender that failed has dashes (`faults` says why)."""
     table = Table(
         title=title,
-        caption=f"in %, best {BEST:,} windows/all; boxes with a side below {MIN_SIDE} pixels dropped, but "
+        caption=f"in %, best {BEST:,} proposals/all; boxes with a side below {MIN_SIDE} pixels dropped, but "
         "not of AlpacaDB and ChenjieXu",
     )
     table.add_column("engine", no_wrap=True)
@@ -225,7 +229,7 @@ def quality_table(rows: Sequence[Row], title: str) -> Table:
 
 
 def faults(rows: Sequence[Row]) -> list[str]:
-    """A line for each contender that failed on an image, or could not be imported."""
+    """Returns a sentence for each contender that failed on an image, or could not be imported."""
     return [
         f"{row.name}: fails on {row.failed} of {row.failed + row.images} images: {row.fault}"
         if row.failed
@@ -244,23 +248,29 @@ def write_bench(path: Path, dataset: Dataset, rows: Sequence[Row], starts: tuple
         "min_side": MIN_SIDE,
         "figures_at": [BEST, None],
         "versions": {name: _version(name) for name in _PACKAGES},
-        "rows": [asdict(row) for row in rows],
+        "rows": [_stored(row) for row in rows],
         "starts": {
             "nothing_compiled": asdict(starts[0]),
             "compiled_before": asdict(starts[1]),
         },
     }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    # The figures of a data set without objects are NaN.
+    write_json(path, content, indent=1, allow_nan=True)
+
+
+def _stored(row: Row) -> dict[str, Any]:
+    """The values of a row by their names in the file, where proposals are still called windows."""
+    names = {"mean_proposals": "mean_windows"}
+    return {names.get(name, name): value for name, value in asdict(row).items()}
 
 
 def bench_proposals(
     dataset: Dataset,
     slow_seconds: float,
+    contenders: Sequence[Contender],
     progress: Callable[[int, int], None] = lambda done, total: None,
-    contenders: Sequence[Contender] = CONTENDERS,
 ) -> tuple[list[Row], tuple[Start, Start]]:
-    """Everything: the race on the images of a data set, its figures, and the starts of ours."""
+    """Runs the race on the images of a data set, and measures the start of our implementation."""
 
     def reader(path: Path) -> Callable[[], Image]:
         return lambda: read_image(path)
@@ -274,12 +284,12 @@ def _shown(value: float | None, factor: float = 1, digits: int = 0) -> str:
     return "–" if value is None or np.isnan(value) else f"{factor * value:,.{digits}f}"
 
 
-def _ratio(own: dict[int, float], base: dict[int, float]) -> float | None:
-    ratios = [seconds / base[number] for number, seconds in own.items() if number in base]
+def _ratio(times: dict[int, float], base: dict[int, float]) -> float | None:
+    ratios = [seconds / base[number] for number, seconds in times.items() if number in base]
     return statistics.median(ratios) if ratios else None
 
 
-def _told(error: Exception) -> str:
+def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
@@ -290,33 +300,36 @@ def _version(package: str) -> str | None:
         return None
 
 
-@app.command()
-@reported
+@command
 def benchmark_proposals(
-    dataset: DatasetName = "",
-    voc_root: VocRoot = VOC_ROOT,
+    *,
+    data: Annotated[DataOptions, Without("train_split", "test_split", "skip_errors")],
     split: Annotated[str, typer.Option(help="Split whose images are searched.")] = "test",
     slow_seconds: Annotated[
-        float, typer.Option(min=0, help="The two slow packages get no further image after so much time each.")
+        float, typer.Option(min=0, help="The two slow packages get no further image after this time each.")
     ] = 300,
     output: Annotated[Path, typer.Option(help="JSON file for the rows.")] = Path("runs/bench-proposals.json"),
-    limit: Limit = 0,
 ) -> None:
     """Times Selective Search, ours and others', on one thread (50 images unless --limit says otherwise)."""
-    examples = Job(dataset, voc_root, split, limit=limit or 50).open(split)
+    dataset = ChosenDataset(replace(data, limit=data.limit or 50)).open(split)
     with ProgressReport(console) as progress:
         rows, starts = bench_proposals(
-            examples, slow_seconds, lambda done, total: progress("images searched by all", done, total)
+            dataset,
+            slow_seconds,
+            CONTENDERS,
+            lambda done, total: progress("images searched by all", done, total),
         )
-    title = f"{examples.name} {split}, {len(examples)} images"
+    title = f"{dataset.name} {split}, {len(dataset)} images"
     console.print(quality_table(rows, title))
     console.print(times_table(rows, title))
-    for line in faults(rows):
-        console.print(line, highlight=False, markup=False)
+    for sentence in faults(rows):
+        say(sentence)
     console.print(starts_table(starts))
-    write_bench(output, examples, rows, starts)
-    console.print(f"written: {output}", highlight=False)
+    write_bench(output, dataset, rows, starts)
+    say_written(output)
 
+
+app = single_command("benchmark-proposals", benchmark_proposals)
 
 if __name__ == "__main__":
     app()

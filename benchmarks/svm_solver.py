@@ -1,10 +1,10 @@
-"""Times `train_svms` against scikit-learn's LinearSVC (liblinear) on one made-up but realistic problem.
+"""Times `train_svms` and scikit-learn's LinearSVC (liblinear) on one synthetic but realistic problem.
 
     python -m benchmarks.svm_solver [--classes 20] [--reference-classes 4]
 
-Both sides see the same float32 rows: pooled features (not negative, about a third not zero, mean norm 20),
-negatives that all classes share, a few hundred positives a class. Both are imported and compiled before the
-clock starts.
+Both get the same float32 rows: pooled features (not negative, about a third not zero, mean norm 20), with
+negatives that all classes share and a few hundred positives a class. Both are imported and compiled before
+the clock starts.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from sppnet.svm.solver import Problem, SolverSettings, train_svms
 def make_problems(
     classes: int, negatives: int, positives: int, dimension: int, seed: int = 0
 ) -> tuple[FloatArray, list[Problem]]:
-    """Features (rows, dimension) and one problem a class; all classes share the negatives."""
+    """Makes features (rows, dimension) and one problem a class; all classes share the negatives."""
     rng = np.random.default_rng(seed)
     factors = rng.standard_normal((40, dimension), np.float32)
     features = np.empty((negatives + classes * positives, dimension), np.float32)
@@ -37,8 +37,8 @@ def make_problems(
     flags = np.arange(negatives + positives) >= negatives
     problems = []
     for start in range(negatives, len(features), positives):
-        # Shifts this small leave the classes overlapping, as hard negatives do: a third of the rows end as
-        # support vectors.
+        # With shifts this small the classes overlap, as hard negatives do: a third of the rows become support
+        # vectors.
         fill(slice(start, start + positives), 0.3 * rng.standard_normal(len(factors), np.float32))
         rows = np.concatenate([np.arange(negatives), np.arange(start, start + positives)])
         problems.append(Problem(rows, flags))
@@ -49,7 +49,7 @@ def make_problems(
 def objective(
     features: FloatArray, problem: Problem, settings: SolverSettings, weights: FloatArray, bias: float
 ) -> float:
-    """The objective of `sppnet.svm.solver`, in float64, of any solver's result."""
+    """Returns the objective of `sppnet.svm.solver` for the result of any solver, in float64."""
     w = weights.astype(np.float64)
     signs = np.where(problem.positive, 1, -1)
     costs = np.where(problem.positive, settings.positive_weight, 1) * settings.cost
@@ -60,7 +60,7 @@ def objective(
 def reference_svm(
     features: FloatArray, problem: Problem, settings: SolverSettings, tolerance: float = 1e-4
 ) -> tuple[FloatArray, float]:
-    """Weights and bias of LinearSVC on the same objective; ``tolerance`` is scikit-learn's default."""
+    """Returns weights and bias of LinearSVC on this objective; ``tolerance`` is scikit-learn's default."""
     model = LinearSVC(
         loss="hinge", dual=True, C=settings.cost, intercept_scaling=settings.bias_multiplier,
         class_weight={1: settings.positive_weight, -1: 1}, tol=tolerance, max_iter=100_000,
@@ -70,10 +70,10 @@ def reference_svm(
 
 
 def main() -> None:
-    """Runs both sides and prints times, objectives and ratios."""
+    """Runs both solvers and prints times, objectives and ratios."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.svm_solver")
     parser.add_argument("--classes", type=int, default=20)
-    parser.add_argument("--reference-classes", type=int, default=4, help="classes that LinearSVC trains, too")
+    parser.add_argument("--reference-classes", type=int, default=4, help="classes that LinearSVC trains")
     parser.add_argument("--negatives", type=int, default=3700)
     parser.add_argument("--positives", type=int, default=300)
     parser.add_argument("--dimension", type=int, default=12_800)
@@ -88,26 +88,26 @@ def main() -> None:
     )
 
     table = Table(title=f"{options.negatives} + {options.positives} rows × {options.dimension}")
-    for column in ("class", "tol", "seconds", "ours", "ratio", "objective", "ours", "relative"):
+    for column in ("class", "tol", "seconds", "ours", "ratio", "objective", "ours", "difference"):
         table.add_column(column, justify="right")
     totals: dict[float, float] = {1e-2: 0.0, 1e-4: 0.0}
     ours_total = 0.0
     for index, problem in enumerate(problems[: options.reference_classes]):
         start = time.perf_counter()
-        (ours,) = train_svms(features, [problem], settings)
+        (solution,) = train_svms(features, [problem], settings)
         our_seconds = time.perf_counter() - start
-        our_objective = objective(features, problem, settings, ours.weights, ours.bias)
+        our_objective = objective(features, problem, settings, solution.weights, solution.bias)
         ours_total += our_seconds
         for tolerance in totals:
             start = time.perf_counter()
             weights, bias = reference_svm(features, problem, settings, tolerance)
             seconds = time.perf_counter() - start
             totals[tolerance] += seconds
-            theirs = objective(features, problem, settings, weights, bias)
+            reference = objective(features, problem, settings, weights, bias)
             table.add_row(
                 str(index), f"{tolerance:g}", f"{seconds:.2f}", f"{our_seconds:.2f}",
-                f"{seconds / our_seconds:.1f}", f"{theirs:.6f}", f"{our_objective:.6f}",
-                f"{our_objective / theirs - 1:+.1e}",
+                f"{seconds / our_seconds:.1f}", f"{reference:.6f}", f"{our_objective:.6f}",
+                f"{our_objective / reference - 1:+.1e}",
             )  # fmt: skip
     start = time.perf_counter()
     train_svms(features, problems, settings, threads=threads)

@@ -1,4 +1,4 @@
-"""Proposals: image to candidate windows, and the offline cache of them."""
+"""Proposals: candidate boxes of an image, and the offline cache of them."""
 
 from sppnet.proposals.cache import Key, ProposalCache
 from sppnet.proposals.engine import Engine
@@ -6,6 +6,7 @@ from sppnet.proposals.fill import FillReport, fill_cache, image_key, propose_cac
 from sppnet.proposals.imported import ImportedBoxes
 from sppnet.proposals.opencv import OpenCVSelectiveSearch
 from sppnet.proposals.selective_search import SelectiveSearch, Strategy
+from sppnet.proposals.stored_engine import engine_from_parameters
 
 __all__ = [
     "Engine",
@@ -16,6 +17,7 @@ __all__ = [
     "ProposalCache",
     "SelectiveSearch",
     "Strategy",
+    "engine_from_parameters",
     "fill_cache",
     "image_key",
     "propose_cached",

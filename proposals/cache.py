@@ -1,4 +1,4 @@
-"""The offline store of proposals: one SQLite file, safe against crashes, readable while it is written."""
+"""The offline cache of proposals: one SQLite file, safe against crashes, readable while it is written."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -28,34 +28,61 @@ COMMIT;
 
 
 class Key(NamedTuple):
-    """The key of an entry: the image's id and the SHA-256 of its file."""
+    """The key of a cache entry.
+
+    Attributes:
+        image_id: of the example.
+        image_digest: SHA-256 of the image file, in hexadecimal; `image_key` computes it.
+
+    Example:
+        >>> Key("000005", "e3b0c44298fc").image_id
+        '000005'
+    """
 
     image_id: str
     image_digest: str
 
 
 class ProposalCache:
-    """Boxes by image and method. A changed image, parameter or version is a miss, never a stale hit.
+    """The cache of proposals by image and method: a changed image, parameter or version is never found.
 
-    One process writes (the coordinator); any number read, and none of them ever waits for it. Each `put` is
-    one transaction: a kill loses at most the call under way. Boxes are stored as little-endian uint16, or
-    uint32 for images beyond 65,535 pixels, 8 or 16 bytes a box.
+    One process writes; any number read, and none of them ever waits for the writer. Each `put` is one
+    transaction: a kill loses at most the call under way. Boxes are stored as little-endian uint16, or
+    uint32 for images beyond 65,535 pixels: 8 or 16 bytes a box.
+
+    Attributes:
+        path: of the SQLite file.
+        method: SHA-256 of the engine's parameters; only entries of this method are seen.
+
+    Example:
+        >>> import tempfile
+        >>> from sppnet.proposals import SelectiveSearch
+        >>> key = Key("000005", "e3b0c44298fc")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with ProposalCache(f"{folder}/proposals.sqlite", SelectiveSearch()) as cache:
+        ...         cache.put([(key, np.array([[0, 0, 40, 30]], np.float32))])
+        ...     with ProposalCache(f"{folder}/proposals.sqlite", SelectiveSearch(seed=1)) as other_method:
+        ...         other_method.missing([key]) == [key]
+        ...     with ProposalCache(f"{folder}/proposals.sqlite", SelectiveSearch()) as cache:
+        ...         cache.get(key).tolist()
+        True
+        [[0.0, 0.0, 40.0, 30.0]]
     """
 
     def __init__(self, path: Path | str, engine: Engine) -> None:
-        """Opens or creates the file at ``path`` for the boxes of ``engine``.
+        """Opens the file at ``path`` for the boxes of ``engine``, or creates it.
 
         Raises:
-            InputError: the file cannot be opened, or is no cache of this version.
+            InputError: the file cannot be opened, or is not a cache of this version.
         """
         self.path = Path(path)
         self.method = method_digest(engine)
         self._parameters = canonical_json(engine.parameters())
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Prefetching reads in a thread of its own, never at the same time as another.
+            # Prefetching reads in a thread of its own, but no two threads read at the same time.
             self._db = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
-            # One statement, hence one state of the file, also while another process creates it.
+            # In one statement, so that both are of one state of the file while another process creates it.
             version, tables = self._db.execute(
                 "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
             ).fetchone()
@@ -64,15 +91,15 @@ class ProposalCache:
                     raise InputError(
                         f"{self.path}: not a proposal cache of version {_SCHEMA_VERSION}; move it away"
                     )
-                # Kept in the file: later openings write nothing, and so wait for no writer.
+                # The file remembers this: later openings write nothing, and so wait for no writer.
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.executescript(_SCHEMA)
-            # In WAL mode NORMAL survives a killed process; only a power cut may lose the last entries.
+            # In WAL mode NORMAL survives a killed process; only a power failure may lose the last entries.
             self._db.execute("PRAGMA synchronous = NORMAL")
         except (sqlite3.Error, OSError) as error:
             raise InputError(
-                f"{self.path}: cannot be used as the proposal cache ({error}); see to the disk and its "
-                "rights, or, where the file is damaged, move it away"
+                f"{self.path}: cannot be used as the proposal cache ({error}); check the disk and the "
+                "file's permissions, or move the file away if it is damaged"
             ) from error
 
     def __enter__(self) -> "ProposalCache":
@@ -84,10 +111,14 @@ class ProposalCache:
         self.close()
 
     def close(self) -> None:
+        """Closes the file; the end of a ``with`` block does so too."""
         self._db.close()
 
     def get(self, key: Key) -> FloatArray | None:
-        """The boxes, float32 (N, 4) xyxy, best first; None where there is no entry of this image and method.
+        """Returns the boxes of an image, or None where the method has no entry of it.
+
+        Returns:
+            float32 (N, 4) xyxy, best first; N is 0 where the method found no box.
 
         Raises:
             InputError: the entry or the file is damaged.
@@ -106,7 +137,7 @@ class ProposalCache:
         return boxes.astype(np.float32)
 
     def present(self) -> set[tuple[str, str]]:
-        """The keys of all entries of this method, as plain pairs: 0.3 kB of memory an image.
+        """Returns the keys of all entries of this method, as plain tuples: 0.3 kB of memory an image.
 
         Raises:
             InputError: the file is damaged.
@@ -118,16 +149,19 @@ class ProposalCache:
             raise InputError(f"{self.path}: damaged ({error}); delete it and run `make proposals`") from error
 
     def missing(self, keys: Iterable[Key]) -> list[Key]:
-        """Those of ``keys`` without an entry, in their order."""
+        """Returns those of ``keys`` without an entry, in their order."""
         present = self.present()
         return [key for key in keys if key not in present]
 
     def put(self, entries: Iterable[tuple[Key, FloatArray]]) -> None:
-        """Stores boxes (whole-numbered, not negative) in one transaction, replacing entries of equal keys.
+        """Stores boxes in one transaction, replacing entries of equal keys.
+
+        Args:
+            entries: keys, and boxes (N, 4) xyxy of whole numbers from 0.
 
         Raises:
-            InputError: boxes that are not whole numbers from 0, or a full disk (what earlier calls stored
-                is kept).
+            InputError: boxes that are not whole numbers from 0, or a full disk; nothing of this call is
+                stored then, and earlier calls are kept.
         """
         rows = []
         for key, boxes in entries:
@@ -140,12 +174,12 @@ class ProposalCache:
             return
         try:
             with self._db:
-                # Here, not at opening: readers write nothing.
+                # Not at opening: readers write nothing.
                 method = (self.method, self._parameters)
                 self._db.execute("INSERT OR IGNORE INTO methods VALUES (?, ?)", method)
                 self._db.executemany("INSERT OR REPLACE INTO proposals VALUES (?, ?, ?, ?, ?)", rows)
         except sqlite3.Error as error:
             raise InputError(
                 f"{self.path}: cannot be written ({error}); free some space and run again, "
-                "what is stored already is kept"
+                "the boxes stored before are kept"
             ) from error

@@ -1,4 +1,4 @@
-"""joblib's work on the workers of a Dask cluster."""
+"""Computing proposals on the workers of a Dask cluster."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -9,29 +9,29 @@ from joblib import parallel_config
 from joblib._dask import DaskDistributedBackend
 
 from sppnet.common.errors import InputError
-from sppnet.proposals.fill import Outcome
+from sppnet.proposals.worker import Outcome
 
-_CONNECT_SECONDS = 5
-_WORKER_SECONDS = 10
-# Twice as many images are handed out ahead: those of workers that join later come from these.
-_LEAST_PLACES = 100
+# joblib hands out twice as many images ahead; workers that join later take theirs from these.
+_LEAST_JOBS = 100
 
 
 @contextmanager
-def dask_cluster(address: str) -> Iterator[None]:
+def dask_cluster(address: str, connect_seconds: float = 5, worker_seconds: float = 10) -> Iterator[None]:
     """Within this context, `fill_cache` computes on a cluster instead of local processes.
 
-    A worker that dies or leaves is no fault: its images go to the others; workers may join at any time. An
-    image that one worker after the other dies with (Dask's ``allowed-failures`` + 1 of them: four) is given
-    up and named. All machines need this program in the same version; whoever reaches the scheduler can run
-    code on them, so a cluster belongs in a trusted network, or behind Dask's TLS settings.
+    A worker that dies or leaves is no error: its images go to the others; workers may join at any time. An
+    image that kills one worker after the other (Dask's ``allowed-failures`` + 1 of them: four) is given up
+    and named. All machines need this program in the same version. Anyone who reaches the scheduler can run
+    code on all machines: a cluster belongs in a trusted network, or behind Dask's TLS settings.
 
     Args:
         address: of the scheduler, ``tcp://host:8786``.
+        connect_seconds: how long to wait for the scheduler to answer.
+        worker_seconds: how long to wait for the first worker.
 
     Raises:
-        InputError: ``distributed`` is not installed; nothing answers at the address within 5 s; there is
-            no worker within 10 s; or the scheduler goes away during the work.
+        InputError: ``distributed`` is not installed; no scheduler answers at the address in time; it has no
+            workers in time; or it goes away during the work.
     """
     try:
         from distributed import Client
@@ -41,7 +41,7 @@ def dask_cluster(address: str) -> Iterator[None]:
         ) from error
     try:
         client = Client(  # type: ignore[no-untyped-call]
-            address, timeout=_CONNECT_SECONDS, set_as_default=False
+            address, timeout=connect_seconds, set_as_default=False
         )
     except (OSError, ValueError) as error:
         raise InputError(
@@ -50,7 +50,7 @@ def dask_cluster(address: str) -> Iterator[None]:
         ) from error
     with client:
         try:
-            client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+            client.wait_for_workers(1, timeout=worker_seconds)
         except TimeoutError as error:
             raise InputError(
                 f"{address}: the scheduler has no workers; start some with "
@@ -61,35 +61,35 @@ def dask_cluster(address: str) -> Iterator[None]:
                 yield
         except CancelledError as error:
             raise InputError(
-                f"{address}: the scheduler went away; start it and run again, what was computed is kept"
+                f"{address}: the scheduler went away; start it and run again, the boxes so far are kept"
             ) from error
 
 
 class _Backend(DaskDistributedBackend):  # type: ignore[misc]
-    """joblib's, mended: with its own, a task that Dask gives up on is waited for without end."""
+    """joblib's backend, which alone would wait forever for a task that Dask has given up."""
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        # joblib asks only once, before workers have joined that come late; and of one place it makes work
-        # in this process, not on the cluster.
-        return max(int(super().effective_n_jobs(n_jobs)), _LEAST_PLACES)
+        # joblib asks only once, before late workers have joined; and with one job it works in this process,
+        # not on the cluster.
+        return max(int(super().effective_n_jobs(n_jobs)), _LEAST_JOBS)
 
     def submit(self, func: Any, callback: Callable[[Any], None]) -> Any:
-        (_, (task, *_), _) = func.items[0]  # of `fill_cache`, which hands out images one by one
+        (_, (task, *_), _) = func.items[0]  # `fill_cache` hands out one image a call
         future = super().submit(func, callback)
 
-        def give_up(done: "Future[Any]") -> None:
+        def give_up(finished: "Future[Any]") -> None:
             from distributed import KilledWorker
 
-            error = done.exception()
+            error = finished.exception()
             if isinstance(error, KilledWorker):
                 died = error.allowed_failures + 1
                 fault = (
-                    f"{task.file}: given up, {died} workers died that had it, perhaps for want of memory; "
+                    f"{task.file}: given up after {died} workers died with it, perhaps for want of memory; "
                     "run again to try again"
                 )
                 callback([Outcome(task.key, None, fault)])
             elif error is not None:
-                # joblib raises it where the outcomes are awaited.
+                # joblib raises it where `fill_cache` waits for the outcomes.
                 callback(
                     InputError(
                         f"the cluster cannot run this ({error.__cause__ or error}); install the same program "

@@ -1,4 +1,4 @@
-"""What every engine of proposals offers."""
+"""The interface of a proposal engine, and the digest of its parameters that the cache looks boxes up by."""
 
 import hashlib
 import json
@@ -9,32 +9,55 @@ from sppnet.common.arrays import FloatArray, Image
 
 
 class Engine(Protocol):
-    """A method of proposals: image to candidate windows.
+    """A method that proposes candidate boxes for an image.
 
-    An engine is a frozen dataclass of its settings, small and picklable, so that workers get a copy.
+    An engine is a frozen dataclass of its settings, small and picklable: every worker gets a copy.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class WholeImage:
+        ...     def propose(self, image):
+        ...         height, width = image.shape[:2]
+        ...         return np.array([[0, 0, width, height]], np.float32)
+        ...
+        ...     def parameters(self):
+        ...         return {"engine": "whole-image"}
+        >>> import numpy as np
+        >>> engine: Engine = WholeImage()
+        >>> engine.propose(np.zeros((30, 40, 3), np.uint8)).tolist()
+        [[0.0, 0.0, 40.0, 30.0]]
     """
 
     def propose(self, image: Image) -> FloatArray:
-        """uint8 (H, W, 3) RGB to float32 (N, 4) whole-numbered xyxy boxes, best first, no duplicates."""
+        """Proposes boxes for one image.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+
+        Returns:
+            float32 (N, 4), best first, no duplicates; xyxy, 0-based pixel edges, right and bottom exclusive;
+            whole numbers.
+        """
 
     def parameters(self) -> dict[str, Any]:
         """Everything that the boxes depend on besides the image, versions included, as JSON values."""
 
 
-# The names of parameters in caches and models, whose entries are found by a digest of them.
+# Some settings have another name in caches and models, where entries are looked up by a digest of the names.
 _STORED_NAMES = {"max_proposals": "max_windows"}
 
 
-def stored_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of an engine under the names that caches and models hold; `settings_of` is the inverse."""
-    return {_STORED_NAMES.get(name, name): value for name, value in values.items()}
+def stored_parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Renames an engine's settings to the names in caches and models; `settings_of` is the inverse."""
+    return {_STORED_NAMES.get(name, name): value for name, value in settings.items()}
 
 
 def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in what `Engine.parameters` gave, by today's names, without engine and versions."""
+    """Returns the settings in the result of `Engine.parameters`, without the engine's name and versions."""
     names = {stored: name for name, stored in _STORED_NAMES.items()}
-    about = ("engine", "revision", "opencv")
-    return {names.get(name, name): value for name, value in parameters.items() if name not in about}
+    not_settings = ("engine", "revision", "opencv")
+    return {names.get(name, name): value for name, value in parameters.items() if name not in not_settings}
 
 
 def method_digest(engine: Engine) -> str:

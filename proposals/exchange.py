@@ -1,4 +1,4 @@
-"""Boxes from and to other programs: the published ``.mat`` files, and ``.npz``."""
+"""Reads and writes the boxes of other programs: the published ``.mat`` files, and ``.npz``."""
 
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat, savemat
 
 from sppnet.common.arrays import FloatArray
 from sppnet.common.errors import InputError
@@ -20,46 +19,47 @@ _BATCH = 500
 
 
 def read_boxes(path: Path, examples: Sequence[ImageFile]) -> dict[str, FloatArray]:
-    """The boxes of a file, for the images of a data set that the file knows.
+    """Reads boxes from a file, for the images of a data set.
 
     Args:
         path: ``.mat`` as published with R-CNN and Fast R-CNN: cells ``images`` (ids) and ``boxes``, each
             (n, 4) ``[y1 x1 y2 x2]``, 1-based and inclusive. Or ``.npz`` as `export_boxes` writes it: an
             array for each image id, (n, 4) ``[x1 y1 x2 y2]``, 0-based, right and bottom exclusive.
-        examples: the images; their files are needed for their sizes.
+        examples: the images; the boxes are checked against the sizes of their files.
 
     Returns:
-        image id to float32 (n, 4) xyxy, 0-based pixel edges, in the file's order.
+        image id to float32 (n, 4) xyxy, 0-based pixel edges, in the file's order. Images of the data set
+        that are not in the file are left out, as are images of the file that are not in the data set.
 
     Raises:
-        InputError: the file is neither, knows none of the images, or its boxes do not fit them, which in
+        InputError: the file is neither, has none of the images, or its boxes do not fit them, which in
             most cases means that they are in another format.
     """
     by_id = _read(path)
-    known = {example.image_id: example for example in examples if example.image_id in by_id}
-    if not known:
+    listed = {example.image_id: example for example in examples if example.image_id in by_id}
+    if not listed:
         first = next(iter(by_id), "none")
         raise InputError(
             f"{path}: has no image of this data set (its first id is {first!r}); choose its split"
         )
-    for image_id, example in known.items():
+    for image_id, example in listed.items():
         _check_inside(by_id[image_id], *image_size(example.path), f"{path}: image {image_id}")
-    return {image_id: by_id[image_id] for image_id in known}
+    return {image_id: by_id[image_id] for image_id in listed}
 
 
 def import_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache) -> int:
-    """Puts the boxes of a file into the cache, for the images of a data set that the file knows.
+    """Reads boxes from a file into the cache, for the images of a data set.
 
     Args:
         path: as for `read_boxes`.
-        examples: the images; their files are needed, for the cache knows an image by its bytes.
+        examples: the images; their files are hashed for the keys of the cache.
         cache: where the boxes go, under the engine that it was opened for.
 
     Returns:
-        how many images had boxes.
+        the number of images of the data set in the file.
 
     Raises:
-        InputError: as `read_boxes`, a box is not of whole numbers, or other boxes of an image are stored
+        InputError: as `read_boxes`, a box is not of whole numbers, or the cache has other boxes of an image
             under the same engine; nothing is stored then.
     """
     by_id = read_boxes(path, examples)
@@ -72,7 +72,7 @@ def import_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache
             key = image_key(example)
             before = cache.get(key)
             if before is not None and not np.array_equal(before, boxes):
-                # A run that was trained on those would not notice.
+                # A run that was trained on the old boxes would go on with the new ones unnoticed.
                 raise InputError(
                     f"{path}: image {example.image_id}: {cache.path} has other boxes of this name already; "
                     "give these another name"
@@ -86,11 +86,16 @@ def import_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache
 def export_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache) -> int:
     """Writes the cached boxes of a data set as ``.mat`` or ``.npz``, in the formats of `read_boxes`.
 
+    Args:
+        path: of the file; its ending chooses the format.
+        examples: the images; their files are hashed for the keys of the cache.
+        cache: opened for the engine whose boxes are written.
+
     Returns:
-        how many images were written: all.
+        the number of images written: all.
 
     Raises:
-        InputError: another ending, an image without boxes in the cache, or a file that cannot be written.
+        InputError: another ending, an image that is not in the cache, or a file that cannot be written.
     """
     by_id: dict[str, FloatArray] = {}
     for example in examples:
@@ -124,13 +129,16 @@ def _read(path: Path) -> dict[str, FloatArray]:
         by_id: dict[str, FloatArray] = reader(path)
     except InputError:
         raise
-    # Both readers raise whatever their parsers stumble over.
+    # The parsers of both formats raise errors of many types.
     except Exception as error:
         raise InputError(f"{path}: cannot be read as {path.suffix} of boxes ({error})") from error
     return by_id
 
 
 def _read_mat(path: Path) -> dict[str, FloatArray]:
+    # Imported here: it costs more start-up than the rest of this module.
+    from scipy.io import loadmat
+
     content = loadmat(path)
     if not {"images", "boxes"} <= content.keys():
         raise InputError(f"{path}: has no cells 'images' and 'boxes'; is it a file of published proposals?")
@@ -151,27 +159,29 @@ def _read_npz(path: Path) -> dict[str, FloatArray]:
         return {name: _four_columns(content[name], f"{path}: image {name}") for name in content.files}
 
 
-def _four_columns(value: NDArray[Any], place: str) -> FloatArray:
+def _four_columns(value: NDArray[Any], source: str) -> FloatArray:
     if value.size == 0:
         return np.zeros((0, 4), np.float32)
     if value.ndim != 2 or value.shape[1] != 4 or not np.issubdtype(value.dtype, np.number):
-        raise InputError(f"{place}: boxes are {value.dtype} {value.shape}, not numbers (n, 4)")
+        raise InputError(f"{source}: boxes are {value.dtype} {value.shape}, not numbers (n, 4)")
     return value.astype(np.float32)
 
 
-def _check_inside(boxes: FloatArray, width: int, height: int, place: str) -> None:
-    """Boxes that swap x and y, or count from another base, soon reach out of an image."""
+def _check_inside(boxes: FloatArray, width: int, height: int, source: str) -> None:
+    """Makes sure that boxes lie in their image: with x and y swapped, or counted from 1, they soon do not."""
     if not np.isfinite(boxes).all():
-        raise InputError(f"{place}: a box has an edge that is no number; remove the box")
+        raise InputError(f"{source}: a box has an edge that is no number; remove the box")
     outside = (boxes[:, :2] < 0).any() or (boxes[:, 2:] > (width, height)).any()
     if outside or (boxes[:, 2:] <= boxes[:, :2]).any():
         raise InputError(
-            f"{place}: boxes reach out of the {width} x {height} image or are empty; .mat holds "
+            f"{source}: boxes reach out of the {width} x {height} image or are empty; .mat holds "
             "[y1 x1 y2 x2] from 1, inclusive; .npz [x1 y1 x2 y2] from 0, right and bottom exclusive"
         )
 
 
 def _write_mat(file: Any, by_id: dict[str, FloatArray]) -> None:
+    from scipy.io import savemat
+
     savemat(
         file,
         {
@@ -186,7 +196,7 @@ def _write_mat(file: Any, by_id: dict[str, FloatArray]) -> None:
 
 
 def _write_npz(file: Any, by_id: dict[str, FloatArray]) -> None:
-    # Not numpy's savez, whose own argument an image called "file" would be.
+    # Not np.savez: there an image called "file" would be taken for its argument of that name.
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for image_id, boxes in by_id.items():
             with archive.open(f"{image_id}.npy", "w", force_zip64=True) as member:
@@ -194,7 +204,7 @@ def _write_npz(file: Any, by_id: dict[str, FloatArray]) -> None:
 
 
 def _cells(values: Iterable[NDArray[Any]]) -> NDArray[np.object_]:
-    """A MATLAB cell array."""
+    """Makes a MATLAB cell array."""
     items = list(values)
     cells = np.empty(len(items), object)
     for index, value in enumerate(items):

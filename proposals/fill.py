@@ -1,33 +1,25 @@
-"""Fills the cache, several images at a time."""
+"""Computes the proposals of many images in parallel and stores them in the cache."""
 
-import hashlib
-import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
-from joblib import Parallel, delayed
+from typing import Any, Protocol
 
 from sppnet.common.arrays import FloatArray, Image
 from sppnet.common.errors import InputError
 from sppnet.common.files import file_digest
-from sppnet.data.images import decode_image, read_image
+from sppnet.data.images import read_image
 from sppnet.proposals.cache import Key, ProposalCache
-from sppnet.proposals.engine import Engine, method_digest
-from sppnet.proposals.source import FileAt, ImageSource, shared_file
-
-# What came within this time of the last write waits for the next result: what a kill can lose.
-_COMMIT_SECONDS = 1.0
+from sppnet.proposals.engine import Engine
+from sppnet.proposals.source import ImageSource, shared_file
+from sppnet.proposals.worker import Outcome, Task, compute
 
 
 class ImageFile(Protocol):
-    """What is needed of an example."""
+    """The part of an example that proposals need: its id and its image file."""
 
     @property
     def image_id(self) -> str: ...
@@ -38,12 +30,17 @@ class ImageFile(Protocol):
 
 @dataclass
 class FillReport:
-    """What `fill_cache` did.
+    """The result of `fill_cache`.
 
     Attributes:
-        cached: images that had an entry before.
-        computed: images that got one.
-        errors: image id to what is wrong with it.
+        cached: number of images that had an entry before.
+        computed: number of images that got an entry.
+        errors: image id to the reason why the image got none.
+
+    Example:
+        >>> report = FillReport(computed=1, errors={"000005": "000005.jpg: the file is empty"})
+        >>> report.complaint()  # doctest: +ELLIPSIS
+        '1 images have no proposals, the first: 000005.jpg: the file is empty; ...'
     """
 
     cached: int = 0
@@ -51,19 +48,32 @@ class FillReport:
     errors: dict[str, str] = field(default_factory=dict)
 
     def complaint(self) -> str:
-        """What to say of the errors, of which there must be some, where images may not be left out."""
+        """An error message for programs that need every image; `errors` must not be empty."""
         first = next(iter(self.errors.values()))
         return (
             f"{len(self.errors)} images have no proposals, the first: {first}; the other images are "
-            "done: mend these and run again, or leave them out with --skip-errors"
+            "done: repair these and run again, or leave them out with --skip-errors"
         )
 
 
 def image_key(example: ImageFile) -> Key:
-    """The example's key in the cache.
+    """The example's key in the cache: its id and the SHA-256 of its image file.
+
+    Args:
+        example: anything with ``image_id`` and ``path``.
 
     Raises:
         InputError: the image file cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from types import SimpleNamespace
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "empty.png")
+        ...     path.touch()
+        ...     key = image_key(SimpleNamespace(image_id="000005", path=path))
+        >>> key.image_id, key.image_digest[:12]
+        ('000005', 'e3b0c44298fc')
     """
     try:
         return Key(example.image_id, file_digest(example.path))
@@ -72,7 +82,32 @@ def image_key(example: ImageFile) -> Key:
 
 
 def propose_cached(key: Key, read: Callable[[], Image], engine: Engine, cache: ProposalCache) -> FloatArray:
-    """An image's windows from the cache; where they are missing, it is read, and they are stored."""
+    """Returns an image's proposals from the cache; computes and stores them where they are missing.
+
+    Args:
+        key: of the image, from `image_key`.
+        read: returns the image, uint8 (H, W, 3) RGB; called only where the proposals are missing.
+        engine: the method, the one that ``cache`` was opened with.
+        cache: where the proposals are kept.
+
+    Returns:
+        float32 (N, 4) xyxy, best first.
+
+    Raises:
+        InputError: the image cannot be read, or the cache cannot be read or written.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from sppnet.proposals import SelectiveSearch
+        >>> engine = SelectiveSearch("single")
+        >>> with tempfile.TemporaryDirectory() as folder, ProposalCache(f"{folder}/p.db", engine) as cache:
+        ...     key = Key("gray", "0" * 64)
+        ...     propose_cached(key, lambda: np.full((30, 40, 3), 128, np.uint8), engine, cache).tolist()
+        ...     cache.missing([key])
+        [[0.0, 0.0, 40.0, 30.0]]
+        []
+    """
     boxes = cache.get(key)
     if boxes is None:
         boxes = engine.propose(read())
@@ -81,58 +116,33 @@ def propose_cached(key: Key, read: Callable[[], Image], engine: Engine, cache: P
 
 
 def propose_example(example: ImageFile, engine: Engine, cache: ProposalCache) -> FloatArray:
-    """An example's windows from the cache; where they are missing, its file is read, and they are stored.
+    """Returns an example's proposals from the cache; computes and stores them where they are missing.
+
+    Args:
+        example: anything with ``image_id`` and ``path``; its file is hashed at every call.
+        engine: the method, the one that ``cache`` was opened with.
+        cache: where the proposals are kept.
+
+    Returns:
+        float32 (N, 4) xyxy, best first.
 
     Raises:
-        InputError: the image file cannot be read.
+        InputError: the image file cannot be read, or the cache cannot be read or written.
+
+    Example:
+        >>> import tempfile
+        >>> from types import SimpleNamespace
+        >>> import cv2
+        >>> import numpy as np
+        >>> from sppnet.proposals import SelectiveSearch
+        >>> engine = SelectiveSearch("single")
+        >>> with tempfile.TemporaryDirectory() as folder, ProposalCache(f"{folder}/p.db", engine) as cache:
+        ...     example = SimpleNamespace(image_id="gray", path=Path(folder, "gray.png"))
+        ...     _ = cv2.imwrite(str(example.path), np.full((30, 40, 3), 128, np.uint8))
+        ...     propose_example(example, engine, cache).tolist()
+        [[0.0, 0.0, 40.0, 30.0]]
     """
     return propose_cached(image_key(example), lambda: read_image(example.path), engine, cache)
-
-
-class Task(NamedTuple):
-    """What a worker gets: the image's key and where its file is."""
-
-    key: Key
-    file: FileAt
-
-
-class Outcome(NamedTuple):
-    """What comes back: the boxes, or what is wrong with the image."""
-
-    key: Key
-    boxes: FloatArray | None
-    fault: str = ""
-
-
-def _work(task: Task, engine: Engine, method: str) -> Outcome:
-    """Runs in a worker.
-
-    Raises:
-        InputError: this machine's versions are not those that the boxes are to be stored under; no image
-            of the run can be computed here.
-    """
-    if method_digest(engine) != method:
-        raise InputError(
-            f"the worker on {socket.gethostname()} has other versions of the engine or its libraries "
-            f"({engine.parameters()}); install the same on all machines"
-        )
-    try:
-        content = task.file.read()
-        # The very bytes that are decoded: a file that changed meanwhile, or another copy of it at the worker,
-        # must not be stored as the one that the key was made of.
-        if hashlib.sha256(content).hexdigest() != task.key.image_digest:
-            raise InputError(
-                f"{task.file}: on {socket.gethostname()} the file is not the same as where the run was "
-                "started, or has just changed; make them the same and run again"
-            )
-        return Outcome(
-            task.key, engine.propose(decode_image(np.frombuffer(content, np.uint8), str(task.file)))
-        )
-    except InputError as error:
-        return Outcome(task.key, None, str(error))
-    # Whatever a library stumbles over in one image, the others go on.
-    except Exception as error:
-        return Outcome(task.key, None, f"{task.file}: proposals failed ({type(error).__name__}: {error})")
 
 
 def fill_cache(
@@ -142,12 +152,13 @@ def fill_cache(
     jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
     source: ImageSource | None = None,
+    commit_seconds: float = 1.0,
 ) -> FillReport:
-    """Computes and stores the windows of every example that has none yet.
+    """Computes and stores the proposals of every example that has none yet.
 
-    It can be stopped at any moment; run again it goes on with what is missing. Images that cannot be read
-    are counted and named in the report, and the others go on. Workers are joblib's: local processes, or
-    those of the cluster when the call is inside `proposals.cluster.dask_cluster`. Only this process writes
+    It can be stopped at any moment; the next run goes on with the missing images. Images that cannot be
+    read are named in the report, and the others go on. The workers are joblib's: local processes, or those
+    of a cluster when the call is inside `sppnet.proposals.cluster.dask_cluster`. Only this process writes
     the cache.
 
     Files are hashed as workers ask for more, so that work begins at once however many there are, and all
@@ -158,28 +169,54 @@ def fill_cache(
         examples: anything with ``image_id`` and ``path``.
         engine: the method, the one that ``cache`` was opened with.
         cache: where the boxes go.
-        jobs: local processes, one thread each; 0 or -1 for one a core. A cluster uses all that it has.
-        progress: called with (images done, images in all), at first with 0 done; one call at a time, but not
-            all from one thread.
+        jobs: number of local processes, one thread each; 0 or -1 for one a core. A cluster uses all of its
+            workers.
+        progress: called with (images done, images in all), first with 0 done; never by two threads at a
+            time, but not always by the same thread.
         source: where workers read the image files, if not at the examples' paths. The bytes must be the same.
+        commit_seconds: least time between two writes of the cache; a kill loses no more than the boxes that
+            were computed within it. 0 writes after every image.
+
+    Returns:
+        how many images were computed, how many had an entry, and what is wrong with the others.
 
     Raises:
         InputError: the cache cannot be written, a worker has other versions, or local workers were killed;
-            what was computed before is kept.
+            the boxes that were computed before are kept.
+
+    Example:
+        >>> import tempfile
+        >>> from types import SimpleNamespace
+        >>> import cv2
+        >>> import numpy as np
+        >>> from sppnet.proposals import SelectiveSearch
+        >>> engine = SelectiveSearch("single")
+        >>> with tempfile.TemporaryDirectory() as folder, ProposalCache(f"{folder}/p.db", engine) as cache:
+        ...     examples = [SimpleNamespace(image_id=name, path=Path(folder, f"{name}.png")) for name in "ab"]
+        ...     _ = cv2.imwrite(str(examples[0].path), np.full((30, 40, 3), 128, np.uint8))
+        ...     report = fill_cache(examples, engine, cache)
+        >>> report.computed, list(report.errors)
+        (1, ['b'])
     """
+    # Imported here: these cost more start-up than the rest of this module.
+    from concurrent.futures.process import BrokenProcessPool
+
+    from joblib import Parallel, delayed
+
     report = FillReport()
     total, done = len(examples), 0
-    one_at_a_time = threading.Lock()
+    counting = threading.Lock()
     progress(0, total)
 
     def advance() -> None:
         nonlocal done
-        with one_at_a_time:
+        with counting:
             done += 1
             progress(done, total)
 
     def missing() -> Iterator[Any]:
-        # joblib draws from here in a thread of its own, so the cache itself is not asked again.
+        # joblib draws the later tasks in a thread of its own, which must not use the cache's connection:
+        # all keys are read before the first.
         seen = cache.present()
         for example in examples:
             try:
@@ -196,7 +233,7 @@ def fill_cache(
                 advance()
                 continue
             seen.add(task.key)
-            yield delayed(_work)(task, engine, cache.method)
+            yield delayed(compute)(task, engine, cache.method)
 
     waiting: list[tuple[Key, FloatArray]] = []
 
@@ -210,7 +247,7 @@ def fill_cache(
             n_jobs=jobs or -1, return_as="generator_unordered", batch_size=1
         )(missing())
         written = time.monotonic()
-        # Closed, so that after Ctrl-C no worker goes on for nobody.
+        # Closed, so that the workers stop after Ctrl-C.
         with closing(outcomes):
             try:
                 for outcome in outcomes:
@@ -218,12 +255,12 @@ def fill_cache(
                         report.errors[outcome.key.image_id] = outcome.fault
                     else:
                         waiting.append((outcome.key, outcome.boxes))
-                    if time.monotonic() - written > _COMMIT_SECONDS:
+                    if time.monotonic() - written >= commit_seconds:
                         commit()
                         written = time.monotonic()
                     advance()
             finally:
-                # Also after Ctrl-C: what was computed is kept.
+                # Also after Ctrl-C: the boxes computed so far are kept.
                 commit()
     except BrokenProcessPool as error:
         raise InputError(

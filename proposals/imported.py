@@ -1,4 +1,4 @@
-"""Boxes made elsewhere, as an engine: they are in the cache, or nowhere."""
+"""An engine for boxes that another program made: it has only those that were imported into the cache."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,10 +9,17 @@ from sppnet.common.errors import InputError
 
 @dataclass(frozen=True)
 class ImportedBoxes:
-    """Boxes that `sppnet.proposals.exchange.import_boxes` put into the cache under a name.
+    """Boxes that `sppnet.proposals.exchange.import_boxes` stored in the cache under a name.
 
     Attributes:
-        name: what they were called then.
+        name: the name they were imported under.
+
+    Raises:
+        InputError: the name is empty.
+
+    Example:
+        >>> ImportedBoxes("edge-boxes").parameters()
+        {'engine': 'imported', 'name': 'edge-boxes'}
     """
 
     name: str
@@ -22,7 +29,10 @@ class ImportedBoxes:
             raise InputError("imported boxes need a name; give one")
 
     def propose(self, image: Image) -> FloatArray:
-        """Always fails: an image without imported boxes has none.
+        """Always fails: the boxes of an image are in the cache, or there are none.
+
+        Args:
+            image: uint8 (H, W, 3).
 
         Raises:
             InputError: always.
@@ -34,5 +44,5 @@ class ImportedBoxes:
         )
 
     def parameters(self) -> dict[str, Any]:
-        """The name, which is all that is known of them."""
+        """The name: nothing else is known of the boxes."""
         return {"engine": "imported", **asdict(self)}

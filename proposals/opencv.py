@@ -1,4 +1,4 @@
-"""Selective Search by OpenCV's implementation, driven with the settings of the paper's fast mode."""
+"""Selective Search in OpenCV's implementation, with the settings of the paper's fast mode."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from sppnet.proposals.engine import stored_parameters
 
 ColourSpace = Literal["hsv", "lab"]
 _TO_COLOUR_SPACE = {"hsv": cv2.COLOR_RGB2HSV, "lab": cv2.COLOR_RGB2Lab}
-# OpenCV's grouping needs neighbouring segments; below this side its texture filters read outside the image.
+# OpenCV's grouping needs segments with neighbours, and its texture filters read outside of smaller images.
 _SMALLEST_SIDE = 4
 
 
@@ -24,8 +24,8 @@ class OpenCVSelectiveSearch:
     k = 50 and 100, smoothing 0.8 and smallest segment = k (the authors' released code): eight groupings.
     OpenCV's own "fast" preset is another method: 12 groupings at k = 150, 300, 450, small regions first.
 
-    The paper ranks by ``RND * i`` with i the place from the top of a hierarchy. OpenCV hides the
-    hierarchy and shuffles with an unseeded generator, so i is here the place by area, largest first (a
+    The paper ranks by ``RND * i``, i being the position in a hierarchy, 1 at its top. OpenCV hides the
+    hierarchy and shuffles with an unseeded generator: here i is the position by area, largest first (a
     parent is never smaller than its child), and RND comes from ``seed``: one seed, one order.
 
     Attributes:
@@ -33,10 +33,20 @@ class OpenCVSelectiveSearch:
         ks: thresholds of the graph segmentation; also its smallest segment, in pixels.
         sigma: smoothing before segmentation, in pixels.
         min_side: boxes with a side below this are dropped (R-CNN's released code: 20 pixels).
-        max_side: an image with a longer side is searched at this size, in pixels, and the boxes brought back:
-            time grows faster than the number of pixels. Ours; VOC's images are smaller.
+        max_side: an image with a longer side is searched at this size, in pixels, and the boxes are scaled
+            back: time grows faster than the number of pixels. Our constant; VOC's images are smaller.
         max_proposals: keep at most this many, the best ranked (SPP-net §4: about 2,000 an image).
         seed: of the ranking.
+
+    Raises:
+        InputError: a setting out of its range.
+
+    Example:
+        >>> image = np.full((80, 100, 3), 60, np.uint8)
+        >>> image[20:60, 30:75] = (200, 60, 60)
+        >>> boxes = OpenCVSelectiveSearch().propose(image)
+        >>> boxes.dtype, [0, 0, 100, 80] in boxes.tolist()
+        (dtype('float32'), True)
     """
 
     colour_spaces: tuple[ColourSpace, ...] = ("hsv", "lab")
@@ -57,12 +67,12 @@ class OpenCVSelectiveSearch:
             raise InputError("sigma, min_side, max_side and max_proposals must be positive")
 
     def parameters(self) -> dict[str, Any]:
-        """All that the boxes depend on, as plain JSON values; the cache keys on it."""
+        """Everything that the boxes depend on, as plain JSON values; the cache keys on it."""
         settings = stored_parameters(asdict(self))
         return {"engine": "opencv", "revision": 1, "opencv": cv2.__version__, **settings}
 
     def propose(self, image: Image) -> FloatArray:
-        """Proposes windows of one image.
+        """Proposes boxes for one image.
 
         Args:
             image: uint8 (H, W, 3), RGB.
@@ -81,7 +91,7 @@ class OpenCVSelectiveSearch:
         boxes = np.concatenate([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]], axis=1)
         boxes = np.rint(boxes * (np.array([width, height] * 2) / np.array(size * 2))).astype(np.int64)
         boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= self.min_side).all(axis=1)]
-        # OpenCV's order is random: start from a canonical one, so that the seed alone decides.
+        # OpenCV's order is random: sorted first, so that the order depends on the seed alone.
         boxes = np.unique(boxes, axis=0)
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         boxes = boxes[np.argsort(-area, kind="stable")]
@@ -90,8 +100,8 @@ class OpenCVSelectiveSearch:
         return boxes[best].astype(np.float32)
 
     def _search(self, image: Image) -> np.ndarray:
-        """int32 (N, 4) rectangles x, y, width, height, without exact duplicates, in no particular order."""
-        cv2.setNumThreads(1)  # Parallelism is over images.
+        """Returns int32 (N, 4) rectangles x, y, width, height, without exact duplicates, in random order."""
+        cv2.setNumThreads(1)  # Images are searched in parallel, not parts of one.
         segmentation = cv2.ximgproc.segmentation
         search = segmentation.createSelectiveSearchSegmentation()
         search.setBaseImage(image)

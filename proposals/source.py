@@ -1,4 +1,4 @@
-"""Where workers find image files: at a path that all machines share, or below a URL."""
+"""The address of an image file for workers: a path that all machines share, or a name below a URL."""
 
 import os
 import socket
@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from fsspec.core import url_to_fs
-
 from sppnet.common.errors import InputError
 
 
 class FileAt(NamedTuple):
-    """A file as a worker finds it.
+    """The address of a file for a worker.
 
     Attributes:
         url: of a folder, as fsspec takes it; empty where ``name`` is a path on every machine.
-        name: the path, absolute; or what is below ``url``, with slashes.
+        name: the absolute path; with a URL, the file's path below it, with slashes.
     """
 
     url: str
@@ -34,11 +32,14 @@ class FileAt(NamedTuple):
         try:
             if not self.url:
                 return Path(self.name).read_bytes()
-            # A chain such as zip://folder::https://host/images.zip cannot just be lengthened at its end.
+            # Imported here: only workers that read from a URL need it.
+            from fsspec.core import url_to_fs
+
+            # In a chain such as zip://folder::https://host/images.zip the file's name does not go to the end.
             files, folder = url_to_fs(self.url)
             content: bytes = files.cat_file(f"{folder.rstrip('/')}/{self.name}")
             return content
-        # Every file system of fsspec has errors of its own.
+        # Each of fsspec's file systems raises errors of its own.
         except Exception as error:
             raise InputError(
                 f"{self}: cannot be read on {socket.gethostname()} ({type(error).__name__}: {error}); "
@@ -48,33 +49,38 @@ class FileAt(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A URL below which workers find what this machine has in a folder.
+    """A URL at which workers find the files of a folder of this machine.
 
     Attributes:
         folder: on this machine.
-        url: as fsspec takes it: ``s3://bucket/VOCdevkit``, ``file:///mnt/VOCdevkit``,
+        url: of the same files, as fsspec takes it: ``s3://bucket/VOCdevkit``, ``file:///mnt/VOCdevkit``,
             ``zip://VOCdevkit::https://host/voc.zip``. Some need a package of their own, such as s3fs.
+
+    Example:
+        >>> source = ImageSource(Path("VOCdevkit"), "s3://bucket/VOCdevkit")
+        >>> str(source.locate(Path("VOCdevkit/VOC2007/JPEGImages/000005.jpg")))
+        's3://bucket/VOCdevkit: VOC2007/JPEGImages/000005.jpg'
     """
 
     folder: Path
     url: str
 
     def locate(self, path: Path) -> FileAt:
-        """Where workers find the file that is at ``path`` here.
+        """Returns the workers' address of the file that this machine has at ``path``.
 
         Raises:
             InputError: ``path`` is not in ``folder``.
         """
         try:
-            # Not resolved: a link inside the folder keeps its name.
+            # Not resolved: a symbolic link inside the folder keeps its name.
             name = Path(os.path.abspath(path)).relative_to(os.path.abspath(self.folder))
         except ValueError as error:
             raise InputError(
-                f"{path}: is not in {self.folder}, for which {self.url} stands; leave --images-url out"
+                f"{path}: is not in {self.folder}, which {self.url} stands for; leave --images-url out"
             ) from error
         return FileAt(self.url, name.as_posix())
 
 
 def shared_file(path: Path) -> FileAt:
-    """A file that workers find at the same path: made absolute, for they run in other folders."""
+    """The address of a file at the same path on all machines; absolute, as workers run in other folders."""
     return FileAt("", os.path.abspath(path))

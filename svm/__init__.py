@@ -1,4 +1,4 @@
-"""Features to scores and refined boxes: linear SVMs, hard negative mining, bounding-box regression."""
+"""Linear SVMs on feature vectors, hard negative mining and bounding-box regression: arrays in, arrays out."""
 
 from sppnet.svm.linear import TARGET_NORM, LinearSVMs, norm_factor
 from sppnet.svm.mining import HardNegativeMiner

@@ -1,4 +1,4 @@
-"""The trained one-vs-rest SVMs, and the scale that brings features to the norm they are trained at."""
+"""Trained one-vs-rest SVMs, and the factor that brings features to the norm the SVMs are trained at."""
 
 from dataclasses import dataclass
 
@@ -6,14 +6,22 @@ import numpy as np
 
 from sppnet.common.arrays import FloatArray
 
-TARGET_NORM = 20.0  # mean length of a feature vector (R-CNN and SPP-net, released code)
+TARGET_NORM = 20.0  # Mean L2 norm of the features (R-CNN and SPP-net, released code).
 
 
 def norm_factor(mean_norm: float, target: float = TARGET_NORM) -> float:
-    """The factor that brings features of a mean L2 norm to the target norm.
+    """Returns the factor that brings features of a mean L2 norm to the target norm.
+
+    Args:
+        mean_norm: mean L2 norm of the training features.
+        target: mean L2 norm that the SVMs are trained at.
 
     Raises:
         ValueError: the mean norm is not a positive number.
+
+    Example:
+        >>> norm_factor(40.0) == TARGET_NORM / 40
+        True
     """
     if not (np.isfinite(mean_norm) and mean_norm > 0):
         raise ValueError(f"mean feature norm is {mean_norm}; it must be positive: are all features zero?")
@@ -27,7 +35,13 @@ class LinearSVMs:
     Attributes:
         weights: float32 (C, d), for features times ``norm_factor``.
         bias: float32 (C,).
-        norm_factor: what features are multiplied by before the weights: `svm.norm_factor` of the training set.
+        norm_factor: the factor on features before the weights, from `svm.norm_factor` of the training set.
+
+    Example:
+        >>> weights = np.array([[1, 2], [0, -1]], np.float32)
+        >>> svms = LinearSVMs(weights, bias=np.array([0.5, 0], np.float32), norm_factor=0.5)
+        >>> svms.score(np.array([[2, 4]], np.float32))
+        array([[ 5.5, -2. ]], dtype=float32)
     """
 
     weights: FloatArray
@@ -35,7 +49,13 @@ class LinearSVMs:
     norm_factor: float
 
     def score(self, features: FloatArray) -> FloatArray:
-        """Margins: float32 (N, C) for unscaled features (N, d); one matrix product.
+        """Scores feature vectors for all classes, in one matrix product.
+
+        Args:
+            features: (N, d), not yet multiplied by ``norm_factor``.
+
+        Returns:
+            float32 (N, C), positive where the SVM says yes; 1 and -1 are the margins.
 
         Raises:
             ValueError: features of another length.

@@ -6,9 +6,7 @@ from dataclasses import replace
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.ops import nms
 
 from sppnet.common.arrays import BoolArray, FloatArray, IntArray
 from sppnet.svm.linear import LinearSVMs
@@ -16,26 +14,45 @@ from sppnet.svm.mining_settings import MiningSettings, MiningStatistics
 from sppnet.svm.solver import Problem, SolverSettings, train_svms
 from sppnet.svm.store import RowStore
 
-# The key of ground truth windows in the store; the caller's images have keys from 0.
+# The key of positives in the store; the caller's images have keys from 0.
 _POSITIVES = -2
-# The score of every window for a class without positives: below any threshold, and finite, as files need it.
+# The score of every sample for a class without positives: below any threshold, and finite because some files
+# cannot hold infinity.
 NEVER = -1e6
-# Making room means scoring the whole store; freeing at least this part of it makes that rare.
+# Making room scores the whole store; freeing at least this fraction of it makes that rare.
 _RESERVE = 0.1
 
 
 class HardNegativeMiner:
-    """Trains one SVM a class on its ground truth windows and on the hard negatives of a stream of images.
+    """Trains one SVM a class on its ground truth and on the hard negatives of a stream of images.
 
-    For each image, windows that a class' present SVM scores above the margin become its negatives; after
-    2,000 of them the class is trained again, from where it was, and its easy negatives are let go (R-CNN and
-    SPP-net, released code). A window is stored once, whichever classes hold it. When memory is full, a
-    tenth of it is freed of the rows that are the least hard for the classes that hold them;
-    `MiningStatistics.lost` says how many of them counted in the objective. Before the first training all
-    scores are 0, which makes all windows hard.
+    The samples of an image (its proposals, as feature rows) that the present SVM of a class scores above
+    the margin become negatives of the class. After 2,000 of them the class is trained again, from its last
+    solution, and its easy negatives are dropped (R-CNN and SPP-net, released code). A sample is stored once,
+    however many classes hold it. When memory is full, a tenth of it is freed of the rows that are the
+    easiest for the classes that hold them; `MiningStatistics.lost` counts those that were within the margin.
+    Before the first training all scores are 0, which makes all samples hard.
 
-    A class without positives is not trained: its weights are 0 and its bias is `NEVER`. The result depends on
-    the order of images, not on ``threads``.
+    A class without positives is not trained: its weights are 0 and its bias is `NEVER`. The result depends
+    on the order of images, not on ``threads``.
+
+    Attributes:
+        settings: as given.
+        norm_factor: as given.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> positives = rng.random((10, 8), dtype=np.float32) + 1
+        >>> miner = HardNegativeMiner(1, 8, MiningSettings(), norm_factor=5.0, memory_bytes=10**6)
+        >>> miner.add_positives(positives, labels=np.zeros(10, np.int64))
+        >>> for key in range(3):
+        ...     background = rng.random((50, 8), dtype=np.float32)
+        ...     miner.add_image(key, background, max_iou=np.zeros((50, 1), np.float32))
+        >>> svms = miner.finish()
+        >>> bool((svms.score(positives) > svms.score(background).max()).all())
+        True
+        >>> miner.statistics().images
+        3
     """
 
     def __init__(
@@ -47,15 +64,15 @@ class HardNegativeMiner:
         memory_bytes: int,
         threads: int = 1,
     ) -> None:
-        """Makes a miner without windows; `add_positives` comes next.
+        """Makes a miner without samples; `add_positives` comes next.
 
         Args:
             num_classes: C.
-            dimension: d, the length of a window's features.
+            dimension: d, the length of a feature row.
             settings: thresholds and solver.
             norm_factor: from `sppnet.svm.linear.norm_factor`.
-            memory_bytes: what the store of feature rows, positives and negatives, may take.
-            threads: classes trained at a time.
+            memory_bytes: memory for the feature rows of positives and negatives.
+            threads: number of classes trained at a time.
         """
         self.settings = settings
         self.norm_factor = norm_factor
@@ -73,7 +90,7 @@ class HardNegativeMiner:
         self._set_trainable()
 
     def check_room(self, positives: int) -> None:
-        """Makes sure that so many positives in all, and a negative, fit into the memory.
+        """Makes sure that a number of positives, and at least one negative, fit into the memory.
 
         Raises:
             ValueError: they do not.
@@ -84,14 +101,14 @@ class HardNegativeMiner:
             raise ValueError(
                 f"{store.capacity * store.row_bytes / 1e9:.2f} GB hold {store.capacity} feature rows, too "
                 f"few for {positives} positives and any negatives; "
-                f"give {missing / 1e9:.2f} GB more, or more yet"
+                f"give at least {missing / 1e9:.2f} GB more"
             )
 
     def add_positives(self, features: FloatArray, labels: IntArray) -> None:
-        """Stores ground truth windows; all of them come before the first image.
+        """Stores the features of ground truth; all of it comes before the first image.
 
         Args:
-            features: (P, d), unscaled; the caller may drop them then.
+            features: (P, d), not yet multiplied by ``norm_factor``; they are copied.
             labels: int (P,) their classes.
 
         Raises:
@@ -109,8 +126,8 @@ class HardNegativeMiner:
         if not ((labels >= 0) & (labels < len(self._bias))).all():
             raise ValueError(f"positive labels must be 0..{len(self._bias) - 1}")
         self.check_room(self._positives + len(features))
-        windows = self._positives + np.arange(len(features))
-        slots = self._store.add(features, self.norm_factor, _POSITIVES, windows)
+        samples = self._positives + np.arange(len(features))
+        slots = self._store.add(features, self.norm_factor, _POSITIVES, samples)
         self._store.held[slots, labels] = True
         self._positives += len(features)
         self._trainable[labels] = True
@@ -123,13 +140,15 @@ class HardNegativeMiner:
     def add_image(
         self, key: int, features: FloatArray, max_iou: FloatArray, boxes: FloatArray | None = None
     ) -> None:
-        """Takes the hard negatives of one image, and trains the classes that are due.
+        """Takes the hard negatives of one image, and trains the classes that have enough new ones.
 
         Args:
-            key: the image's number, from 0; windows of an image that comes again are not added twice.
-            features: (N, d), unscaled, one row a window; windows pooled from the same cells come once.
-            max_iou: (N, C) greatest IoU of each window with each class' ground truth, 0 where there is none.
-            boxes: (N, 4) xyxy; needed only with ``duplicate_iou``.
+            key: the image's number, from 0; samples of an image that comes again are not added twice.
+            features: (N, d), not yet multiplied by ``norm_factor``, a row for each sample; proposals pooled
+                from the same cells are one sample.
+            max_iou: (N, C) greatest IoU of each sample with the ground truth of each class, 0 where there is
+                none.
+            boxes: (N, 4) xyxy of the samples; needed only with ``duplicate_iou``.
 
         Raises:
             ValueError: shapes that do not fit, or values that are not finite; nothing was taken then.
@@ -168,24 +187,24 @@ class HardNegativeMiner:
             self._train(np.greater(self._pending, self.settings.retrain_after), interim)
 
     def finish(self) -> LinearSVMs:
-        """Trains all classes a last time on what they hold; the stream may still go on after that."""
+        """Trains all classes a last time on the rows they hold; more images may still come after that."""
         self._train(self._trainable, self.settings.solver)
         return self._svms()
 
     def statistics(self) -> MiningStatistics:
-        """Counts and times up to now (copies)."""
+        """Returns the counts and times so far (copies)."""
         store = self._store
         held = store.held[self._positives :].sum(axis=0)
         return MiningStatistics(
             self._images, held, self._added.copy(), self._evicted.copy(), self._forced.copy(),
             self._lost.copy(), self._trainings.copy(), store.capacity - store.free, store.capacity,
-            self._seconds,
+            self._seconds, self._positives,
         )  # fmt: skip
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Everything that `from_state` needs to go on as if there had been no break.
+        """Returns the arrays that `from_state` needs to go on as if there had been no break.
 
-        The large arrays are views, so that this costs no memory: write them before the next call.
+        The large arrays are views, which take no memory: save them before the next call.
         """
         return {
             **self._store.state(),
@@ -205,14 +224,14 @@ class HardNegativeMiner:
         memory_bytes: int,
         threads: int = 1,
     ) -> Self:
-        """The miner that `state` was taken from; settings, scale and memory must be as they were then.
+        """Rebuilds the miner that `state` was taken from.
 
         Args:
             state: arrays by name; memory-mapped ones keep the peak within ``memory_bytes``.
-            settings: as in the constructor, as are the following.
-            norm_factor: see there.
-            memory_bytes: see there.
-            threads: see there.
+            settings: the same as then.
+            norm_factor: the same as then.
+            memory_bytes: the same as then.
+            threads: number of classes trained at a time.
 
         Raises:
             ValueError: arrays are missing, do not fit together, or do not fit into the memory.
@@ -235,19 +254,33 @@ class HardNegativeMiner:
         return LinearSVMs(self._weights.copy(), self._bias.copy(), self.norm_factor)
 
     def _distinct(self, boxes: FloatArray, scores: FloatArray, hard: BoolArray, held: BoolArray) -> BoolArray:
-        """Which hard windows no harder one, and none that is in the cache already, nearly coincides with."""
-        windows = np.flatnonzero(hard | held)
-        order = np.where(held, np.inf, scores)[windows].astype(np.float32)
-        chosen = np.ascontiguousarray(boxes[windows], np.float32)
-        overlap = self.settings.duplicate_iou or 0.0
+        """Drops hard samples that nearly coincide with a harder one, or with one that the class holds.
+
+        Args:
+            boxes: (N, 4) xyxy.
+            scores: (N,) of the class.
+            hard: (N,) the new hard samples.
+            held: (N,) the samples that the class holds already.
+
+        Returns:
+            bool (N,), true for the samples that stay.
+        """
+        # Not at the top: settings of mining are read without torch.
+        import torch
+        from torchvision.ops import nms
+
+        samples = np.flatnonzero(hard | held)
+        order = np.where(held, np.inf, scores)[samples].astype(np.float32)
+        chosen = np.ascontiguousarray(boxes[samples], np.float32)
+        iou = self.settings.duplicate_iou or 0.0
         distinct = np.zeros(len(hard), np.bool_)
-        distinct[windows[nms(torch.from_numpy(chosen), torch.from_numpy(order), overlap).numpy()]] = True
+        distinct[samples[nms(torch.from_numpy(chosen), torch.from_numpy(order), iou).numpy()]] = True
         return distinct
 
     def _take(
         self, key: int, features: FloatArray, scores: FloatArray, hard: BoolArray, slots: IntArray
     ) -> None:
-        """Stores the hard windows; when there is no room for all, the hardest."""
+        """Stores the hard samples; where there is no room for all, the hardest."""
         new = np.flatnonzero(hard.any(axis=1) & (slots < 0))
         if len(new) > self._store.free:
             self._make_room(len(new))
@@ -258,11 +291,11 @@ class HardNegativeMiner:
             self._forced += hard[new[self._store.free :]].sum(axis=0)
             new = np.sort(new[: self._store.free])
         slots[new] = self._store.add(features[new], self.norm_factor, key, new)
-        windows, labels = np.nonzero(hard & (slots >= 0)[:, None])
-        self._store.held[slots[windows], labels] = True
+        samples, labels = np.nonzero(hard & (slots >= 0)[:, None])
+        self._store.held[slots[samples], labels] = True
 
     def _make_room(self, count: int) -> None:
-        """Frees ``count`` rows, or the reserve if that is more: easy ones, then the easiest of the rest."""
+        """Frees ``count`` rows, or the reserve if it is larger: easy ones, then the easiest of the rest."""
         store = self._store
         negatives = np.flatnonzero(store.held[: store.end].any(axis=1))
         negatives = negatives[negatives >= self._positives]
@@ -275,14 +308,14 @@ class HardNegativeMiner:
         hardness = np.where(held & ~easy, scores, -np.inf).max(axis=1)
         wanted = max(count, int(_RESERVE * store.capacity)) - store.free
         wanted = max(wanted, int(np.count_nonzero(hardness == -np.inf)))
-        let_go = np.zeros_like(held)
-        let_go[np.argsort(hardness, kind="stable")[:wanted]] = True
-        let_go &= held & ~easy
+        forced = np.zeros_like(held)
+        forced[np.argsort(hardness, kind="stable")[:wanted]] = True
+        forced &= held & ~easy
         self._evicted += easy.sum(axis=0)
-        self._forced += let_go.sum(axis=0)
-        self._lost += (let_go & (scores > -1)).sum(axis=0)
-        for label in np.flatnonzero((let_go | easy).any(axis=0)):
-            store.release(negatives[(let_go | easy)[:, label]], label)
+        self._forced += forced.sum(axis=0)
+        self._lost += (forced & (scores > -1)).sum(axis=0)
+        for label in np.flatnonzero((forced | easy).any(axis=0)):
+            store.release(negatives[(forced | easy)[:, label]], label)
         store.sweep()
 
     def _train(self, due: BoolArray, solver: SolverSettings) -> None:
@@ -309,7 +342,7 @@ class HardNegativeMiner:
 
 
 def _finite_rows(name: str, features: FloatArray) -> FloatArray:
-    """The features as contiguous float32 rows."""
+    """Returns the features as contiguous float32 rows; ``name`` is for the error where one is not finite."""
     if np.ndim(features) != 2:
         raise ValueError(f"{name} must be (N, d), not {np.shape(features)}")
     features = np.ascontiguousarray(features, np.float32)

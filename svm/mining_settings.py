@@ -1,4 +1,4 @@
-"""What hard negative mining is told, and what it tells afterwards."""
+"""Settings of hard negative mining, and the statistics it reports."""
 
 from dataclasses import dataclass, field
 
@@ -8,25 +8,31 @@ from sppnet.svm.solver import SolverSettings
 
 @dataclass(frozen=True)
 class MiningSettings:
-    """Which windows become negatives, and when classes are trained.
+    """Thresholds for negatives, and when classes are trained.
 
     Attributes:
-        max_negative_iou: the greatest IoU that a negative of a class has with the class' ground truth: 0.3
-            (paper and released code; R-CNN lost 4 points with 0 and 5 with 0.5).
-        negative_iou_inclusive: whether exactly that is a negative: the paper says <= 0.3, the released code
-            < 0.3.
+        max_negative_iou: the greatest IoU that a negative of a class has with the ground truth of the class:
+            0.3 (paper and released code; R-CNN lost 4 points with 0 and 5 with 0.5).
+        negative_iou_inclusive: whether that IoU itself is a negative: the paper says <= 0.3, the released
+            code < 0.3.
         duplicate_iou: a negative that overlaps a harder negative of the same image by more than this is
             dropped: 0.7 (paper). ``None`` keeps all, as the released code does.
-        hard_threshold: windows that score above it are added: -1.0001, just outside the margin (released
+        hard_threshold: samples that score above it are added: -1.0001, just outside the margin (released
             code).
-        easy_threshold: negatives that score below it after a training are let go: -1.2 (released code).
-        retrain_after: a class is trained again when more negatives than this were added since the last time:
-            2,000 (released code).
-        initial_images: all negatives of the first so many images are taken before the first training: 1
+        easy_threshold: negatives that score below it after a training are dropped: -1.2 (released code).
+        retrain_after: a class is trained again when more negatives than this were added since its last
+            training: 2,000 (released code).
+        initial_images: all negatives of this many first images are taken before the first training: 1
             (released code).
-        interim_tolerance: the solver's tolerance before `HardNegativeMiner.finish`: 2e-3, about what
-            liblinear's default tolerance, which the released code keeps throughout, comes to.
-        solver: of the SVMs themselves.
+        interim_tolerance: the solver's tolerance before `HardNegativeMiner.finish`: 2e-3, about as exact as
+            liblinear's default tolerance, which the released code uses throughout.
+        solver: of the SVMs.
+
+    Example:
+        >>> RELEASED_MINING == MiningSettings()
+        True
+        >>> PAPER_MINING.duplicate_iou, PAPER_MINING.negative_iou_inclusive
+        (0.7, True)
     """
 
     max_negative_iou: float = 0.3
@@ -46,18 +52,32 @@ PAPER_MINING = MiningSettings(negative_iou_inclusive=True, duplicate_iou=0.7)
 
 @dataclass(frozen=True, eq=False)
 class MiningStatistics:
-    """What happened so far, for logs; each array is int64 (C,).
+    """Counts and times of hard negative mining; each array is int64 (C,).
+
+    ``str()`` of it is a sentence for logs.
 
     Attributes:
         images: images seen.
-        held: negatives in each class' cache now.
-        added: negatives ever added.
-        evicted: of them, those let go because they had become easy.
-        forced: of them, those let go, or not even taken in, for want of memory.
-        lost: of those, the ones let go within the margin, which the objective misses.
-        trainings: times each class was trained.
-        rows, capacity: feature rows in memory now (positives and negatives), and how many fit.
-        seconds: spent in training.
+        held: negatives that each class trains on now.
+        added: negatives that each class ever added.
+        evicted: of them, those dropped because they had become easy.
+        forced: of them, those dropped, or not even taken in, for want of memory.
+        lost: of the forced ones, those dropped within the margin: the objective misses them.
+        trainings: number of trainings of each class.
+        rows: feature rows in memory now, positives and negatives; classes share the rows of negatives.
+        capacity: feature rows that fit into the memory.
+        seconds: time spent in training.
+        positives: feature rows of positives.
+
+    Example:
+        >>> import numpy as np
+        >>> held, none = np.array([9000, 4000]), np.zeros(2, np.int64)
+        >>> statistics = MiningStatistics(
+        ...     images=5011, held=held, added=held, evicted=none, forced=none, lost=none,
+        ...     trainings=np.array([3, 4]), rows=12_742, capacity=67_834, seconds=60.0, positives=500,
+        ... )
+        >>> print(statistics)
+        kept 12,242 hard negatives of 67,334 that fit; each class trained 3 to 4 times; none lost
     """
 
     images: int
@@ -70,3 +90,13 @@ class MiningStatistics:
     rows: int
     capacity: int
     seconds: float
+    positives: int
+
+    def __str__(self) -> str:
+        kept, fitting = self.rows - self.positives, self.capacity - self.positives
+        fewest, most = self.trainings.min(), self.trainings.max()
+        times = f"{most}" if fewest == most else f"{fewest} to {most}"
+        lost = f"{self.lost.sum():,} lost for want of memory" if self.lost.any() else "none lost"
+        return (
+            f"kept {kept:,} hard negatives of {fitting:,} that fit; each class trained {times} times; {lost}"
+        )

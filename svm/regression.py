@@ -8,25 +8,33 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 
 from sppnet.common.arrays import FloatArray
 
-# No box grows more than from one cell (16 px) to a whole image (1000 px) in a side: keeps exp() from
+# The most that a side may grow: from a cell (16 pixels) to a whole image (1000). It keeps exp() from
 # overflowing on a wild prediction (the constant is detectron2's).
 MAX_LOG_SCALE = math.log(1000 / 16)
 
 
 @dataclass(frozen=True)
 class RegressionSettings:
-    """Which windows train the regressors, and the ridge.
+    """Settings of the training samples of box regressors, and of the ridge.
 
     Attributes:
-        min_iou: least IoU of a training window with ground truth of its class: 0.5 (SPP-net, paper and
+        min_iou: least IoU of a training proposal with ground truth of its class: 0.5 (SPP-net, paper and
             released code; R-CNN has 0.6).
-        penalty: lambda in ||X w - t||^2 + lambda ||w||^2, features scaled as for the SVMs: 4000 (SPP-net,
+        penalty: lambda in ||X w - t||^2 + lambda ||w||^2, for features times ``norm_factor``: 4000 (SPP-net,
             released code; R-CNN has 1000).
         whitening: added to the variances of the targets before they are whitened: 1e-3 (released code). Its
             value does not matter: see `fit_deltas`.
-        max_samples: windows kept per class, drawn evenly from all there are; our own bound on memory and
-            time.
+        max_samples: proposals kept per class, drawn evenly from all of them; our bound on memory and time.
         seed: of that draw.
+
+    Raises:
+        ValueError: a value out of its range.
+
+    Example:
+        >>> RELEASED_REGRESSION == RegressionSettings()
+        True
+        >>> RCNN_REGRESSION.min_iou, RCNN_REGRESSION.penalty
+        (0.6, 1000.0)
     """
 
     min_iou: float = 0.5
@@ -45,18 +53,26 @@ RCNN_REGRESSION = RegressionSettings(min_iou=0.6, penalty=1000.0)
 
 
 def encode_boxes(boxes: FloatArray, targets: FloatArray) -> FloatArray:
-    """What takes each box to its target; `apply_deltas` is the inverse.
+    """Encodes targets as deltas from boxes; `apply_deltas` is the inverse.
 
     Args:
         boxes: (N, 4) xyxy.
-        targets: (N, 4) xyxy.
+        targets: (N, 4) xyxy, the target of each box.
 
     Returns:
-        float32 (N, 4): dx, dy of the centre in parts of the box' width and height, and the logarithms dw,
-        dh of how many times wider and higher the target is (R-CNN, appendix C).
+        float32 (N, 4) deltas (R-CNN, appendix C): dx and dy are the shift of the centre as a fraction of the
+        box' width and height; dw and dh are the logarithms of the ratios of widths and heights.
 
     Raises:
         ValueError: a box without area.
+
+    Example:
+        >>> boxes = np.array([[0, 0, 10, 20]], np.float32)
+        >>> targets = np.array([[10, 5, 20, 25]], np.float32)
+        >>> encode_boxes(boxes, targets)
+        array([[1.  , 0.25, 0.  , 0.  ]], dtype=float32)
+        >>> apply_deltas(boxes, encode_boxes(boxes, targets))
+        array([[10.,  5., 20., 25.]], dtype=float32)
     """
     centres, sizes = _centres_and_sizes(boxes)
     target_centres, target_sizes = _centres_and_sizes(targets)
@@ -66,13 +82,26 @@ def encode_boxes(boxes: FloatArray, targets: FloatArray) -> FloatArray:
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def apply_deltas(boxes: FloatArray, offsets: FloatArray) -> FloatArray:
-    """Applies `encode_boxes`: float32 (N, 4) xyxy, not clipped to an image.
+def apply_deltas(boxes: FloatArray, deltas: FloatArray) -> FloatArray:
+    """Moves boxes by deltas; `encode_boxes` is the inverse.
 
-    The logarithms are limited to `MAX_LOG_SCALE`; below it this is the exact inverse.
+    Args:
+        boxes: (N, 4) xyxy.
+        deltas: (N, 4) dx, dy, dw, dh; dw and dh are limited to `MAX_LOG_SCALE`.
+
+    Returns:
+        float32 (N, 4) xyxy, not clipped to an image.
+
+    Example:
+        >>> boxes = np.array([[0, 0, 10, 20]], np.float32)
+        >>> apply_deltas(boxes, np.array([[0.5, 0, 0, 0]], np.float32))
+        array([[ 5.,  0., 15., 20.]], dtype=float32)
+        >>> x1, _, x2, _ = apply_deltas(boxes, np.array([[0, 0, 99, 0]], np.float32))[0]
+        >>> round(float(x2 - x1)) == round(10 * math.exp(MAX_LOG_SCALE))
+        True
     """
     centres, sizes = _centres_and_sizes(boxes)
-    deltas = np.asarray(offsets, np.float64)
+    deltas = np.asarray(deltas, np.float64)
     moved = centres + deltas[:, :2] * sizes
     half = 0.5 * sizes * np.exp(np.minimum(deltas[:, 2:], MAX_LOG_SCALE))
     return np.concatenate([moved - half, moved + half], axis=1).astype(np.float32)
@@ -84,10 +113,11 @@ def _centres_and_sizes(boxes: FloatArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ridge(features: FloatArray, targets: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """Least of ||X w + b - t||^2 + penalty (||w||^2 + b^2): the bias is penalised, as in the released code.
+    """Minimises ||X w + b - t||^2 + penalty (||w||^2 + b^2): the bias is penalised, as in the released code.
 
     Solves the normal equations by Cholesky: n x n where there are fewer samples than features, else d x d;
-    the solution is the same. Products of features are in the features' own precision, the rest in float64.
+    the solution is the same. Products of features are computed in the features' precision, the rest in
+    float64.
 
     Args:
         features: (n, d), n > 0.
@@ -114,24 +144,23 @@ def ridge(features: FloatArray, targets: np.ndarray, penalty: float) -> tuple[np
 
 
 def fit_deltas(
-    features: FloatArray, offsets: FloatArray, settings: RegressionSettings
+    features: FloatArray, deltas: FloatArray, settings: RegressionSettings
 ) -> tuple[FloatArray, FloatArray]:
-    """One class' regressor.
+    """Trains the regressor of one class.
 
-    The four offsets are centred and whitened (ZCA) for the ridge, as in the released code; the way back is
-    folded into what is returned. Centring matters, for the bias is penalised. Whitening does not: the
-    solution of a ridge is linear in its targets, so that with one penalty for all four the way back undoes
-    it exactly.
+    The four deltas are centred and whitened (ZCA) for the ridge, as in the released code; the inverse is
+    folded into the result. Centring matters because the bias is penalised. Whitening does not: the solution
+    of a ridge is linear in its targets, so that with one penalty for all four the inverse undoes it exactly.
 
     Args:
-        features: float32 (n, d), scaled, n > 0.
-        offsets: float32 (n, 4) from `encode_boxes`.
+        features: float32 (n, d), times ``norm_factor``, n > 0.
+        deltas: float32 (n, 4) from `encode_boxes`.
         settings: penalty and whitening.
 
     Returns:
-        float32 weights (4, d) and bias (4,): predicted offsets are ``weights @ x + bias``.
+        float32 weights (4, d) and bias (4,): predicted deltas are ``weights @ x + bias``.
     """
-    targets = offsets.astype(np.float64)
+    targets = deltas.astype(np.float64)
     mean = targets.mean(axis=0)
     targets -= mean
     variances, axes = eigh(targets.T @ targets / len(targets))
@@ -143,12 +172,19 @@ def fit_deltas(
 
 @dataclass(frozen=True, eq=False)
 class BoxRegressors:
-    """One bounding-box regressor a class; all zero, moving nothing, where a class had no samples.
+    """One bounding-box regressor a class; that of a class without samples is zero and moves nothing.
 
     Attributes:
-        weights: float32 (C, 4, d), for features times ``norm_factor``; whitening folded in.
+        weights: float32 (C, 4, d), for features times ``norm_factor``; whitening is folded in.
         bias: float32 (C, 4).
-        norm_factor: what features are multiplied by; that of the SVMs, as in the released code.
+        norm_factor: the factor on features before the weights; that of the SVMs, as in the released code.
+
+    Example:
+        >>> regressors = BoxRegressors(
+        ...     weights=np.ones((2, 4, 3), np.float32), bias=np.zeros((2, 4), np.float32), norm_factor=0.1
+        ... )
+        >>> regressors.deltas(np.ones((5, 3), np.float32)).shape
+        (5, 2, 4)
     """
 
     weights: FloatArray
@@ -156,10 +192,10 @@ class BoxRegressors:
     norm_factor: float
 
     def deltas(self, features: FloatArray) -> FloatArray:
-        """What each class' regressor says of each window: one matrix product.
+        """Predicts the deltas of each box for each class, in one matrix product.
 
         Args:
-            features: (N, d), unscaled.
+            features: (N, d) of the boxes, not yet multiplied by ``norm_factor``.
 
         Returns:
             float32 (N, C, 4), for `apply_deltas`.
@@ -171,5 +207,5 @@ class BoxRegressors:
         if features.ndim != 2 or features.shape[1] != dimension:
             raise ValueError(f"features are {features.shape}; the regressors take (N, {dimension})")
         products = features.astype(np.float32, copy=False) @ self.weights.reshape(-1, dimension).T
-        moved: FloatArray = products.reshape(-1, classes, 4) * np.float32(self.norm_factor) + self.bias
-        return moved
+        deltas: FloatArray = products.reshape(-1, classes, 4) * np.float32(self.norm_factor) + self.bias
+        return deltas

@@ -1,25 +1,41 @@
-"""Training windows for the box regressors: a bounded sample of a stream of images, kept on disk."""
+"""Training samples of the box regressors: a bounded random sample of a stream of images, kept on disk."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.ops import box_iou
 
 from sppnet.common.arrays import FloatArray, IntArray
 from sppnet.svm.regression import BoxRegressors, RegressionSettings, encode_boxes, fit_deltas
 
 
 class RegressionSampler:
-    """Keeps an even random sample, per class, of the windows that overlap ground truth enough.
+    """Keeps an even random sample, per class, of the proposals that overlap ground truth enough.
 
-    Reservoir sampling: every eligible window of the whole stream has the same chance, whenever it comes.
-    The draw depends on the seed, the images' keys and their order only. Features are kept as float16 in one
-    file a class, written as windows come (20 classes of 5,000 windows of 12,800 features are 2.6 GB, too
-    much for memory beside the negatives); the folder is the caller's to remove.
+    Reservoir sampling: every eligible proposal of the whole stream has the same chance, early or late. The
+    draw depends only on the seed and on the images' keys and order. Features are kept as float16 in one
+    file a class, written as proposals come (20 classes of 5,000 proposals of 12,800 features are 2.6 GB, too
+    much for memory beside the negatives); the caller removes the folder.
+
+    Attributes:
+        settings: as given.
+        norm_factor: as given.
+
+    Example:
+        >>> import tempfile
+        >>> rng = np.random.default_rng(0)
+        >>> object_box = np.array([[10, 10, 50, 40]], np.float32)
+        >>> boxes = (object_box + rng.uniform(-3, 3, (20, 4))).astype(np.float32)
+        >>> features = encode_boxes(boxes, object_box.repeat(20, axis=0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     settings = RegressionSettings(penalty=1e-4)
+        ...     sampler = RegressionSampler(1, 4, settings, norm_factor=1.0, folder=Path(folder))
+        ...     sampler.add_image(0, features, boxes, object_box, np.array([0]))
+        ...     regressors = sampler.finish()
+        >>> bool(np.abs(regressors.deltas(features)[:, 0] - features).max() < 0.01)
+        True
     """
 
     def __init__(
@@ -30,26 +46,27 @@ class RegressionSampler:
         norm_factor: float,
         folder: Path,
     ) -> None:
-        """An empty sample.
+        """Makes an empty sample.
 
         Args:
             num_classes: C.
             dimension: d.
-            settings: overlap, size of the sample, and the ridge.
+            settings: least IoU, size of the sample, and the ridge.
             norm_factor: from `sppnet.svm.linear.norm_factor`.
-            folder: for the files of features; made if need be. Files of an earlier sample are overwritten.
+            folder: for the files of features; made where it is missing. Files of an earlier sample are
+                overwritten.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.settings = settings
         self.norm_factor = norm_factor
         self._folder = folder
         self._dimension = dimension
-        self._offsets = np.zeros((num_classes, settings.max_samples, 4), np.float32)
+        self._deltas = np.zeros((num_classes, settings.max_samples, 4), np.float32)
         self._seen = np.zeros(num_classes, np.int64)
 
     @property
     def seen(self) -> IntArray:
-        """int64 (C,): eligible windows up to now; at most ``max_samples`` of a class are kept."""
+        """int64 (C,): eligible proposals up to now; at most ``max_samples`` of a class are kept."""
         return self._seen.copy()
 
     def add_image(
@@ -60,16 +77,16 @@ class RegressionSampler:
         ground_truth: FloatArray,
         ground_truth_labels: IntArray,
     ) -> None:
-        """Offers the windows of one image; each image once.
+        """Offers the proposals of one image to the sample; each image comes once.
 
-        A window is eligible for a class whose ground truth it overlaps by ``min_iou`` or more, and is
-        to be moved to the one of that class that it overlaps most.
+        A proposal is eligible for a class whose ground truth it overlaps by ``min_iou`` or more; its target
+        is the ground truth of that class that it overlaps most.
 
         Args:
             key: the image's number, from 0.
-            features: (N, d), unscaled.
-            boxes: (N, 4) xyxy, the windows.
-            ground_truth: (G, 4) xyxy, ground truth.
+            features: (N, d) of the proposals, not yet multiplied by ``norm_factor``.
+            boxes: (N, 4) xyxy, the proposals.
+            ground_truth: (G, 4) xyxy.
             ground_truth_labels: int (G,).
 
         Raises:
@@ -78,6 +95,10 @@ class RegressionSampler:
         """
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
         ground_truth = np.asarray(ground_truth, np.float32).reshape(-1, 4)
+        # Not at the top: settings of regression are read without torch.
+        import torch
+        from torchvision.ops import box_iou
+
         ground_truth_labels = np.asarray(ground_truth_labels)
         if features.shape != (len(boxes), self._dimension):
             raise ValueError(
@@ -89,35 +110,36 @@ class RegressionSampler:
             )
         if not ((ground_truth_labels >= 0) & (ground_truth_labels < len(self._seen))).all():
             raise ValueError(f"image {key}: labels must be 0..{len(self._seen) - 1}")
-        overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(ground_truth)).numpy()
+        iou = box_iou(torch.from_numpy(boxes), torch.from_numpy(ground_truth)).numpy()
         for label in np.unique(ground_truth_labels):
-            mine = np.flatnonzero(ground_truth_labels == label)
-            best = overlaps[:, mine].argmax(axis=1)
-            eligible = np.flatnonzero(overlaps[:, mine].max(axis=1) >= self.settings.min_iou)
-            offsets = encode_boxes(boxes[eligible], ground_truth[mine[best[eligible]]])
-            places = self._draw(key, int(label), len(eligible))
-            self._write(key, int(label), places, features, eligible)
-            for index, place in places.items():
-                self._offsets[label, place] = offsets[index]
+            objects = np.flatnonzero(ground_truth_labels == label)
+            best = iou[:, objects].argmax(axis=1)
+            eligible = np.flatnonzero(iou[:, objects].max(axis=1) >= self.settings.min_iou)
+            deltas = encode_boxes(boxes[eligible], ground_truth[objects[best[eligible]]])
+            slots = self._draw(key, int(label), len(eligible))
+            self._write(key, int(label), slots, features, eligible)
+            for index, slot in slots.items():
+                self._deltas[label, slot] = deltas[index]
             self._seen[label] += len(eligible)
 
     def finish(self) -> BoxRegressors:
-        """Trains the regressors on the sample; one class' features are in memory at a time."""
+        """Trains the regressors on the sample; the features of one class at a time are in memory."""
         weights = np.zeros((len(self._seen), 4, self._dimension), np.float32)
         bias = np.zeros((len(self._seen), 4), np.float32)
         for label in np.flatnonzero(self._seen):
             count = min(int(self._seen[label]), self.settings.max_samples)
             stored = np.fromfile(self._path(int(label)), np.float16, count * self._dimension)
             features = stored.reshape(count, self._dimension).astype(np.float32)
-            weights[label], bias[label] = fit_deltas(features, self._offsets[label, :count], self.settings)
+            weights[label], bias[label] = fit_deltas(features, self._deltas[label, :count], self.settings)
         return BoxRegressors(weights, bias, self.norm_factor)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """What `from_state` needs beside the folder.
+        """Returns the arrays that `from_state` needs beside the folder.
 
-        The folder may run ahead of the state: the same images, offered again, write the same places again.
+        The folder may be ahead of the state: the same images, offered again, write the same bytes again.
         """
-        return {"offsets": self._offsets, "seen": self._seen}
+        # Checkpoints keep the first name of the deltas.
+        return {"offsets": self._deltas, "seen": self._seen}
 
     @classmethod
     def from_state(
@@ -128,20 +150,20 @@ class RegressionSampler:
         norm_factor: float,
         folder: Path,
     ) -> Self:
-        """The sampler that `state` was taken from; the other arguments must be as they were then.
+        """Rebuilds the sampler that `state` was taken from; the other arguments must be as they were then.
 
         Raises:
             ValueError: an array is missing or has another shape, or a file in the folder is missing or too
-            short.
+                short.
         """
         try:
-            offsets, seen = state["offsets"], state["seen"]
+            deltas, seen = state["offsets"], state["seen"]
         except KeyError as error:
             raise ValueError(f"the sampler's state lacks {error}") from error
-        if offsets.shape != (len(seen), settings.max_samples, 4):
-            raise ValueError(f"the state's offsets are {offsets.shape}, not (C, {settings.max_samples}, 4)")
+        if deltas.shape != (len(seen), settings.max_samples, 4):
+            raise ValueError(f"the state's offsets are {deltas.shape}, not (C, {settings.max_samples}, 4)")
         sampler = cls(len(seen), dimension, settings, norm_factor, folder)
-        sampler._offsets[:] = offsets
+        sampler._deltas[:] = deltas
         sampler._seen[:] = seen
         for label in np.flatnonzero(sampler._seen):
             path = sampler._path(int(label))
@@ -154,24 +176,27 @@ class RegressionSampler:
         return self._folder / f"windows-{label:04d}.f16"
 
     def _draw(self, key: int, label: int, count: int) -> dict[int, int]:
-        """Which of ``count`` new windows are kept, and where; a later one may take an earlier one's place."""
+        """Draws which of ``count`` new proposals are kept; returns the slot in the sample of each of them.
+
+        A later proposal may take the slot of an earlier one.
+        """
         turns = self._seen[label] + np.arange(count)
         draws = np.random.default_rng([self.settings.seed, key, label]).integers(0, turns + 1)
-        places = np.where(turns < self.settings.max_samples, turns, draws)
-        kept = {int(place): index for index, place in enumerate(places) if place < self.settings.max_samples}
-        return {index: place for place, index in kept.items()}
+        slots = np.where(turns < self.settings.max_samples, turns, draws)
+        kept = {int(slot): index for index, slot in enumerate(slots) if slot < self.settings.max_samples}
+        return {index: slot for slot, index in kept.items()}
 
     def _write(
-        self, key: int, label: int, places: dict[int, int], features: FloatArray, eligible: IntArray
+        self, key: int, label: int, slots: dict[int, int], features: FloatArray, eligible: IntArray
     ) -> None:
-        if not places:
+        if not slots:
             return
         path = self._path(label)
-        # Plain writes, for a full disk is an error then; under a memory map it would kill the process.
+        # Plain writes raise an error when the disk is full; a memory map would kill the process.
         with open(path, "r+b" if self._seen[label] else "wb") as file:
-            for index, place in places.items():
+            for index, slot in slots.items():
                 row = (features[eligible[index]] * np.float32(self.norm_factor)).astype(np.float16)
                 if not np.isfinite(row).all():
-                    raise ValueError(f"image {key}: features of window {eligible[index]} are not finite")
-                file.seek(place * row.nbytes)
+                    raise ValueError(f"image {key}: features of proposal {eligible[index]} are not finite")
+                file.seek(slot * row.nbytes)
                 file.write(row.tobytes())

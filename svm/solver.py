@@ -1,6 +1,6 @@
-"""One-vs-rest linear SVMs: the L1-hinge dual by coordinate descent, warm-started, on rows that stay in place.
+"""Trains one-vs-rest linear SVMs by coordinate descent on the L1-hinge dual, on rows that are never copied.
 
-The objective is the one that R-CNN and the released SPP-net code give to liblinear (``-s 3 -B 10 -w1 2``):
+The objective is that of R-CNN and the released SPP-net code, which use liblinear with ``-s 3 -B 10 -w1 2``:
 
     min over w, v   1/2 (||w||^2 + v^2) + C sum_i c_i max(0, 1 - y_i (w.x_i + B v))
 
@@ -12,34 +12,34 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from sppnet.common.arrays import BoolArray, FloatArray, IntArray
+from sppnet.svm.descent import RowArray, descend, squared_norms, units_or_ones
 
 _LOG = logging.getLogger(__name__)
-
-# Feature rows as they are, or as whole numbers with a unit a row.
-RowArray = NDArray[np.float32] | NDArray[np.int8]
-
-# NaN and infinity keep their meaning; only the order of a sum is free, so that it may use vector registers.
-_REORDER = {"reassoc", "contract", "nsz"}
 
 
 @dataclass(frozen=True)
 class SolverSettings:
-    """What to minimise, and how closely.
+    """The objective, and when to stop.
 
     Attributes:
         cost: C = 1e-3 (R-CNN and SPP-net, released code).
         bias_multiplier: B = 10, the value of the constant feature (released code, liblinear ``-B 10``).
         positive_weight: c_i of a positive, 2; a negative has 1 (released code, liblinear ``-w1 2``).
         tolerance: stop when the duality gap, which bounds the distance to the least objective, is at most
-            this part of the objective; half of the 1e-3 within which it must agree with liblinear.
-        max_sweeps: stop after visiting each row so many times on average; ``Solution.gap`` then tells how far
-            it came.
+            this fraction of the objective; half of the 1e-3 within which it must agree with liblinear.
+        max_sweeps: stop after visiting each row this many times on average; ``Solution.gap`` then says how
+            far the objective may be from the least one.
         seed: of the order in which rows are visited.
+
+    Raises:
+        ValueError: a value that is not positive.
+
+    Example:
+        >>> SolverSettings(cost=0.1).positive_weight
+        2.0
     """
 
     cost: float = 1e-3
@@ -56,12 +56,17 @@ class SolverSettings:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One class' training set, as indices into a shared array of feature rows.
+    """The training set of one class, as indices into a shared array of feature rows.
 
     Attributes:
-        rows: int64 (n,) indices of the training windows.
-        positive: bool (n,) true for windows of the class.
+        rows: int64 (n,) indices of the training samples.
+        positive: bool (n,) true for samples of the class.
         alphas: float32 (n,) dual variables to start from, or ``None`` for zeros.
+
+    Example:
+        >>> problem = Problem(rows=np.array([0, 2, 3]), positive=np.array([True, False, False]))
+        >>> problem.alphas is None
+        True
     """
 
     rows: IntArray
@@ -71,16 +76,23 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """One class' SVM.
+    """The trained SVM of one class.
 
     Attributes:
         weights: float32 (d,).
-        bias: to be added to ``weights . x``.
+        bias: is added to ``weights . x``.
         alphas: float32 (n,) dual variables of the problem's rows; a later `Problem` may start from them.
         margins: float32 (n,) scores of the problem's rows.
-        objective: the (primal) objective reached.
-        gap: objective minus dual objective: the least objective is nowhere below ``objective - gap``.
+        objective: the primal objective reached.
+        gap: objective minus dual objective: the least objective is not below ``objective - gap``.
         sweeps: how many times a row was visited on average.
+
+    Example:
+        >>> x = np.array([[1, 0], [0, 1]], np.float32)
+        >>> problem = Problem(np.arange(2), np.array([True, False]))
+        >>> (solution,) = train_svms(x, [problem], SolverSettings(cost=1.0))
+        >>> bool(solution.margins[0] > 0 > solution.margins[1])
+        True
     """
 
     weights: FloatArray
@@ -90,148 +102,6 @@ class Solution:
     objective: float
     gap: float
     sweeps: float
-
-
-@numba.njit(nogil=True, cache=True, fastmath=_REORDER)
-def _dot(a: RowArray, b: RowArray) -> float:
-    total = np.float32(0.0)
-    for k in range(a.shape[0]):
-        total += np.float32(a[k]) * np.float32(b[k])
-    return total  # type: ignore[return-value]  # a double would halve the vector width
-
-
-@numba.njit(nogil=True, cache=True, fastmath=_REORDER)
-def _add(step: np.float32, row: RowArray, w: FloatArray) -> None:
-    for k in range(w.shape[0]):
-        w[k] += step * np.float32(row[k])
-
-
-@numba.njit(nogil=True, cache=True)
-def _fill_squared_norms(features: RowArray, units: FloatArray, rows: IntArray, norms: FloatArray) -> None:
-    for row in rows:
-        norms[row] = units[row] * units[row] * _dot(features[row], features[row])
-
-
-@numba.njit(nogil=True, cache=True)
-def _gradient(sign: float, row: RowArray, unit: float, w: FloatArray, bias: float) -> float:
-    return sign * (unit * _dot(row, w) + bias) - 1.0
-
-
-@numba.njit(nogil=True, cache=True)
-def _sweep(
-    features: RowArray,
-    units: FloatArray,
-    rows: IntArray,
-    signs: FloatArray,
-    bounds: FloatArray,
-    curvatures: FloatArray,
-    multiplier: float,
-    alphas: FloatArray,
-    w: FloatArray,
-    v: float,
-    active: IntArray,
-) -> tuple[float, float, int]:
-    """One pass over the active rows; returns v, the dual objective won, and how many rows stay active."""
-    kept = 0
-    gain = 0.0
-    for i in active:
-        row, unit = features[rows[i]], units[rows[i]]
-        gradient = _gradient(signs[i], row, unit, w, multiplier * v)
-        old = alphas[i]
-        new = np.float32(min(max(old - gradient / curvatures[i], 0.0), bounds[i]))
-        if new != old:
-            change = new - old
-            gain -= change * (gradient + 0.5 * change * curvatures[i])
-            _add(np.float32(signs[i] * change * unit), row, w)
-            v += signs[i] * change * multiplier
-            alphas[i] = new
-        if new != old or 0.0 < new < bounds[i]:
-            active[kept] = i
-            kept += 1
-    return v, gain, kept
-
-
-@numba.njit(nogil=True, cache=True)
-def _descend(
-    features: RowArray,
-    units: FloatArray,
-    rows: IntArray,
-    signs: FloatArray,
-    bounds: FloatArray,
-    curvatures: FloatArray,
-    multiplier: float,
-    tolerance: float,
-    max_sweeps: int,
-    seed: int,
-    alphas: FloatArray,
-    w: FloatArray,
-    margins: FloatArray,
-) -> tuple[float, float, float, int]:
-    """Fills alphas, w and margins; returns v, the objective, the gap and the number of visits to rows."""
-    np.random.seed(seed)  # noqa: NPY002 - numba's generator, one per thread
-    n = rows.shape[0]
-    # w follows from the alphas; rebuilt at every call, so that rounding does not pile up over warm starts.
-    w[:] = 0.0
-    v = 0.0
-    for i in range(n):
-        if alphas[i] > 0.0:
-            _add(np.float32(signs[i] * alphas[i] * units[rows[i]]), features[rows[i]], w)
-            v += signs[i] * alphas[i] * multiplier
-    active = np.empty(n, np.int64)
-    visits = 0
-    while True:
-        # Every row: the gap, and which rows break the optimality conditions or are free to move.
-        squared_norm = v * v
-        for k in range(w.shape[0]):
-            squared_norm += np.float64(w[k]) * np.float64(w[k])
-        loss = 0.0
-        alpha_sum = 0.0
-        size = 0
-        for i in range(n):
-            # A cold start needs no look at the rows to know that all scores are zero.
-            gradient = (
-                _gradient(signs[i], features[rows[i]], units[rows[i]], w, multiplier * v)
-                if squared_norm > 0.0
-                else -1.0
-            )
-            margins[i] = signs[i] * (gradient + 1.0)
-            loss += bounds[i] * max(-gradient, 0.0)
-            alpha_sum += alphas[i]
-            settled = gradient >= 0.0 if alphas[i] <= 0.0 else alphas[i] >= bounds[i] and gradient <= 0.0
-            if not settled:
-                active[size] = i
-                size += 1
-        visits += n if squared_norm > 0.0 else 0
-        objective = 0.5 * squared_norm + loss
-        gap = objective - (alpha_sum - 0.5 * squared_norm)
-        if gap <= tolerance * objective or visits >= max_sweeps * n or size == 0:
-            return v, objective, gap, visits
-        # Then only those, each while it moves or is free. Looking at every row again is worth it once that
-        # costs less than was spent on these, or these are as good as solved.
-        first_gain = 0.0
-        visits_before = visits
-        while visits < max_sweeps * n and size > 0:
-            np.random.shuffle(active[:size])  # noqa: NPY002
-            visits += size
-            v, gain, size = _sweep(
-                features, units, rows, signs, bounds, curvatures, multiplier, alphas, w, v, active[:size]
-            )
-            first_gain = max(first_gain, gain)
-            if gain <= 0.01 * tolerance * objective or (
-                visits - visits_before >= n and gain <= 0.1 * first_gain
-            ):
-                break
-
-
-def squared_norms(features: RowArray, rows: IntArray, units: FloatArray | None = None) -> FloatArray:
-    """Squared length of some rows of features (N, d), as float32 (N,) that is zero at the other rows."""
-    norms = np.zeros(len(features), np.float32)
-    _fill_squared_norms(features, _units(features, units), rows, norms)
-    return norms
-
-
-def _units(features: RowArray, units: FloatArray | None) -> FloatArray:
-    return np.ones(len(features), np.float32) if units is None else units
 
 
 def train_svms(
@@ -247,18 +117,27 @@ def train_svms(
     Args:
         features: float32 or int8 (N, d), each row contiguous; only the problems' rows are read, and none is
             copied.
-        problems: the rows of each class and where to start from.
+        problems: the rows of each class, and the dual variables to start from.
         settings: the objective, and when to stop.
-        norms: float32 (N,) squared length of each row as from `squared_norms`, for callers that keep it.
+        norms: float32 (N,) squared length of each row from `squared_norms`, for callers that keep it.
         threads: problems solved at a time (the kernel releases the GIL); the result does not depend on it.
-        units: float32 (N,) what each row is multiplied by before anything else; ones if None.
+        units: float32 (N,) factor of each row, applied before anything else; ones if None.
 
     Returns:
-        One solution a problem, in their order; without any rows it is zero. A warning is logged where
-        ``settings.max_sweeps`` ended the training of some.
+        one solution a problem, in their order; all zero for a problem without rows. A warning is logged where
+        ``settings.max_sweeps`` ended a training.
 
     Raises:
         ValueError: arrays that do not fit together, or a feature that is not finite.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> features = rng.random((60, 5), dtype=np.float32)
+        >>> features[:20] += 1
+        >>> problem = Problem(np.arange(60), np.arange(60) < 20)
+        >>> (solution,) = train_svms(features, [problem], SolverSettings(cost=1.0))
+        >>> bool((solution.margins[:20] > solution.margins[20:].max()).all())
+        True
     """
     if (
         features.ndim != 2
@@ -269,7 +148,7 @@ def train_svms(
             "features must be float32 or int8 (N, d) with contiguous rows, "
             f"not {features.dtype} {features.shape}"
         )
-    units = _units(features, units)
+    units = units_or_ones(features, units)
     for problem in problems:
         _check(problem, len(features))
     if norms is None:
@@ -279,16 +158,16 @@ def train_svms(
         solutions = list(
             pool.map(lambda problem: _train(features, units, problem, settings, norms), problems)
         )
-    early = [
-        one
-        for one in solutions
-        if one.sweeps >= settings.max_sweeps and one.gap > settings.tolerance * one.objective
+    unfinished = [
+        solution
+        for solution in solutions
+        if solution.sweeps >= settings.max_sweeps and solution.gap > settings.tolerance * solution.objective
     ]
-    if early:
-        farthest = max(early, key=lambda one: one.gap / one.objective)
+    if unfinished:
+        farthest = max(unfinished, key=lambda solution: solution.gap / solution.objective)
         _LOG.warning(
             "%d of %d SVMs at C = %g stopped after %d sweeps, %.1g %% above the least objective at most",
-            len(early), len(solutions), settings.cost, settings.max_sweeps,
+            len(unfinished), len(solutions), settings.cost, settings.max_sweeps,
             100 * farthest.gap / farthest.objective,
         )  # fmt: skip
     return solutions
@@ -308,7 +187,7 @@ def _train(
 ) -> Solution:
     rows = np.ascontiguousarray(problem.rows, np.int64)
     curvatures = norms[rows] + np.float32(settings.bias_multiplier**2)
-    # A row of zeros without a bias has no curvature; its step is cut at the bounds whatever it is divided by.
+    # A row of zeros without a bias has no curvature. Any divisor will do: the step is clipped to the bounds.
     np.maximum(curvatures, np.finfo(np.float32).tiny, out=curvatures)
     if not np.isfinite(curvatures).all():
         raise ValueError(f"features: row {rows[~np.isfinite(curvatures)][0]} is not finite")
@@ -319,7 +198,7 @@ def _train(
         np.clip(problem.alphas, 0, costs, out=alphas)
     weights = np.empty(features.shape[1], np.float32)
     margins = np.empty(len(rows), np.float32)
-    v, objective, gap, visits = _descend(
+    v, objective, gap, visits = descend(
         features, units, rows, signs, costs.astype(np.float32), curvatures, float(settings.bias_multiplier),
         float(settings.tolerance), settings.max_sweeps, settings.seed, alphas, weights, margins,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""One bounded array of feature rows that all classes share, with who holds each row as a training window."""
+"""One bounded array of feature rows that all classes share, and which classes train on each row."""
 
 from collections.abc import Mapping
 
@@ -6,34 +6,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sppnet.common.arrays import FloatArray, IntArray
-from sppnet.svm.solver import squared_norms
+from sppnet.svm.descent import squared_norms
 
 _LARGEST = 127
-_SMALLEST = 1e-30  # Of rows of zeros, too, the unit must be one to divide by.
+_SMALLEST = 1e-30  # Keeps the unit of a row of zeros above 0.
+# The arrays in checkpoints: the name there, and the attribute.
+_STATE = {
+    "rows": "rows",
+    "units": "units",
+    "norms": "norms",
+    "held": "held",
+    "alphas": "alphas",
+    "keys": "keys",
+    "windows": "samples",
+    "_used": "_used",
+}
 
 
 class RowStore:
-    """Feature rows of a fixed total size; a row stays as long as a class holds it.
+    """Feature rows in a fixed amount of memory; a row stays as long as a class holds it.
 
-    The memory is reserved, not touched: a part that was never filled costs nothing. Freed rows are used
+    The memory is reserved, not touched: a part that was never filled costs nothing. Freed slots are used
     again, lowest first.
 
     Attributes:
         row_bytes: memory of one row.
         capacity: number of rows that fit.
-        rows: int8 (capacity, d); a feature is its number times the row's unit, the row's largest magnitude
-            being 127: a quarter of the memory of float32. On pooled windows of VOC2007 it moves margins
-            by 0.001 to 0.002 (standard deviation), and four times the negatives are kept.
-        units: float32 (capacity,).
-        norms: float32 (capacity,) squared lengths.
+        rows: int8 (capacity, d). A feature is its number times the row's unit; the largest magnitude of a
+            row is 127 units. That is a quarter of the memory of float32: on pooled proposals of VOC2007 it
+            moves margins by 0.001 to 0.002 (standard deviation), and four times the negatives are kept.
+        units: float32 (capacity,), the unit of each row.
+        norms: float32 (capacity,), squared lengths.
         held: bool (capacity, C), which class trains on which row.
-        alphas: float32 (capacity, C), the dual variable of a row in each class' SVM; zero where not held.
-        keys, windows: int64 (capacity,), the image and the window in it that a row came from; -1 where free.
+        alphas: float32 (capacity, C), the dual variable of a row in the SVM of each class; zero where not
+            held.
+        keys, samples: int64 (capacity,), the image that a row came from, and its number there; -1 where free.
     """
 
     def __init__(self, memory_bytes: int, dimension: int, classes: int) -> None:
-        """Reserves the rows of ``dimension`` numbers that fit into ``memory_bytes``, bookkeeping included."""
-        # Per row: the features, unit, norm, held, alphas, key, window and whether it is used.
+        """Reserves as many rows of ``dimension`` features as ``memory_bytes`` hold with their bookkeeping."""
+        # Bytes of a row: features, unit, norm, held and alphas, key and sample, and whether it is used.
         self.row_bytes = dimension + 4 + 4 + 5 * classes + 16 + 1
         self.capacity = memory_bytes // self.row_bytes
         self.rows = np.empty((self.capacity, dimension), np.int8)
@@ -42,7 +54,7 @@ class RowStore:
         self.held = np.zeros((self.capacity, classes), np.bool_)
         self.alphas = np.zeros((self.capacity, classes), np.float32)
         self.keys = np.full(self.capacity, -1, np.int64)
-        self.windows = np.full(self.capacity, -1, np.int64)
+        self.samples = np.full(self.capacity, -1, np.int64)
         self._used = np.zeros(self.capacity, np.bool_)
 
     @property
@@ -52,11 +64,17 @@ class RowStore:
 
     @property
     def end(self) -> int:
-        """One past the last row in use: of short rows, capacity may be many times that."""
+        """One past the last slot in use; where rows are short, the capacity may be many times that."""
         return int(np.flatnonzero(self._used).max(initial=-1)) + 1
 
-    def add(self, features: FloatArray, scale: float, key: int, windows: IntArray) -> IntArray:
-        """Stores features (n, d) times ``scale``; returns their n slots. Nobody holds them yet.
+    def add(self, features: FloatArray, norm_factor: float, key: int, samples: IntArray) -> IntArray:
+        """Stores feature rows that no class holds yet; returns their n slots.
+
+        Args:
+            features: (n, d), not yet multiplied by ``norm_factor``.
+            norm_factor: the factor that they are stored with.
+            key: of their image.
+            samples: (n,) their numbers in the image.
 
         Raises:
             ValueError: more rows than are free.
@@ -65,23 +83,22 @@ class RowStore:
         if len(slots) < len(features):
             raise ValueError(f"{len(features)} rows do not fit into {len(slots)} free ones")
         for slot, row in zip(slots, features, strict=True):
-            # A row of zeros may have any unit.
             unit = max(float(np.abs(row).max()), _SMALLEST) / _LARGEST
             self.rows[slot] = np.rint(row * np.float32(1 / unit))
-            self.units[slot] = unit * scale
+            self.units[slot] = unit * norm_factor
         self.norms[slots] = squared_norms(self.rows, slots, self.units)[slots]
         self.keys[slots] = key
-        self.windows[slots] = windows
+        self.samples[slots] = samples
         self._used[slots] = True
         return slots
 
     def scores(self, slots: IntArray, weights: FloatArray) -> FloatArray:
-        """float32 (n, C): the products of n rows with the weights (C, d)."""
+        """Returns the products of n rows with the weights (C, d): float32 (n, C)."""
         products: FloatArray = self.rows[slots].astype(np.float32) @ weights.T
         return products * self.units[slots, None]
 
     def release(self, slots: IntArray, label: np.integer | int) -> None:
-        """A class lets go of rows; call `sweep` to free those that nobody holds any more."""
+        """Makes a class drop rows; `sweep` then frees the rows that no class holds any more."""
         self.held[slots, label] = False
         self.alphas[slots, label] = 0.0
 
@@ -90,23 +107,23 @@ class RowStore:
         end = self.end
         orphans = np.flatnonzero(self._used[:end] & ~self.held[:end].any(axis=1))
         self.keys[orphans] = -1
-        self.windows[orphans] = -1
+        self.samples[orphans] = -1
         self._used[orphans] = False
 
-    def find(self, key: int, windows: int) -> IntArray:
-        """int64 (windows,): the slot of each window of an image, -1 where it is not stored."""
-        slots = np.full(windows, -1, np.int64)
+    def find(self, key: int, count: int) -> IntArray:
+        """Returns the slot of each of the ``count`` samples of an image, -1 where it is not stored."""
+        slots = np.full(count, -1, np.int64)
         stored = np.flatnonzero(self.keys[: self.end] == key)
-        slots[self.windows[stored]] = stored
+        slots[self.samples[stored]] = stored
         return slots
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """The content, as views: write them away before the store changes."""
+        """Returns the content as views: save them before the store changes."""
         end = self.end
-        return {name: getattr(self, name)[:end] for name in self._STATE}
+        return {name: getattr(self, attribute)[:end] for name, attribute in _STATE.items()}
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        """Takes over what `state` gave.
+        """Takes over the content that `state` returned.
 
         Raises:
             ValueError: more rows than fit, or rows of another shape.
@@ -114,10 +131,8 @@ class RowStore:
         end = len(state["keys"])
         if end > self.capacity:
             raise ValueError(f"the state has {end} rows; the memory given is enough for {self.capacity}")
-        for name in self._STATE:
-            target = getattr(self, name)
+        for name, attribute in _STATE.items():
+            target = getattr(self, attribute)
             if state[name].shape[1:] != target.shape[1:]:
                 raise ValueError(f"the state's {name} are {state[name].shape}, not (N, {target.shape[1:]})")
             target[:end] = state[name]
-
-    _STATE = ("rows", "units", "norms", "held", "alphas", "keys", "windows", "_used")

@@ -1,4 +1,4 @@
-"""Selective Search of our own: the paper's algorithm, compiled by numba at first use."""
+"""The paper's Selective Search, our own implementation, compiled by numba at first use."""
 
 from sppnet.proposals.selective_search.search import MODES, Grouped, SelectiveSearch, Strategy, distinct
 

@@ -13,19 +13,20 @@ COLOUR_SPACES: tuple[ColourSpace, ...] = get_args(ColourSpace)
 
 
 def to_colour_space(image: Image, space: ColourSpace) -> FloatArray:
-    """An image in a colour space, every channel stretched so that its full range is 0 to 255, but hue to 180.
+    """Converts an image to a colour space.
 
-    The paper names the spaces and gives no ranges; with equal ranges the threshold k and the 25 bins mean
-    the same in all of them. Hue is noise where there is little colour: in half degrees, as OpenCV's 8-bit
-    images have it, it weighs less; of ranges from 60 to 255, 180 covered objects of VOC2007 `train` best.
-    Hue is not treated as a circle: red lies at both ends.
+    Every channel is stretched so that its full range is 0 to 255, but hue to 180. The paper names the
+    spaces and gives no ranges; with equal ranges the threshold k and the 25 bins mean the same in all of
+    them. Hue is noise where there is little colour: in half degrees, as in OpenCV's 8-bit images, it weighs
+    less; of ranges from 60 to 255, 180 covered the objects of VOC2007 `train` best. Hue is not treated as a
+    circle: red lies at both ends.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         space: ``rgb``; ``intensity`` (0.299 R + 0.587 G + 0.114 B); ``lab`` (CIE, D65, from sRGB);
             ``rgi`` (r and g of normalised RGB, and intensity); ``hsv``; ``normalised-rgb`` (R, G and B over
-            their sum); ``c`` (both opponent colours over intensity); ``hue`` (of HSV). Where the sum is 0
-            the quotients are those of grey.
+            their sum); ``c`` (both opponent colours over intensity); ``hue`` (of HSV). Where the sum is 0,
+            the quotients are those of a grey pixel.
 
     Returns:
         float32 (H, W, C), C = 3, but 1 for ``intensity`` and ``hue`` and 2 for ``c``.
@@ -73,8 +74,8 @@ def _rgi(image: FloatArray) -> FloatArray:
 
 def _c(image: FloatArray) -> FloatArray:
     red, green, blue = np.moveaxis(image, 2, 0)
-    # O1 / O3 and O2 / O3 of the opponent colours O1 = (R - G) / sqrt 2, O2 = (R + G - 2 B) / sqrt 6,
-    # O3 = (R + G + B) / sqrt 3; they reach from -sqrt 1.5 to sqrt 1.5 and from -sqrt 2 to sqrt 0.5.
+    # O1 / O3 and O2 / O3 of the opponent colours O1 = (R - G) / sqrt 2, O2 = (R + G - 2 B) / sqrt 6 and
+    # O3 = (R + G + B) / sqrt 3. They range from -sqrt 1.5 to sqrt 1.5 and from -sqrt 2 to sqrt 0.5.
     opponents = np.stack([np.sqrt(1.5) * (red - green), np.sqrt(0.5) * (red + green - 2 * blue)], axis=2)
     total = image.sum(axis=2, keepdims=True)
     quotients = np.divide(opponents, total, out=np.zeros_like(opponents), where=total > 0)

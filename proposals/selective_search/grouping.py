@@ -5,19 +5,17 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
-from sppnet.common.arrays import FloatArray
+from sppnet.common.arrays import FloatArray, Int32Array, IntArray
 from sppnet.proposals.selective_search.regions import Regions
-from sppnet.proposals.selective_search.segmentation import Int32Array
 
-# Normalised histograms are kept as whole numbers that sum to at most 2**24: float32 holds every sum of them
-# exactly, so the similarities do not depend on the order in which a processor adds.
-_ONE = 1 << 24
+# Normalised histograms are whole numbers that sum to at most 2**24. float32 holds every sum of them exactly:
+# the similarities do not depend on the order in which a processor adds.
+_HISTOGRAM_SUM = 1 << 24
 
 
 class Similarities(NamedTuple):
-    """Which of the four similarities are added (weights 0 or 1, §3.2)."""
+    """The similarities that are added: each of the four has weight 0 or 1 (§3.2)."""
 
     colour: bool
     texture: bool
@@ -26,10 +24,10 @@ class Similarities(NamedTuple):
 
 
 class Hierarchy(NamedTuple):
-    """A tree of regions: 0 to R - 1 are the segments, R + m is what merge m made, the last one the image.
+    """A tree of regions: 0 to R - 1 are the segments, merge m makes region R + m, the last the whole image.
 
     Attributes:
-        merges: int32 (R - 1, 2), the two regions that each step joined, lower index first.
+        merges: int32 (R - 1, 2), the two regions that each merge joins, lower index first.
         boxes: int32 (2 R - 1, 4), xyxy, right and bottom exclusive.
     """
 
@@ -40,15 +38,15 @@ class Hierarchy(NamedTuple):
 def group(regions: Regions, similarities: Similarities) -> Hierarchy:
     """Joins the most similar pair of neighbours until one region is left.
 
-    The similarity is the sum of those chosen, all within 0 and 1: intersection of the L1-normalised colour
-    histograms; of the texture histograms; ``1 - (size_i + size_j) / size_image``;
+    The similarity is the sum of the chosen ones, each from 0 to 1: the intersection of the L1-normalised
+    colour histograms; that of the texture histograms; size, ``1 - (size_i + size_j) / size_image``; fill,
     ``1 - (size_box - size_i - size_j) / size_image``, where ``size_box`` is of the box around both. Of
-    equally similar pairs the one with the lower first, then the lower second index is joined. Sizes,
-    boxes and histogram counts of a new region are those of its parts added; no pixel is touched.
+    equally similar pairs the one with the lower first, then the lower second index is joined. Size, box and
+    histogram counts of a new region follow from those of its parts; no pixel is read again.
 
     Args:
         regions: of one segmentation.
-        similarities: at least one of them.
+        similarities: at least one is true.
     """
     count = len(regions.sizes)
     sizes = np.zeros(2 * count - 1, np.int64)
@@ -62,7 +60,7 @@ def group(regions: Regions, similarities: Similarities) -> Hierarchy:
 
 
 def _with_room(counts: Int32Array, used: bool) -> Int32Array:
-    """Counts (R, bins) with rows for the regions to come; no rows where no similarity asks for them."""
+    """Copies counts (R, bins) into an array with rows for all regions; without rows where it is not used."""
     rows = 2 * len(counts) - 1 if used else 0
     extended = np.zeros((rows, counts.shape[1]), np.int32)
     extended[: len(counts)] = counts[:rows]
@@ -74,9 +72,9 @@ def _normalise(counts: Int32Array, normalised: FloatArray, region: int) -> None:
     total = 0
     for b in range(counts.shape[1]):
         total += counts[region, b]
-    scale = _ONE / total
+    factor = _HISTOGRAM_SUM / total
     for b in range(counts.shape[1]):
-        normalised[region, b] = np.floor(counts[region, b] * scale)
+        normalised[region, b] = np.floor(counts[region, b] * factor)
 
 
 # Whole numbers below 2**24: adding them in any order is exact, so "reassoc" changes no result.
@@ -90,7 +88,7 @@ def _intersection(normalised: FloatArray, i: int, j: int) -> np.float32:
 
 @numba.njit(cache=True, nogil=True)
 def _similarity(
-    sizes: NDArray[np.int64],
+    sizes: IntArray,
     boxes: Int32Array,
     colour: FloatArray,
     texture: FloatArray,
@@ -101,9 +99,9 @@ def _similarity(
 ) -> float:
     total = 0.0
     if use.colour:
-        total += float(_intersection(colour, i, j)) / _ONE
+        total += float(_intersection(colour, i, j)) / _HISTOGRAM_SUM
     if use.texture:
-        total += float(_intersection(texture, i, j)) / _ONE
+        total += float(_intersection(texture, i, j)) / _HISTOGRAM_SUM
     both = int(sizes[i] + sizes[j])
     if use.size:
         total += 1.0 - both / image
@@ -115,8 +113,8 @@ def _similarity(
 
 
 @numba.njit(cache=True, nogil=True)
-def _alive(joined: NDArray[np.int64], region: int) -> int:
-    """The region that ``region`` is part of by now."""
+def _alive(joined: IntArray, region: int) -> int:
+    """Returns the region that ``region`` is part of after the merges so far."""
     while joined[region] >= 0:
         if joined[joined[region]] >= 0:
             joined[region] = joined[joined[region]]
@@ -133,14 +131,14 @@ def _join(counts: Int32Array, normalised: FloatArray, i: int, j: int, new: int) 
 
 @numba.njit(cache=True, nogil=True)
 def _group(
-    sizes: NDArray[np.int64],
+    sizes: IntArray,
     boxes: Int32Array,
     colour_counts: Int32Array,
     texture_counts: Int32Array,
-    pairs: NDArray[np.int64],
+    pairs: IntArray,
     use: Similarities,
 ) -> Int32Array:
-    """Fills the rows of ``sizes``, ``boxes`` and counts from R on; returns the merges."""
+    """Runs the grouping: fills the rows of ``sizes``, ``boxes`` and counts from R on; returns the merges."""
     regions = len(sizes)
     segments = (regions + 1) // 2
     colour = np.empty(colour_counts.shape, np.float32)
@@ -153,12 +151,12 @@ def _group(
         if use.texture:
             _normalise(texture_counts, texture, region)
 
-    # Neighbours of each region as chains of entries; an entry names a region that may be part of another
-    # by now. Each pair starts with an entry at either end.
+    # The neighbours of each region are a chain of entries. An entry names a region, which may have become
+    # part of another since. Each pair starts as one entry in the chain of either region.
     first_entry = np.full(regions, -1, np.int64)
     entry_region = np.empty(2 * len(pairs), np.int64)
     entry_next = np.empty(2 * len(pairs), np.int64)
-    heap = [(0.0, 0, 0) for _ in range(0)]  # Empty, of a known type.
+    heap = [(0.0, 0, 0) for _ in range(0)]  # Empty; numba needs the type of its items.
     for e in range(len(pairs)):
         i, j = pairs[e, 0], pairs[e, 1]
         entry_region[2 * e] = j
@@ -177,7 +175,7 @@ def _group(
     new = segments
     while new < regions:
         _, i, j = heapq.heappop(heap)
-        # Pairs of regions that are gone stay in the heap until they come up.
+        # The heap still holds pairs of regions that were joined since.
         if joined[i] >= 0 or joined[j] >= 0:
             continue
         merges[new - segments, 0] = i
@@ -193,7 +191,7 @@ def _group(
         joined[i] = new
         joined[j] = new
         seen[new] = new
-        # The new chain takes over the entries of both, each neighbour once.
+        # The new chain takes over the entries of both parts, each neighbour once.
         for side in range(2):
             entry = first_entry[i if side == 0 else j]
             while entry >= 0:

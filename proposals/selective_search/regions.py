@@ -1,4 +1,4 @@
-"""What grouping needs of the segments: sizes, boxes, histograms and neighbours, by passes over the pixels."""
+"""Measures segments for the grouping: sizes, boxes, histograms and neighbours, in passes over the pixels."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from sppnet.common.arrays import FloatArray
-from sppnet.proposals.selective_search.segmentation import Int32Array, Labels
+from sppnet.common.arrays import FloatArray, Int32Array, IntArray
+from sppnet.proposals.selective_search.segmentation import Labels
 
-# IJCV 2013, §3.2: 25 bins a channel for colour; for texture, derivatives of a Gaussian (sigma 1) in 8
-# orientations, 10 bins each, a channel.
+# IJCV 2013, §3.2. A channel has 25 bins for colour; for texture, derivatives of a Gaussian (sigma 1) in 8
+# orientations with 10 bins each.
 COLOUR_BINS = 25
 TEXTURE_BINS = 10
 _TEXTURE_SIGMA = 1.0
@@ -26,7 +26,7 @@ class Regions(NamedTuple):
         colour: int32 (R, 25 C) counts of pixels; rows sum to C * size.
         texture: int32 (R, 80 C) counts of pixels; rows sum to 8 C * size.
         neighbours: int32 (E, 2) pairs i < j of segments that touch (8-neighbourhood, as in the segmentation),
-            sorted, each once.
+            sorted, each pair once.
     """
 
     sizes: Int32Array
@@ -37,21 +37,27 @@ class Regions(NamedTuple):
 
 
 def colour_bins(colours: FloatArray) -> NDArray[np.uint8]:
-    """uint8 (H, W, C): the bin of each channel, 25 equal ones from 0 to 256.
+    """Puts each value into one of 25 equal bins from 0 to 256.
 
-    No whole number but 0 lies between two bins: the rounding of a byte does not move it.
+    No whole number but 0 is the edge of a bin: rounding does not move a byte to another bin.
+
+    Args:
+        colours: float32 (H, W, C).
+
+    Returns:
+        uint8 (H, W, C), 0 to 24.
     """
     bins = np.clip(colours * np.float32(COLOUR_BINS / 256), 0, COLOUR_BINS - 1)
     return np.asarray(bins, np.uint8)
 
 
 def texture_bins(colours: FloatArray) -> NDArray[np.int8]:
-    """Signed bins of the derivatives of each channel in four directions.
+    """Puts the derivatives of each channel in four directions into signed bins.
 
-    The derivative in a direction is positive or negative: it counts for that orientation or for the
-    opposite one, and 0 for the other; four signed values thus hold eight orientations. The 10 bins reach
-    from 0 to the channel's largest absolute derivative in the image (the paper gives no range), but at
-    least to 1: all that a channel of one value has is rounding.
+    A derivative counts for the orientation of its direction where it is positive, and for the opposite
+    orientation where it is negative; it counts as 0 for the other. Four signed values thus hold eight
+    orientations. The 10 bins reach from 0 to the channel's largest absolute derivative in the image (the
+    paper gives no range), but at least to 1: the derivatives of a flat channel are rounding errors.
 
     Args:
         colours: float32 (H, W, C).
@@ -68,9 +74,9 @@ def measure(labels: Labels, colours: NDArray[np.uint8], textures: NDArray[np.int
     """Measures all segments.
 
     Args:
-        labels: int32 (H, W), 0-based, of `segment`.
-        colours: of `colour_bins`.
-        textures: of `texture_bins`.
+        labels: int32 (H, W), 0-based, from `segment`.
+        colours: uint8 (H, W, C), from `colour_bins`.
+        textures: int8 (H, W, 4 C), from `texture_bins`.
     """
     count = int(labels.max()) + 1
     sizes, boxes, colour, texture = _measure(labels, colours, textures, count)
@@ -104,14 +110,14 @@ def _texture_bins(blurred: FloatArray) -> NDArray[np.int8]:
             for x in range(width):
                 for value in _derivatives(blurred, y, x, channel):
                     largest = max(largest, abs(value))
-        scale = np.float32(TEXTURE_BINS) / largest
+        factor = np.float32(TEXTURE_BINS) / largest
         for y in range(height):
             for x in range(width):
                 direction = 4 * channel
                 for value in _derivatives(blurred, y, x, channel):
-                    # Truncation towards 0 keeps the sign and makes equal bins of magnitudes.
-                    scaled = np.int32(value * scale)
-                    bins[y, x, direction] = max(min(scaled, TEXTURE_BINS - 1), 1 - TEXTURE_BINS)
+                    # Truncation towards 0 keeps the sign and makes bins of equal width.
+                    signed_bin = np.int32(value * factor)
+                    bins[y, x, direction] = max(min(signed_bin, TEXTURE_BINS - 1), 1 - TEXTURE_BINS)
                     direction += 1
     return bins
 
@@ -142,7 +148,7 @@ def _measure(
                 colour[label, channel * COLOUR_BINS + colours[y, x, channel]] += 1
             for direction in range(directions):
                 value = textures[y, x, direction]
-                # Most derivatives are small: their bin is filled in afterwards.
+                # Most derivatives are in bin 0: `measure` fills it in from the others.
                 if value > 0:
                     texture[label, 2 * direction * TEXTURE_BINS + value] += 1
                 elif value < 0:
@@ -151,10 +157,10 @@ def _measure(
 
 
 @numba.njit(cache=True, nogil=True)
-def _boundary(labels: Labels, count: int) -> NDArray[np.int64]:
+def _boundary(labels: Labels, count: int) -> IntArray:
     height, width = labels.shape
     codes = np.empty(4 * height * width, np.int64)
-    found = 0
+    length = 0
     last = np.int64(-1)
     for y in range(height):
         for x in range(width):
@@ -165,9 +171,9 @@ def _boundary(labels: Labels, count: int) -> NDArray[np.int64]:
                     continue
                 low = min(labels[y, x], labels[y2, x2])
                 code = np.int64(low) * count + max(labels[y, x], labels[y2, x2])
-                # The same pair comes many times in a row along a border.
+                # Along a border the same pair comes many times in a row.
                 if code != last:
-                    codes[found] = code
-                    found += 1
+                    codes[length] = code
+                    length += 1
                     last = code
-    return codes[:found]
+    return codes[:length]

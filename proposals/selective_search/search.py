@@ -7,9 +7,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from sppnet.common.arrays import FloatArray, Image
+from sppnet.common.arrays import FloatArray, Image, Int32Array
 from sppnet.common.errors import InputError
 from sppnet.proposals.engine import stored_parameters
 from sppnet.proposals.selective_search.colour import COLOUR_SPACES, ColourSpace, to_colour_space
@@ -17,27 +16,42 @@ from sppnet.proposals.selective_search.grouping import Hierarchy, Similarities, 
 from sppnet.proposals.selective_search.regions import colour_bins, measure, texture_bins
 from sppnet.proposals.selective_search.segmentation import Labels, segment, sorted_edges
 
-Boxes = TypeVar("Boxes", NDArray[np.int32], FloatArray)
+Boxes = TypeVar("Boxes", Int32Array, FloatArray)
 _LETTERS = "CTSF"
+# An image has up to four edges a pixel, and their numbers are kept in 32 bits.
+MAX_SEARCHED_PIXELS = 1 << 28
 
 
-def _check_whole(name: str, value: object, least: int, most: int | None = None) -> None:
-    """Other types than int would not be found again in the cache, or fail much later."""
-    if type(value) is int and value >= least and (most is None or value <= most):
+def _check_whole(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    """Makes sure that a setting is an int in its range.
+
+    Other types would fail much later, or give the same boxes under another key of the cache.
+    """
+    if type(value) is int and value >= minimum and (maximum is None or value <= maximum):
         return
-    limits = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+    limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum:,}"
     raise InputError(f"{name} = {value!r}: must be a whole number {limits}")
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One hierarchy: where it starts and how it grows.
+    """The settings of one hierarchy: its segmentation and the similarities that join segments.
 
     Attributes:
-        colour_space: of segmentation and histograms.
-        similarities: letters of those added, ``C`` colour, ``T`` texture, ``S`` size, ``F`` fill: "CTSF".
+        colour_space: of segmentation and histograms (`colour.to_colour_space` describes them).
+        similarities: letters of the similarities that are added: ``C`` colour, ``T`` texture, ``S`` size,
+            ``F`` fill; such as "CTSF".
         k: threshold of the segmentation, and its smallest segment in pixels (k = minimum size in the
             authors' code).
+
+    Raises:
+        InputError: a wrong value.
+
+    Example:
+        >>> Strategy.parse("lab/TSF/100")
+        Strategy(colour_space='lab', similarities='TSF', k=100)
+        >>> str(Strategy("hsv", "CTSF", 50))
+        'hsv/CTSF/50'
     """
 
     colour_space: ColourSpace
@@ -46,7 +60,11 @@ class Strategy:
 
     @classmethod
     def parse(cls, text: str) -> "Strategy":
-        """Reads ``"hsv/CTSF/50"``, what `str` of a strategy gives."""
+        """Reads a strategy from text such as ``"hsv/CTSF/50"``; `str` is the inverse.
+
+        Raises:
+            InputError: text in another form.
+        """
         parts = text.split("/")
         if len(parts) != 3 or not parts[2].isdecimal():
             modes = ", ".join(MODES)
@@ -84,7 +102,13 @@ MODES: dict[str, tuple[Strategy, ...]] = {
 
 
 class Grouped(NamedTuple):
-    """What one strategy made of an image: the labels it started from, int32 (H, W), and the tree."""
+    """The result of one strategy for one image.
+
+    Attributes:
+        strategy: that was run.
+        labels: int32 (H, W), the segments that it started from.
+        hierarchy: the tree of regions.
+    """
 
     strategy: Strategy
     labels: Labels
@@ -93,29 +117,37 @@ class Grouped(NamedTuple):
 
 @dataclass(frozen=True)
 class SelectiveSearch:
-    """Selective Search: windows that are likely to hold an object, of any class.
-
-        boxes = SelectiveSearch("fast")(image)
+    """Selective Search: proposes boxes that are likely to hold an object of any class.
 
     An image is segmented and its segments are joined, the most similar neighbours first, until one is left;
-    the box around each region that ever existed is a window. Strategies with other colour spaces,
-    similarities and thresholds make other windows; all are put in one order by ``RND * i``, i = 1 for the
-    whole image at the top of each hierarchy (§4.3 of the paper), and of equal boxes the first one stays.
+    the box around each segment and each joined region is a proposal. Strategies with other colour spaces,
+    similarities and thresholds make other proposals. All are ranked by ``RND * i``, i being 1 for the whole
+    image at the top of each hierarchy (§4.3 of the paper); of equal boxes the first is kept.
 
-    Where the paper leaves a choice open: ranges of the colour spaces and of the texture bins
+    Our choices where the paper leaves them open: the ranges of the colour spaces and of the texture bins
     (`colour.to_colour_space`, `regions.texture_bins`), 8-neighbours, ties by the lower index
-    (`grouping.group`), the segments at the end of a hierarchy in reverse scan order of their first pixel.
+    (`grouping.group`), and the segments at the end of a hierarchy in reverse scan order of their first pixel.
 
     Attributes:
-        strategies: a mode of the paper (``single``: 1 strategy, ``fast``: 8, ``quality``: 80), or any
-            strategies; as text with spaces between them: ``"hsv/CTSF/50 lab/TSF/100"``.
+        strategies: a mode of the paper (``single``: 1 strategy, ``fast``: 8, ``quality``: 80), or a tuple of
+            strategies, or their text with spaces between them: ``"hsv/CTSF/50 lab/TSF/100"``.
         sigma: smoothing before the segmentation, in pixels (the authors' code: 0.8).
         min_side: boxes with a side below this are dropped, after ranking (R-CNN's released code: 20 pixels).
-        max_pixels: a larger image is searched at this many pixels, and the boxes are brought back to its
-            own; None never shrinks. Ours: k is in pixels, and R-CNN's code also shrinks images first.
+        max_pixels: a larger image is searched at this many pixels, and the boxes are scaled back; None never
+            shrinks. Our constant: k is in pixels, and R-CNN's code also shrinks images first.
         max_proposals: keep at most this many, the best ranked (SPP-net §4: about 2,000 an image); None for
             all.
         seed: of the ranking.
+
+    Raises:
+        InputError: a setting of a wrong type or out of its range.
+
+    Example:
+        >>> image = np.full((80, 100, 3), 60, np.uint8)
+        >>> image[20:60, 30:75] = (200, 60, 60)
+        >>> boxes = SelectiveSearch("single", sigma=0)(image)
+        >>> boxes.dtype, boxes.tolist()
+        (dtype('float32'), [[0.0, 0.0, 100.0, 80.0], [30.0, 20.0, 75.0, 60.0]])
     """
 
     strategies: str | tuple[Strategy, ...] = "fast"
@@ -148,17 +180,17 @@ class SelectiveSearch:
         return self.propose(image)
 
     def parameters(self) -> dict[str, Any]:
-        """All that the boxes depend on, as plain JSON values; the cache keys on it."""
+        """Everything that the boxes depend on, as plain JSON values; the cache keys on it."""
         return {
             "engine": "selective-search",
             "revision": 1,
-            "opencv": cv2.__version__,  # Its colour conversion and blur.
+            "opencv": cv2.__version__,  # The boxes depend on its colour conversion and blur.
             **stored_parameters(asdict(self)),
             "strategies": " ".join(map(str, self._resolved())),
         }
 
     def propose(self, image: Image) -> FloatArray:
-        """Proposes windows of one image.
+        """Proposes boxes for one image.
 
         Args:
             image: uint8 (H, W, 3), RGB, any strides; it is not written to.
@@ -173,14 +205,10 @@ class SelectiveSearch:
         image = checked(image)
         height, width = image.shape[:2]
         searched = self._shrunk(image)
-        found = []
-        positions = []
-        for grouped in self.hierarchies(searched):
-            boxes = grouped.hierarchy.boxes
-            found.append(boxes)
-            positions.append(np.arange(len(boxes), 0, -1))
-        boxes = np.concatenate(found)
-        position = np.concatenate(positions)
+        by_strategy = [grouped.hierarchy.boxes for grouped in self.hierarchies(searched)]
+        boxes = np.concatenate(by_strategy)
+        # A hierarchy's last region is its top.
+        position = np.concatenate([np.arange(len(regions), 0, -1) for regions in by_strategy])
         rank = np.random.default_rng(self.seed).random(len(position)) * position
         boxes = boxes[np.argsort(rank, kind="stable")]
         if searched is not image:
@@ -191,20 +219,25 @@ class SelectiveSearch:
         return distinct(boxes)[: self.max_proposals].astype(np.float32)
 
     def hierarchies(self, image: Image) -> Iterator[Grouped]:
-        """Runs every strategy on an image as it is (``max_pixels`` is not applied).
+        """Runs every strategy on an image at its own size (``max_pixels`` is not applied).
 
-        Segmentations and histograms are made once for the strategies that share them.
+        Segmentations and histograms are computed once for the strategies that share them.
 
         Args:
             image: uint8 (H, W, 3), RGB.
 
         Yields:
-            one tree a strategy, those of one segmentation after each other.
+            the labels and the tree of each strategy; strategies that share a segmentation follow each other.
+
+        Raises:
+            InputError: another type or shape of array, or more than 2**28 pixels.
         """
         image = checked(image)
-        if image.shape[0] * image.shape[1] > _MOST_PIXELS:
+        if image.shape[0] * image.shape[1] > MAX_SEARCHED_PIXELS:
             size = f"{image.shape[1]} x {image.shape[0]}"
-            raise InputError(f"image of {size} pixels: at most 2**28 can be searched; set max_pixels")
+            raise InputError(
+                f"image of {size} pixels: at most {MAX_SEARCHED_PIXELS:,} can be searched; set max_pixels"
+            )
 
         def colour_space(strategy: Strategy) -> ColourSpace:
             return strategy.colour_space
@@ -212,7 +245,7 @@ class SelectiveSearch:
         def threshold(strategy: Strategy) -> int:
             return strategy.k
 
-        cv2.setNumThreads(1)  # Parallelism is over images.
+        cv2.setNumThreads(1)  # Images are searched in parallel, not parts of one.
         ordered = sorted(self._resolved(), key=lambda strategy: (strategy.colour_space, strategy.k))
         for space, of_space in itertools.groupby(ordered, colour_space):
             colours = to_colour_space(image, space)
@@ -243,17 +276,18 @@ class SelectiveSearch:
         )
 
 
-# A pixel's four edges have a number each, kept in 32 bits.
-_MOST_PIXELS = 1 << 28
-
-
 def distinct(boxes: Boxes) -> Boxes:
-    """(N, 4) boxes in their order, of equal ones the first."""
+    """Drops duplicates of boxes (N, 4) and keeps the order: of equal boxes, the first.
+
+    Example:
+        >>> distinct(np.array([[0, 0, 9, 9], [0, 0, 5, 5], [0, 0, 9, 9]], np.int32)).tolist()
+        [[0, 0, 9, 9], [0, 0, 5, 5]]
+    """
     return boxes[np.sort(np.unique(boxes, axis=0, return_index=True)[1])]
 
 
 def checked(image: Image) -> Image:
-    """The image, if it is one.
+    """Returns the image after a check of its type and shape.
 
     Raises:
         InputError: it is not uint8 (H, W, 3), or is empty.

@@ -5,24 +5,22 @@ from typing import NamedTuple
 import cv2
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
-from sppnet.common.arrays import FloatArray
+from sppnet.common.arrays import FloatArray, Int32Array
 
-Int32Array = NDArray[np.int32]
 Labels = Int32Array
-# Weights are distances of colours on a scale of 0 to 255: at most 255 * sqrt(3) < 442. A step of 1/128 is far
-# below what 8-bit pixels resolve, and whole numbers are sorted by counting.
+# Weights are distances of colours from 0 to 255: at most 255 * sqrt(3) < 442. They are rounded to steps of
+# 1/128, far finer than 8-bit pixels resolve: whole numbers can be sorted by counting.
 _STEPS = 128
 _MAX_WEIGHT = 442
 
 
 class SortedEdges(NamedTuple):
-    """The 8-neighbour edges of an image, lightest first, equal weights in scan order.
+    """The edges between 8-neighbours of an image, lightest first; equal weights in scan order.
 
     Attributes:
-        codes: int32 (E,), 4 * pixel + direction, pixel = row * W + column of the upper or left end;
-            directions: 0 right, 1 down left, 2 down, 3 down right.
+        codes: int32 (E,), 4 * pixel + direction. The pixel is row * W + column of the upper or left end;
+            the directions are 0 right, 1 down left, 2 down, 3 down right.
         starts: int32 (weights + 1,): edges of weight w / 128 are ``codes[starts[w] : starts[w + 1]]``.
         shape: height and width.
     """
@@ -35,12 +33,12 @@ class SortedEdges(NamedTuple):
 def sorted_edges(colours: FloatArray, sigma: float) -> SortedEdges:
     """Smooths an image and sorts the edges between its pixels by the distance of their colours.
 
-    Weights are rounded to 1/128 (ours, for speed). With fewer than three channels the squared distance is
-    multiplied by 3 / C, as if channels were repeated: k then means the same in every colour space.
+    Weights are rounded to 1/128 (our choice, for speed). With fewer than three channels the squared distance
+    is multiplied by 3 / C, as if channels were repeated: k then means the same in every colour space.
 
     Args:
         colours: float32 (H, W, C), 0 to 255, C from 1 to 3.
-        sigma: of the Gaussian, in pixels; 0 for none.
+        sigma: of the Gaussian, in pixels; 0 does not smooth.
     """
     height, width, channels = colours.shape
     if sigma > 0:
@@ -55,13 +53,13 @@ def sorted_edges(colours: FloatArray, sigma: float) -> SortedEdges:
 def segment(edges: SortedEdges, k: float, min_size: int) -> Labels:
     """Segments an image.
 
-    Two components merge along an edge no heavier than the heaviest edge in either one's tree plus
-    k / its size. Afterwards, components below ``min_size`` merge with the neighbour across their lightest
-    edge, as in the authors' code.
+    Two components merge along an edge that is, for both of them, no heavier than the heaviest edge in the
+    component's tree plus k / its size. Afterwards, components below ``min_size`` merge with the neighbour
+    across their lightest edge, as in the authors' code.
 
     Args:
-        edges: of `sorted_edges`.
-        k: the threshold, on the 0 to 255 scale of colours: larger for larger segments.
+        edges: from `sorted_edges`.
+        k: the threshold, for colours from 0 to 255: a larger one makes larger segments.
         min_size: in pixels.
 
     Returns:
@@ -75,7 +73,7 @@ def segment(edges: SortedEdges, k: float, min_size: int) -> Labels:
 @numba.njit(cache=True, nogil=True)
 def _sorted_edges(smooth: FloatArray, steps: np.float32) -> tuple[Int32Array, Int32Array]:
     height, width, _ = smooth.shape
-    # Of the four directions' edges, those that leave the image are marked by a weight of -1.
+    # Edges that leave the image keep the weight -1.
     weights = np.full(4 * height * width, -1, np.int32)
     starts = np.zeros(_MAX_WEIGHT * _STEPS + 2, np.int32)
     half = np.float32(0.5)
@@ -94,13 +92,13 @@ def _sorted_edges(smooth: FloatArray, steps: np.float32) -> tuple[Int32Array, In
                 starts[weight + 1] += 1
     for weight in range(1, len(starts)):
         starts[weight] += starts[weight - 1]
-    place = starts.copy()
+    position = starts.copy()
     codes = np.empty(starts[-1], np.int32)
     for code in range(len(weights)):
         weight = weights[code]
         if weight >= 0:
-            codes[place[weight]] = code
-            place[weight] += 1
+            codes[position[weight]] = code
+            position[weight] += 1
     return codes, starts
 
 
@@ -121,7 +119,7 @@ def _segment(
     parent = np.arange(pixels).astype(np.int32)
     size = np.ones(pixels, np.int32)
     threshold = np.full(pixels, k)
-    # Edges between components at their turn: only these can matter for the smallest size.
+    # Edges that joined nothing: only these can join components below the smallest size.
     between = np.empty(len(codes), np.int32)
     left = 0
     for step in range(len(starts) - 1):

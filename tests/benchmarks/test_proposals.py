@@ -1,4 +1,4 @@
-"""Selective Search beside other programs."""
+"""Selective Search beside other implementations."""
 
 import json
 
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from command import call
 
-from benchmarks import proposal_start
 from benchmarks.proposal_peers import Contender, alpacadb, chenjiexu, opencv_own_fast
 from benchmarks.proposal_start import Start, measure_starts, starts_table
 from benchmarks.proposals import app, faults, make_rows, quality_table, race, times_table
@@ -15,118 +14,113 @@ from sppnet.detection.experiments.proposal_evaluation import make_engine
 from sppnet.eval.proposals import ALL, BEST
 
 
-def fixed(boxes, begun=None, name=""):
+def returns(boxes, calls=None, name=""):
     def propose(image):
-        if begun is not None:
-            begun.append((name, len(image)))
+        if calls is not None:
+            calls.append((name, len(image)))
         return np.array(boxes, np.float32).reshape(-1, 4)
 
     return lambda: propose
 
 
-def breaks(at):
+def fails(height):
     def propose(image):
-        if image.shape[0] == at:
-            raise ZeroDivisionError("of no use")
+        if image.shape[0] == height:
+            raise ZeroDivisionError("not usable")
         return np.zeros((0, 4), np.float32)
 
     return lambda: propose
 
 
-def pictures(count):
+def images(count):
     return [lambda side=side: np.zeros((side, side, 3), np.uint8) for side in range(201, 201 + count)]
 
 
 def test_race_takes_turns_and_stops_the_slow():
-    begun = []
-    contenders = [Contender(name, fixed([], begun, name), name == "c") for name in "abc"]
-    measured = race(pictures(3), contenders, slow_seconds=0)
-    # 96 is the height of the picture to warm up with. The slow one gets its one image.
-    assert begun == [("a", 96), ("b", 96), ("c", 96), ("a", 201), ("b", 201), ("c", 201),
+    calls = []
+    contenders = [Contender(name, returns([], calls, name), name == "c") for name in "abc"]
+    measured = race(images(3), contenders, slow_seconds=0)
+    # 96 is the height of the image of the first run, which compiles. The slow contender gets one image.
+    assert calls == [("a", 96), ("b", 96), ("c", 96), ("a", 201), ("b", 201), ("c", 201),
                      ("b", 202), ("a", 202), ("a", 203), ("b", 203)]  # fmt: skip
-    assert [len(own.seconds) for own in measured.values()] == [3, 3, 1]
-    assert all(second > 0 for own in measured.values() for second in own.seconds.values())
+    assert [len(result.seconds) for result in measured.values()] == [3, 3, 1]
+    assert all(seconds > 0 for result in measured.values() for seconds in result.seconds.values())
 
 
-def test_race_names_what_fails():
+def test_race_names_failures():
     def absent():
         raise ModuleNotFoundError("No module named 'nothing'")
 
     contenders = [
         Contender("absent", absent),
-        Contender("warm-up only", breaks(96)),
-        Contender("once", breaks(202)),
+        Contender("warm-up only", fails(96)),
+        Contender("once", fails(202)),
     ]
-    measured = race(pictures(3), contenders, 300)
-    assert {name: (own.failed, own.fault) for name, own in measured.items()} == {
+    measured = race(images(3), contenders, 300)
+    assert {name: (result.failed, result.fault) for name, result in measured.items()} == {
         "absent": (0, "ModuleNotFoundError: No module named 'nothing'"),
         "warm-up only": (0, ""),
-        "once": (1, "ZeroDivisionError: of no use"),
+        "once": (1, "ZeroDivisionError: not usable"),
     }
-    assert [list(own.seconds) for own in measured.values()] == [[], [0, 1, 2], [0, 2]]
+    assert [list(result.seconds) for result in measured.values()] == [[], [0, 1, 2], [0, 2]]
 
 
 def test_rows(tiny_test):
     ground_truth = tiny_test[0].boxes
-    contenders = [Contender("ours, fast", fixed(ground_truth)), Contender("bad", breaks(201)),
-                  Contender("slow", fixed(ground_truth), slow=True)]  # fmt: skip
-    measured = race(pictures(3), contenders, 0)
-    # It failed always.
-    measured["bad"] = race(pictures(1), contenders[1:2], 0)["bad"]
+    contenders = [Contender("ours, fast", returns(ground_truth)), Contender("bad", fails(201)),
+                  Contender("slow", returns(ground_truth), slow=True)]  # fmt: skip
+    measured = race(images(3), contenders, 0)
+    # This contender failed on every image.
+    measured["bad"] = race(images(1), contenders[1:2], 0)["bad"]
     measured["ours, fast"].seconds = {0: 0.1, 1: 0.2, 2: 0.4}
     measured["slow"].seconds = {0: 0.3}
     ours, bad, slow = make_rows(tiny_test, measured)
     assert ours.cpu_ratio == 1
-    assert (ours.median_seconds, ours.ratio, ours.mean_windows) == (0.2, 1, 2)
+    assert (ours.median_seconds, ours.ratio, ours.mean_proposals) == (0.2, 1, 2)
     assert ours.p90_seconds == pytest.approx(0.36)
     assert (slow.images, slow.ratio) == (1, pytest.approx(3))
-    # The one image that it was given has these very boxes; the others have not.
+    # The only image that it got has these boxes; the others have not.
     assert slow.figures["MABO"] == (1, 1)
     assert ours.figures["MABO"][0] < 1
     assert bad.ratio is None
-    assert faults([ours, bad, slow]) == ["bad: fails on 1 of 1 images: ZeroDivisionError: of no use"]
+    assert faults([ours, bad, slow]) == ["bad: fails on 1 of 1 images: ZeroDivisionError: not usable"]
     assert times_table([ours, bad], "t").row_count == quality_table([ours, bad], "t").row_count == 2
 
 
 def test_the_best_2000_and_all_differ(tiny_test):
     far = np.tile(np.array([[0, 0, 1, 1]], np.float32), (BEST, 1))
-    contenders = [Contender("ours, fast", fixed(np.concatenate([far, tiny_test[0].boxes])))]
-    (row,) = make_rows(tiny_test.head(1), race(pictures(1), contenders, 0))
+    contenders = [Contender("ours, fast", returns(np.concatenate([far, tiny_test[0].boxes])))]
+    (row,) = make_rows(tiny_test.head(1), race(images(1), contenders, 0))
     assert row.figures["recall at IoU 0.5"] == (0, 1)
-    assert row.mean_windows == BEST + 2 < ALL
+    assert row.mean_proposals == BEST + 2 < ALL
 
 
 def test_the_command(work, tiny_voc, monkeypatch):
     starts = Start(1, 2, 3), Start(4, 5, 6)
+    contenders = [
+        Contender("ours, fast", lambda: make_engine("fast").propose),
+        Contender("bad", fails(80)),
+    ]
     monkeypatch.setattr("benchmarks.proposals.measure_starts", lambda image: starts)
-    monkeypatch.setattr(
-        "benchmarks.proposals.bench_proposals.__defaults__",
-        (
-            *(lambda done, total: None,),
-            [
-                Contender("ours, fast", lambda: make_engine("fast").propose),
-                Contender("bad", breaks(80)),
-            ],
-        ),
-    )
+    monkeypatch.setattr("benchmarks.proposals.CONTENDERS", contenders)
     result = call("--dataset", tiny_voc, "--limit", 2, "--output", "out/b.json", app=app)
     assert result.exit_code == 0, result.output
-    assert "bad: fails on 2 of 2 images: ZeroDivisionError: of no use" in result.output
+    assert "bad: fails on 2 of 2 images: ZeroDivisionError: not usable" in result.output
     content = json.loads((work / "out" / "b.json").read_text())
     assert [row["images"] for row in content["rows"]] == [2, 0]
+    assert content["rows"][0]["mean_windows"] > 0
     assert content["starts"]["compiled_before"]["first_seconds"] == 5
     assert content["versions"]["numpy"] == np.__version__
 
 
-def test_the_second_start_has_what_the_first_compiled(monkeypatch):
+def test_the_second_start_has_the_code_that_the_first_compiled():
     script = """
 import json, os, pathlib, sys, numpy
 store = pathlib.Path(os.environ["NUMBA_CACHE_DIR"])
 print(json.dumps([store.exists(), int(os.environ["OMP_NUM_THREADS"]), len(numpy.load(sys.argv[1]))]))
 store.mkdir(exist_ok=True)
 """
-    monkeypatch.setattr(proposal_start, "_START", script)
-    starts = measure_starts(np.zeros((7, 5, 3), np.uint8))
+    starts = measure_starts(np.zeros((7, 5, 3), np.uint8), script)
     assert starts == (Start(0, 1, 7), Start(1, 1, 7))
     assert starts_table(starts).row_count == 2
 
@@ -141,7 +135,7 @@ def test_opencvs_own_fast_mode(tiny_test):
 
 @pytest.mark.parametrize(
     ("package", "load"),
-    [("selectivesearch", alpacadb(100, 0.8, 100)), ("selective_search", chenjiexu("single", mended=True))],
+    [("selectivesearch", alpacadb(100, 0.8, 100)), ("selective_search", chenjiexu("single", patched=True))],
 )
 def test_the_packages(package, load):
     pytest.importorskip(package)

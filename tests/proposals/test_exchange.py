@@ -1,4 +1,4 @@
-"""Boxes from and to other programs' files."""
+"""Reading and writing the files of other programs."""
 
 import pickle
 import zipfile
@@ -39,12 +39,12 @@ class Touch:
 
 @pytest.fixture
 def files(tmp_path):
-    made = []
+    written = []
     for name in BOXES:
         path = tmp_path / f"{name}.png"
         cv2.imwrite(str(path), np.full((HEIGHT, WIDTH, 3), ord(name), np.uint8))
-        made.append(File(name, path))
-    return made
+        written.append(File(name, path))
+    return written
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_an_image_without_boxes(files, cache, tmp_path, suffix):
         assert second.get(image_key(files[0])).shape == (0, 4)
 
 
-def test_images_that_the_file_does_not_know_are_left_alone(files, cache, tmp_path):
+def test_images_that_are_not_in_the_file_are_left_alone(files, cache, tmp_path):
     np.savez(tmp_path / "boxes.npz", b=BOXES["b"], other=BOXES["a"])
     assert import_boxes(tmp_path / "boxes.npz", files, cache) == 1
     assert cache.get(image_key(files[0])) is None

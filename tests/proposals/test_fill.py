@@ -19,10 +19,14 @@ import pytest
 from toy_engine import ToyEngine
 
 from sppnet.common.errors import InputError
-from sppnet.common.files import file_digest
 from sppnet.proposals import Key, OpenCVSelectiveSearch, ProposalCache, fill_cache, image_key, propose_cached
-from sppnet.proposals import fill as fill_module
 from sppnet.proposals.source import ImageSource, shared_file
+
+# The engine's module is found by its plain name here and in other processes alike.
+_ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "helpers"),
+    "OMP_NUM_THREADS": "1",
+}
 
 
 class File(NamedTuple):
@@ -32,7 +36,7 @@ class File(NamedTuple):
 
 @dataclass(frozen=True)
 class CountingEngine:
-    """One box that tells the images apart; counts its calls; can stop or fail at one of them."""
+    """Proposes one box that depends on the image; counts its calls; can raise an error at one of them."""
 
     calls: list
     stop_at: int = -1
@@ -50,12 +54,12 @@ class CountingEngine:
 
 @pytest.fixture
 def files(tmp_path):
-    made = []
+    written = []
     for number in range(6):
         path = tmp_path / f"{number}.png"
         cv2.imwrite(str(path), np.full((30, 40, 3), 10 * number, np.uint8))
-        made.append(File(str(number), path))
-    return made
+        written.append(File(str(number), path))
+    return written
 
 
 @pytest.fixture
@@ -73,19 +77,19 @@ def expected(files):
 
 
 def test_fills_all_and_reports(files, cache):
-    seen = []
-    report = fill_cache(files, CountingEngine([]), cache, progress=lambda *both: seen.append(both))
+    steps = []
+    report = fill_cache(files, CountingEngine([]), cache, progress=lambda *step: steps.append(step))
     assert (report.cached, report.computed, report.errors) == (0, 6, {})
     assert content(files, cache) == expected(files)
-    assert seen == [(done, 6) for done in range(7)]
+    assert steps == [(done, 6) for done in range(7)]
 
 
 def test_a_second_time_computes_nothing(files, cache):
     fill_cache(files, CountingEngine([]), cache)
-    seen = []
-    report = fill_cache(files, CountingEngine([], 0), cache, progress=lambda *both: seen.append(both))
+    steps = []
+    report = fill_cache(files, CountingEngine([], 0), cache, progress=lambda *step: steps.append(step))
     assert (report.cached, report.computed) == (6, 0)
-    assert seen == [(done, 6) for done in range(7)]
+    assert steps == [(done, 6) for done in range(7)]
 
 
 def test_only_the_missing_are_computed(files, cache):
@@ -108,13 +112,15 @@ def test_bad_images_are_named_and_the_others_done(files, cache):
     files[1].path.write_bytes(files[1].path.read_bytes()[:40])
     files[3].path.unlink()
     files[4].path.write_text("no image")
-    seen = []
-    report = fill_cache(files, CountingEngine([]), cache, progress=lambda *both: seen.append(both))
+    steps = []
+    report = fill_cache(files, CountingEngine([]), cache, progress=lambda *step: steps.append(step))
+    assert steps == [(done, 6) for done in range(7)]
     assert report.computed == 3
     assert report.errors.keys() == {"1", "3", "4"}
     for image_id, error in report.errors.items():
         assert f"{image_id}.png" in error
-    assert [one is None for one in (cache.get(image_key(files[i])) for i in (0, 2, 5))] == [False] * 3
+    done = [files[number] for number in (0, 2, 5)]
+    assert None not in content(done, cache)
 
 
 def test_parallel_is_serial(tmp_path):
@@ -127,13 +133,13 @@ def test_parallel_is_serial(tmp_path):
         )
         files.append(File(str(number), path))
     engine = OpenCVSelectiveSearch()
-    found = []
+    results = []
     for jobs in (1, 2):
         with ProposalCache(tmp_path / f"{jobs}.sqlite", engine) as cache:
             assert fill_cache(files, engine, cache, jobs).computed == 4
-            found.append(content(files, cache))
-    assert found[0] == found[1]
-    assert min(len(boxes) for boxes in found[0]) > 3
+            results.append(content(files, cache))
+    assert results[0] == results[1]
+    assert min(len(boxes) for boxes in results[0]) > 3
 
 
 def test_another_backend_by_parallel_config(files, cache):
@@ -142,7 +148,7 @@ def test_another_backend_by_parallel_config(files, cache):
     assert content(files, cache) == expected(files)
 
 
-def test_what_was_done_before_an_interruption_is_kept(files, cache):
+def test_boxes_computed_before_an_interruption_are_kept(files, cache):
     with pytest.raises(KeyboardInterrupt):
         fill_cache(files, CountingEngine([], 4), cache)
     assert content(files, cache) == [*expected(files)[:4], None, None]
@@ -152,7 +158,7 @@ def test_what_was_done_before_an_interruption_is_kept(files, cache):
 
 
 def test_an_engine_that_fails_is_named_and_does_not_stop_the_others(files, cache):
-    # Its count of calls stays at two, so that it fails for all that follow.
+    # Its count of calls stays at two, so that it fails for all images that follow.
     report = fill_cache(files, CountingEngine([], 2, RuntimeError), cache)
     assert report.computed == 2
     assert report.errors.keys() == {"2", "3", "4", "5"}
@@ -171,15 +177,10 @@ def test_interrupted_in_the_progress(files, cache):
     assert content(files, cache)[:3] == expected(files)[:3]
 
 
-def test_a_full_disk_keeps_the_earlier_entries(files, cache, monkeypatch):
-    monkeypatch.setattr(fill_module, "_COMMIT_SECONDS", -1.0)
-    calls = []
-
+def test_a_full_disk_keeps_the_earlier_entries(files, cache, full_disk):
     def progress(done, total):
-        calls.append(done)
         if done == 2:
-            pages = cache._db.execute("PRAGMA page_count").fetchone()[0]
-            cache._db.execute(f"PRAGMA max_page_count = {pages}")
+            full_disk(max(file.stat().st_size for file in cache.path.parent.iterdir()))
 
     @dataclass(frozen=True)
     class Large(CountingEngine):
@@ -188,58 +189,56 @@ def test_a_full_disk_keeps_the_earlier_entries(files, cache, monkeypatch):
             return box if len(self.calls) <= 2 else np.repeat(box, 5000, axis=0)
 
     with pytest.raises(InputError, match="free some space"):
-        fill_cache(files, Large([]), cache, progress=progress)
+        fill_cache(files, Large([]), cache, progress=progress, commit_seconds=0)
+    full_disk(None)
     assert content(files, cache) == [*expected(files)[:2], None, None, None, None]
 
 
-_SLOW = """
-import sys, time
+_FILLING = """
+import sys
 from pathlib import Path
 from typing import NamedTuple
-import numpy as np
-import sppnet.proposals.fill
 from sppnet.proposals import ProposalCache, fill_cache
+from toy_engine import ToyEngine
 
 class File(NamedTuple):
     image_id: str
     path: Path
 
-class SlowEngine:
-    def propose(self, image):
-        time.sleep(0.15)
-        return np.array([[0, 0, image.shape[1], int(image[0, 0, 0]) + 1]], np.float32)
-
-    def parameters(self):
-        return {"engine": "counting"}
-
-sppnet.proposals.fill._COMMIT_SECONDS = 0.0
-folder = Path(sys.argv[1])
+folder, calls = map(Path, sys.argv[1:])
 files = [File(path.stem, path) for path in sorted(folder.glob("*.png"))]
-fill_cache(files, SlowEngine(), ProposalCache(folder / "proposals.sqlite", SlowEngine()))
+engine = ToyEngine(str(calls), holds=frozenset({30}))
+with ProposalCache(folder / "proposals.sqlite", engine) as cache:
+    fill_cache(files, engine, cache, commit_seconds=0)
 """
 
 
-def test_a_killed_process_loses_nothing_that_was_committed(files, cache, tmp_path):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", _SLOW, str(tmp_path)], env=environment)
-    try:
-        deadline = time.monotonic() + 60
-        while len(before := [one for one in content(files, cache) if one]) < 2:
-            assert process.poll() is None, "the process ended by itself"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
-    with ProposalCache(cache.path, CountingEngine([])) as again:
-        kept = [one for one in content(files, again) if one]
-        assert kept[: len(before)] == before
-        assert 2 <= len(kept) < 6
-        engine = CountingEngine([])
-        report = fill_cache(files, engine, again)
-        assert (report.cached, report.computed) == (len(kept), 6 - len(kept))
-        assert content(files, again) == expected(files)
+def test_a_killed_process_loses_no_committed_boxes(files, tmp_path):
+    (tmp_path / "calls").mkdir()
+    engine = ToyEngine(str(tmp_path / "calls"))
+    with ProposalCache(tmp_path / "undisturbed.sqlite", engine) as cache:
+        fill_cache(files, engine, cache)
+        undisturbed = content(files, cache)
+    # It waits at the fourth image, so that it is killed in the middle of its work.
+    process = subprocess.Popen(
+        [sys.executable, "-c", _FILLING, str(tmp_path), str(tmp_path / "calls")], env=_ENVIRONMENT
+    )
+    with ProposalCache(tmp_path / "proposals.sqlite", engine) as cache:
+        try:
+            deadline = time.monotonic() + 120
+            while len(cache.present()) < 3:
+                assert process.poll() is None, "the process ended by itself"
+                assert time.monotonic() < deadline, "three images were never stored"
+                time.sleep(0.02)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert process.returncode == -signal.SIGKILL
+    with ProposalCache(tmp_path / "proposals.sqlite", engine) as cache:
+        assert content(files, cache) == [*undisturbed[:3], None, None, None]
+        report = fill_cache(files, engine, cache)
+        assert (report.cached, report.computed) == (3, 3)
+        assert content(files, cache) == undisturbed
 
 
 def test_image_key(files):
@@ -261,40 +260,48 @@ def test_propose_cached(files, cache):
     assert cache.missing([Key("0", image_key(files[0]).image_digest)]) == []
 
 
-def test_work_begins_before_all_files_are_hashed(files, cache, monkeypatch):
+def test_work_begins_before_all_files_are_hashed(files, cache):
     events = []
 
-    def digest(path):
-        events.append(path.name)
-        return file_digest(path)
+    class Watched:
+        """An example that notes when its file is asked for."""
 
-    monkeypatch.setattr(fill_module, "file_digest", digest)
-    fill_cache(files, CountingEngine([]), cache, progress=lambda done, total: events.append(done))
+        def __init__(self, file):
+            self.image_id, self._path = file
+
+        @property
+        def path(self):
+            events.append(self._path.name)
+            return self._path
+
+    examples = [Watched(file) for file in files]
+    fill_cache(examples, CountingEngine([]), cache, progress=lambda done, total: events.append(done))
     assert events[0] == 0
     assert events.index(1) < events.index("5.png")
 
 
 def test_an_image_listed_twice_is_computed_once(files, cache):
     engine = CountingEngine([])
-    seen = []
-    report = fill_cache([*files, files[0]], engine, cache, progress=lambda *both: seen.append(both))
+    steps = []
+    report = fill_cache([*files, files[0]], engine, cache, progress=lambda *step: steps.append(step))
     assert (report.cached, report.computed, len(engine.calls)) == (1, 6, 6)
-    assert seen[-1] == (7, 7)
+    assert steps[-1] == (7, 7)
 
 
-def test_a_file_that_changes_after_it_was_hashed_is_not_stored(files, cache, monkeypatch):
-    def digest_then_change(path):
-        digest = file_digest(path)
-        if path == files[2].path:
-            cv2.imwrite(str(path), np.full((30, 40, 3), 200, np.uint8))
-        return digest
+def test_a_file_that_changes_after_it_was_hashed_is_not_stored(files, cache, tmp_path):
+    class ChangingSource(ImageSource):
+        """Changes a file after it was hashed and before it is read."""
 
-    monkeypatch.setattr(fill_module, "file_digest", digest_then_change)
-    report = fill_cache(files, CountingEngine([]), cache)
+        def locate(self, path):
+            if path == files[2].path:
+                cv2.imwrite(str(path), np.full((30, 40, 3), 200, np.uint8))
+            return super().locate(path)
+
+    source = ChangingSource(tmp_path, tmp_path.as_uri())
+    report = fill_cache(files, CountingEngine([]), cache, source=source)
     assert report.computed == 5
     assert report.errors.keys() == {"2"}
     assert re.search(r"2\.png.*just changed", report.errors["2"])
-    monkeypatch.undo()
     assert content(files, cache)[2] is None
     assert fill_cache(files, CountingEngine([]), cache).computed == 1
     assert content(files, cache)[2] == [[0, 0, 40, 201]]
@@ -323,7 +330,7 @@ def test_images_from_a_url(files, cache, tmp_path, kind):
     archive = shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "away")
     folder = (tmp_path / "away").as_uri()
     url = folder if kind == "folder" else f"zip://::file://{archive}"
-    # What is here, below another folder, is hashed; what is there, is read.
+    # The files in this folder are hashed; those at the URL are read.
     (tmp_path / "here" / "set").mkdir(parents=True)
     here = [File(file.image_id, tmp_path / "here" / "set" / file.path.name) for file in files]
     for file in here:

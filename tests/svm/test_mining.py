@@ -1,3 +1,5 @@
+"""Hard negative mining against the procedure written out slowly, and in bounded memory."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +12,14 @@ from sppnet.svm import (
     RELEASED_MINING,
     HardNegativeMiner,
     MiningSettings,
+    MiningStatistics,
     Problem,
     SolverSettings,
     train_svms,
 )
 from sppnet.svm.mining import NEVER
 
-CLASSES, DIMENSION, SCALE = 3, 24, 0.5
+CLASSES, DIMENSION, NORM_FACTOR = 3, 24, 0.5
 EXACT = SolverSettings(tolerance=2e-5, max_sweeps=100_000)
 TIGHT = MiningSettings(retrain_after=25, interim_tolerance=2e-5, solver=replace(EXACT, cost=0.02))
 ROW_BYTES = DIMENSION + 4 + 4 + 5 * CLASSES + 16 + 1
@@ -40,7 +43,9 @@ def make_image(key, count=40):
 
 
 def make_miner(settings=TIGHT, rows=10_000, labels=(0, 0, 0, 1, 1, 2, 2, 2), **options):
-    miner = HardNegativeMiner(CLASSES, DIMENSION, settings, SCALE, memory_bytes=rows * ROW_BYTES, **options)
+    miner = HardNegativeMiner(
+        CLASSES, DIMENSION, settings, NORM_FACTOR, memory_bytes=rows * ROW_BYTES, **options
+    )
     miner.add_positives(*make_positives(labels))
     return miner
 
@@ -51,61 +56,62 @@ def feed(miner, keys):
 
 
 def held(miner):
-    """Per class, the (key, window) pairs of its negatives."""
-    store = miner._store
-    rows = [np.flatnonzero(store.held[:, label]) for label in range(CLASSES)]
+    """Per class, the (image, sample) pairs of its negatives."""
+    state = miner.state()
+    pairs = list(zip(state["keys"].tolist(), state["windows"].tolist(), strict=True))
     return [
-        {(int(store.keys[r]), int(store.windows[r])) for r in part if store.keys[r] >= 0} for part in rows
+        {pairs[row] for row in np.flatnonzero(state["held"][:, label]) if pairs[row][0] >= 0}
+        for label in range(CLASSES)
     ]
 
 
 def stored(rows):
-    """Rows as the store keeps them: 127 steps up to each row's largest magnitude."""
+    """Rows as they are kept: 127 steps up to the largest magnitude of each."""
     unit = np.abs(rows).max(axis=-1, keepdims=True) / 127
-    return (np.rint(rows / unit) * unit * SCALE).astype(np.float32)
+    return (np.rint(rows / unit) * unit * NORM_FACTOR).astype(np.float32)
 
 
-def train_slowly(own, cache, settings):
-    x = np.concatenate([own, *(row[None] for row in cache.values())]).astype(np.float32)
-    problem = Problem(np.arange(len(x)), np.arange(len(x)) < len(own))
+def train_slowly(positives, cache, settings):
+    x = np.concatenate([positives, *(row[None] for row in cache.values())]).astype(np.float32)
+    problem = Problem(np.arange(len(x)), np.arange(len(x)) < len(positives))
     (solution,) = train_svms(x, [problem], settings.solver)
-    return solution.weights, solution.bias, dict(zip(cache, solution.margins[len(own) :], strict=True))
+    return solution.weights, solution.bias, dict(zip(cache, solution.margins[len(positives) :], strict=True))
 
 
 def mine_slowly(settings, keys):
-    """The procedure as the reference tells it, class by class, everything in memory, no warm starts."""
+    """The procedure of the reference, class by class, everything in memory, no warm starts."""
     positives, labels = make_positives()
     result = []
     for label in range(CLASSES):
-        own = stored(positives[labels == label])
+        of_class = stored(positives[labels == label])
         cache: dict[tuple[int, int], np.ndarray] = {}
         added, trained, weights, bias = 0, False, None, None
         for key in keys:
             features, max_iou, boxes = make_image(key)
             chosen = []
-            for window in range(len(features)):
-                overlap = max_iou[window, label]
+            for sample in range(len(features)):
+                overlap = max_iou[sample, label]
                 inside = overlap <= 0.3 if settings.negative_iou_inclusive else overlap < 0.3
-                score = features[window] * SCALE @ weights + bias if trained else 0
-                if inside and score > settings.hard_threshold and (key, window) not in cache:
-                    chosen.append((score, window))
+                score = features[sample] * NORM_FACTOR @ weights + bias if trained else 0
+                if inside and score > settings.hard_threshold and (key, sample) not in cache:
+                    chosen.append((score, sample))
             if settings.duplicate_iou is not None:
                 iou = box_iou(torch.from_numpy(boxes), torch.from_numpy(boxes)).numpy()
-                kept = [window for (cached, window) in cache if cached == key]
+                kept = [sample for (image, sample) in cache if image == key]
                 distinct = []
-                for score, window in sorted(chosen, key=lambda pair: (-pair[0], pair[1])):
-                    if all(iou[window, other] <= settings.duplicate_iou for other in kept):
-                        kept.append(window)
-                        distinct.append((score, window))
+                for score, sample in sorted(chosen, key=lambda pair: (-pair[0], pair[1])):
+                    if all(iou[sample, harder] <= settings.duplicate_iou for harder in kept):
+                        kept.append(sample)
+                        distinct.append((score, sample))
                 chosen = distinct
-            for _, window in chosen:
-                cache[key, window] = stored(features[window])
+            for _, sample in chosen:
+                cache[key, sample] = stored(features[sample])
             added += len(chosen)
             if not trained or added > settings.retrain_after:
-                weights, bias, margins = train_slowly(own, cache, settings)
+                weights, bias, margins = train_slowly(of_class, cache, settings)
                 cache = {k: v for k, v in cache.items() if margins[k] >= settings.easy_threshold}
                 trained, added = True, 0
-        weights, bias, margins = train_slowly(own, cache, settings)
+        weights, bias, margins = train_slowly(of_class, cache, settings)
         result.append((weights, bias, {k for k in cache if margins[k] >= settings.easy_threshold}))
     return result
 
@@ -151,14 +157,14 @@ def test_overlap_of_exactly_the_threshold(inclusive, expected):
     assert held(miner) == [expected] * CLASSES
 
 
-def test_what_stays_is_hard_and_what_goes_is_easy():
+def test_rows_that_stay_are_hard_and_dropped_ones_are_easy():
     miner = make_miner()
     feed(miner, range(6))
     svms = miner.finish()
     for label, pairs in enumerate(held(miner)):
         assert pairs
-        for key, window in pairs:
-            assert svms.score(make_image(key)[0][[window]])[0, label] >= -1.2001
+        for key, sample in pairs:
+            assert svms.score(make_image(key)[0][[sample]])[0, label] >= -1.2001
     statistics = miner.statistics()
     np.testing.assert_array_equal(statistics.held, [len(pairs) for pairs in held(miner)])
     np.testing.assert_array_equal(statistics.added - statistics.evicted - statistics.forced, statistics.held)
@@ -177,28 +183,32 @@ def test_memory_is_bounded(rows):
     assert statistics.forced.sum() > 0
     np.testing.assert_array_equal(statistics.added - statistics.evicted - statistics.forced, statistics.held)
     assert np.isfinite(svms.weights).all()
-    # Positives are never let go.
+    # Positives are never dropped.
     positives, labels = make_positives()
-    kept = miner._store.rows[:8] * miner._store.units[:8, None]
-    largest = np.abs(positives * SCALE).max(axis=1, keepdims=True)
-    assert (np.abs(kept - positives * SCALE) <= largest / 253).all()
-    assert (miner._store.held[np.arange(8), labels]).all()
+    state = miner.state()
+    kept = state["rows"][:8] * state["units"][:8, None]
+    largest = np.abs(positives * NORM_FACTOR).max(axis=1, keepdims=True)
+    assert (np.abs(kept - positives * NORM_FACTOR) <= largest / 253).all()
+    assert state["held"][np.arange(8), labels].all()
 
 
 def test_forced_eviction_keeps_the_hardest():
     miner = make_miner(replace(TIGHT, easy_threshold=-np.inf, retrain_after=10**6), rows=60)
     feed(miner, [0])
     svms = miner.finish()
-    best = svms.score(make_image(0)[0])
-    store = miner._store
-    own = [int(window) for window in store.windows[8:48]]
-    scored = {w: best[w][store.held[8 + i]].max() for i, w in enumerate(own)}
+    scores = svms.score(make_image(0)[0])
+    state = miner.state()
+    hardness = {
+        int(sample): scores[sample][state["held"][row]].max()
+        for row, sample in enumerate(state["windows"][:48])
+        if row >= 8
+    }
     features, max_iou, _ = make_image(1)
     new = int(((svms.score(features) > -1.0001) & (max_iou < 0.3)).any(axis=1).sum())
     assert new > 12
     miner.add_image(1, features, max_iou)
-    left = {window for pairs in held(miner) for key, window in pairs if key == 0}
-    assert left == set(sorted(scored, key=lambda w: -scored[w])[: 52 - new])
+    left = {sample for pairs in held(miner) for key, sample in pairs if key == 0}
+    assert left == set(sorted(hardness, key=lambda sample: -hardness[sample])[: 52 - new])
 
 
 def test_interrupted_run_is_the_unbroken_run():
@@ -207,11 +217,11 @@ def test_interrupted_run_is_the_unbroken_run():
     feed(broken, range(5))
     saved = {name: np.array(value) for name, value in broken.state().items()}
     del broken
-    resumed = HardNegativeMiner.from_state(saved, TIGHT, SCALE, 100 * ROW_BYTES)
+    resumed = HardNegativeMiner.from_state(saved, TIGHT, NORM_FACTOR, 100 * ROW_BYTES)
     feed(resumed, range(5, 12))
-    one, other = whole.finish(), resumed.finish()
-    np.testing.assert_array_equal(one.weights, other.weights)
-    np.testing.assert_array_equal(one.bias, other.bias)
+    expected, actual = whole.finish(), resumed.finish()
+    np.testing.assert_array_equal(actual.weights, expected.weights)
+    np.testing.assert_array_equal(actual.bias, expected.bias)
     assert held(whole) == held(resumed)
     for name in ("images", "held", "added", "evicted", "forced", "trainings", "rows", "capacity"):
         np.testing.assert_array_equal(getattr(whole.statistics(), name), getattr(resumed.statistics(), name))
@@ -222,10 +232,10 @@ def test_state_of_another_shape_is_refused():
     feed(miner, [0])
     state = miner.state()
     with pytest.raises(ValueError, match="enough for 9"):
-        HardNegativeMiner.from_state(state, TIGHT, SCALE, 9 * ROW_BYTES)
+        HardNegativeMiner.from_state(state, TIGHT, NORM_FACTOR, 9 * ROW_BYTES)
     del state["alphas"]
     with pytest.raises(ValueError, match="lacks 'alphas'"):
-        HardNegativeMiner.from_state(state, TIGHT, SCALE, 100 * ROW_BYTES)
+        HardNegativeMiner.from_state(state, TIGHT, NORM_FACTOR, 100 * ROW_BYTES)
 
 
 def test_threads_do_not_change_the_result():
@@ -248,15 +258,15 @@ def test_class_without_positives_is_a_sure_negative():
     assert miner.statistics().trainings[1] == 0
 
 
-def test_image_without_windows_and_float64_and_strided_input():
-    one, other = make_miner(), make_miner()
+def test_image_without_samples_and_float64_and_strided_input():
+    plain, strided = make_miner(), make_miner()
     features, max_iou, boxes = make_image(0)
-    one.add_image(0, features, max_iou, boxes)
-    other.add_image(0, np.asfortranarray(features.astype(np.float64)), max_iou[::-1][::-1], boxes)
-    for miner in (one, other):
+    plain.add_image(0, features, max_iou, boxes)
+    strided.add_image(0, np.asfortranarray(features.astype(np.float64)), max_iou[::-1][::-1], boxes)
+    for miner in (plain, strided):
         miner.add_image(1, features[:0], max_iou[:0], boxes[:0])
-    np.testing.assert_array_equal(one.finish().weights, other.finish().weights)
-    assert one.statistics().images == 2
+    np.testing.assert_array_equal(plain.finish().weights, strided.finish().weights)
+    assert plain.statistics().images == 2
 
 
 def test_no_image_at_all_still_trains_on_positives():
@@ -286,7 +296,7 @@ def test_bad_input_is_named_and_leaves_the_miner_as_it_was(change, message):
 
 def test_positives_may_come_in_parts():
     positives, labels = make_positives()
-    parts = HardNegativeMiner(CLASSES, DIMENSION, TIGHT, SCALE, 40 * ROW_BYTES)
+    parts = HardNegativeMiner(CLASSES, DIMENSION, TIGHT, NORM_FACTOR, 40 * ROW_BYTES)
     parts.check_room(8)
     with pytest.raises(ValueError, match="too few for 40 positives"):
         parts.check_room(40)
@@ -296,9 +306,9 @@ def test_positives_may_come_in_parts():
     for miner in (whole, parts):
         for key in range(4):
             miner.add_image(key, *make_image(key))
-    one, other = whole.finish(), parts.finish()
-    np.testing.assert_array_equal(one.weights, other.weights)
-    np.testing.assert_array_equal(one.bias, other.bias)
+    expected, actual = whole.finish(), parts.finish()
+    np.testing.assert_array_equal(actual.weights, expected.weights)
+    np.testing.assert_array_equal(actual.bias, expected.bias)
     with pytest.raises(ValueError, match="before the images"):
         parts.add_positives(positives, labels)
 
@@ -312,6 +322,35 @@ def test_bad_positives_are_named():
         (positives, labels + 1, 10**6, r"0\.\.2"),
         (positives, labels, 500, "too few for 8 positives"),
     ]:
-        miner = HardNegativeMiner(CLASSES, DIMENSION, TIGHT, SCALE, memory)
+        miner = HardNegativeMiner(CLASSES, DIMENSION, TIGHT, NORM_FACTOR, memory)
         with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=message):
             miner.add_positives(features, classes)
+
+
+@pytest.mark.parametrize(
+    ("lost", "trainings", "expected"),
+    [
+        (
+            [0, 0],
+            [3, 4],
+            "kept 12,242 hard negatives of 67,334 that fit; each class trained 3 to 4 times; none lost",
+        ),
+        ([1000, 2], [3, 3], "each class trained 3 times; 1,002 lost for want of memory"),
+    ],
+    ids=["all_fit", "lost"],
+)
+def test_statistics_are_a_sentence(lost, trainings, expected):
+    counts = np.array([7000, 6000])
+    statistics = MiningStatistics(
+        100, counts, counts, counts, counts, np.array(lost), np.array(trainings), 12_250, 67_342, 1.5, 8
+    )
+    assert str(statistics).endswith(expected)
+
+
+def test_statistics_count_the_positives():
+    miner = make_miner(rows=100)
+    feed(miner, [0])
+    statistics = miner.statistics()
+    assert statistics.positives == 8
+    negatives = len(set.union(*held(miner)))
+    assert f"kept {negatives} hard negatives of 92 that fit" in str(statistics)

@@ -1,3 +1,5 @@
+"""Bounding-box regression: deltas, the ridge, and the training sample."""
+
 import math
 
 import numpy as np
@@ -23,15 +25,15 @@ box = st.tuples(corner, corner, size, size).map(lambda b: (b[0], b[1], b[0] + b[
 
 @given(boxes=st.lists(st.tuples(box, box), min_size=1, max_size=5))
 @settings(deadline=None)
-def test_offsets_and_moving_are_inverse(boxes):
-    here, there = (np.array(side, np.float32) for side in zip(*boxes, strict=True))
-    np.testing.assert_allclose(apply_deltas(here, encode_boxes(here, there)), there, atol=2e-3)
+def test_encoding_and_applying_are_inverse(boxes):
+    start, target = (np.array(side, np.float32) for side in zip(*boxes, strict=True))
+    np.testing.assert_allclose(apply_deltas(start, encode_boxes(start, target)), target, atol=2e-3)
 
 
-def test_offsets_by_hand():
-    here, there = np.array([[0, 0, 10, 20]], np.float32), np.array([[10, 5, 30, 15]], np.float32)
+def test_deltas_by_hand():
+    start, target = np.array([[0, 0, 10, 20]], np.float32), np.array([[10, 5, 30, 15]], np.float32)
     expected = [[(20 - 5) / 10, (10 - 10) / 20, math.log(20 / 10), math.log(10 / 20)]]
-    np.testing.assert_allclose(encode_boxes(here, there), expected, rtol=1e-6)
+    np.testing.assert_allclose(encode_boxes(start, target), expected, rtol=1e-6)
 
 
 def test_growth_is_limited():
@@ -44,9 +46,9 @@ def test_growth_is_limited():
 )
 def test_boxes_without_area(bad):
     good = np.array([[0, 0, 4, 4]], np.float32)
-    for here, there in ((good, np.array([bad])), (np.array([bad]), good)):
+    for start, target in ((good, np.array([bad])), (np.array([bad]), good)):
         with pytest.raises(ValueError, match="x2 > x1"):
-            encode_boxes(here, there)
+            encode_boxes(start, target)
 
 
 @pytest.mark.parametrize(("count", "dimension"), [(200, 20), (20, 200), (30, 30), (1, 5)])
@@ -58,9 +60,9 @@ def test_ridge_primal_dual_and_scikit_learn_agree(count, dimension, penalty):
     ones = np.hstack([x, np.ones((count, 1))])
     primal = np.linalg.solve(ones.T @ ones + penalty * np.eye(dimension + 1), ones.T @ t)
     dual = ones.T @ np.linalg.solve(ones @ ones.T + penalty * np.eye(count), t)
-    theirs = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky").fit(ones, t).coef_.T
-    for other in (primal, dual, theirs):
-        np.testing.assert_allclose(np.vstack([weights, bias]), other, rtol=1e-7, atol=1e-10)
+    of_sklearn = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky").fit(ones, t).coef_.T
+    for expected in (primal, dual, of_sklearn):
+        np.testing.assert_allclose(np.vstack([weights, bias]), expected, rtol=1e-7, atol=1e-10)
     single, single_bias = ridge(x.astype(np.float32), t, penalty)
     np.testing.assert_allclose(np.vstack([single, single_bias]), primal, atol=1e-4 * np.abs(primal).max())
 
@@ -77,22 +79,22 @@ def test_whitening_is_that_of_the_released_code():
     expected = (x @ weights + bias) @ np.linalg.inv(whiten) + mean
     w, b = fit_deltas(x.astype(np.float32), t.astype(np.float32), options)
     np.testing.assert_allclose(x @ w.T + b, expected, atol=1e-3)
-    # Whatever the whitening, its way back undoes it.
+    # Whatever the whitening, its inverse undoes it.
     plain_weights, plain_bias = ridge(x, t - mean, 10)
     np.testing.assert_allclose(expected, x @ plain_weights + plain_bias + mean, atol=1e-9)
 
 
-def scene(rng, windows, projection):
-    """Windows around one object, with features that tell linearly where it is."""
+def scene(rng, count, projection):
+    """Proposals around one object, with features that are linear in the deltas to it."""
     ground_truth = np.array([[100, 80, 180, 200]], np.float32) + rng.uniform(-20, 20, (1, 1)).astype(
         np.float32
     )
     span = np.tile(ground_truth[:, 2:] - ground_truth[:, :2], 2)
-    boxes = (ground_truth + span * rng.uniform(-0.08, 0.08, (windows, 4))).astype(np.float32)
+    boxes = (ground_truth + span * rng.uniform(-0.08, 0.08, (count, 4))).astype(np.float32)
     return (
         boxes,
         ground_truth,
-        (encode_boxes(boxes, np.repeat(ground_truth, windows, 0)) @ projection).astype(np.float32),
+        (encode_boxes(boxes, np.repeat(ground_truth, count, 0)) @ projection).astype(np.float32),
     )
 
 
@@ -113,7 +115,7 @@ def test_regressors_recover_a_linear_relation(tmp_path):
     np.testing.assert_allclose(apply_deltas(boxes, regressors.deltas(features)[:, 2]), boxes, atol=1e-4)
 
 
-def test_only_windows_on_their_own_class_train(tmp_path):
+def test_proposals_train_only_the_class_of_the_object_they_overlap(tmp_path):
     corners = [[10, 10], [10, 5], [10, 4.9], [10, 4.4], [10, 9]]
     boxes = np.array([[0, 0, x, y] for x, y in corners] + [[20, 0, 30, 10]], np.float32)
     ground_truth = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]], np.float32)
@@ -145,9 +147,9 @@ def test_interrupted_run_is_the_unbroken_run(tmp_path):
     offer(broken, range(9, 14))  # killed here, after the checkpoint
     resumed = RegressionSampler.from_state(saved, 6, SMALL, 1.0, tmp_path / "broken")
     offer(resumed, range(9, 20))
-    one, other = whole.finish(), resumed.finish()
-    np.testing.assert_array_equal(one.weights, other.weights)
-    np.testing.assert_array_equal(one.bias, other.bias)
+    expected, actual = whole.finish(), resumed.finish()
+    np.testing.assert_array_equal(actual.weights, expected.weights)
+    np.testing.assert_array_equal(actual.bias, expected.bias)
     assert whole.seen.tolist() == resumed.seen.tolist() == [120, 120]
 
 

@@ -1,3 +1,5 @@
+"""The SVM solver against a slow one and against scikit-learn (liblinear)."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +21,9 @@ def slow_objective(x, positive, settings_):
     step = 1 / np.linalg.eigvalsh(gram)[-1]
     alpha = np.zeros(len(x))
     for _ in range(min(3_000_000 // len(x), 40_000)):
-        alpha = np.clip(alpha - step * (gram @ alpha - 1), 0, bound)
+        previous, alpha = alpha, np.clip(alpha - step * (gram @ alpha - 1), 0, bound)
+        if np.abs(alpha - previous).max() <= 1e-12 * bound.max():
+            break
     w = augmented.T @ alpha
     return 0.5 * w @ w + bound @ np.maximum(0, 1 - augmented @ w), w
 
@@ -35,18 +39,18 @@ def problem(seed, count, dimension, positives, separation=1.0):
 @pytest.mark.parametrize(
     ("count", "dimension", "positives"),
     [(300, 50, 30), (80, 400, 8), (60, 10, 60), (60, 10, 0), (2, 3, 1), (1, 3, 1)],
-    ids=["tall", "wide", "only_positives", "only_negatives", "two", "one"],
+    ids=["tall", "wide", "only_positives", "only_negatives", "two_rows", "one_row"],
 )
 def test_objective_is_that_of_the_slow_solver(count, dimension, positives):
     x, positive = problem(0, count, dimension, positives)
     options = SolverSettings(tolerance=1e-4)
-    (ours,) = train_svms(x, [Problem(np.arange(count), positive)], options)
+    (solution,) = train_svms(x, [Problem(np.arange(count), positive)], options)
     slow, w = slow_objective(x, positive, options)
-    reached = objective(x, Problem(np.arange(count), positive), options, ours.weights, ours.bias)
-    assert ours.objective == pytest.approx(reached, rel=1e-5)
-    assert ours.gap <= 1e-4 * ours.objective
+    reached = objective(x, Problem(np.arange(count), positive), options, solution.weights, solution.bias)
+    assert solution.objective == pytest.approx(reached, rel=1e-5)
+    assert solution.gap <= 1e-4 * solution.objective
     assert reached == pytest.approx(slow, rel=1e-4)
-    np.testing.assert_allclose(ours.weights, w[:-1], atol=0.02 * np.abs(w).max())
+    np.testing.assert_allclose(solution.weights, w[:-1], atol=0.02 * np.abs(w).max())
 
 
 def test_training_that_is_cut_short_says_so(caplog):
@@ -65,9 +69,9 @@ def test_objective_is_that_of_liblinear(shape, cost):
     x, positive = problem(1, *shape, separation=0.5)
     case = Problem(np.arange(len(x)), positive)
     options = SolverSettings(cost=cost)
-    (ours,) = train_svms(x, [case], options)
-    theirs = objective(x, case, options, *reference_svm(x, case, options, 1e-6))
-    assert objective(x, case, options, ours.weights, ours.bias) == pytest.approx(theirs, rel=1e-3)
+    (solution,) = train_svms(x, [case], options)
+    expected = objective(x, case, options, *reference_svm(x, case, options, 1e-6))
+    assert objective(x, case, options, solution.weights, solution.bias) == pytest.approx(expected, rel=1e-3)
 
 
 def test_duplicate_and_zero_rows():
@@ -75,9 +79,9 @@ def test_duplicate_and_zero_rows():
     x[:5] = x[5]
     x[-10:] = 0
     case = Problem(np.arange(60), positive)
-    (ours,) = train_svms(x, [case], SolverSettings())
-    theirs = objective(x, case, SolverSettings(), *reference_svm(x, case, SolverSettings(), 1e-6))
-    assert ours.objective == pytest.approx(theirs, rel=1e-3)
+    (solution,) = train_svms(x, [case], SolverSettings())
+    expected = objective(x, case, SolverSettings(), *reference_svm(x, case, SolverSettings(), 1e-6))
+    assert solution.objective == pytest.approx(expected, rel=1e-3)
 
 
 @settings(max_examples=25, deadline=None)
@@ -91,14 +95,14 @@ def test_duplicate_and_zero_rows():
 def test_gap_bounds_the_distance_to_any_solution(seed, count, dimension, positives, weight):
     x, positive = problem(seed, count, dimension, positives)
     options = SolverSettings(positive_weight=weight, tolerance=1e-3)
-    (ours,) = train_svms(x, [Problem(np.arange(count), positive)], options)
+    (solution,) = train_svms(x, [Problem(np.arange(count), positive)], options)
     (exact,) = train_svms(x, [Problem(np.arange(count), positive)], EXACT)
     (loose,) = train_svms(
         x, [Problem(np.arange(count), positive)], SolverSettings(positive_weight=weight, tolerance=0.3)
     )
-    assert ours.objective - ours.gap <= loose.objective * (1 + 1e-5)
-    assert loose.objective - loose.gap <= ours.objective * (1 + 1e-5)
-    np.testing.assert_allclose(ours.margins, x @ ours.weights + ours.bias, atol=1e-4)
+    assert solution.objective - solution.gap <= loose.objective * (1 + 1e-5)
+    assert loose.objective - loose.gap <= solution.objective * (1 + 1e-5)
+    np.testing.assert_allclose(solution.margins, x @ solution.weights + solution.bias, atol=1e-4)
     assert exact.gap <= 1e-5 * exact.objective + 1e-9
 
 
@@ -118,33 +122,33 @@ def test_warm_start_reaches_the_same_optimum_sooner():
 
 def test_weights_follow_from_alphas():
     x, positive = problem(4, 100, 30, 20)
-    (ours,) = train_svms(x, [Problem(np.arange(100), positive)], SolverSettings())
-    signed = ours.alphas * np.where(positive, 1, -1)
-    np.testing.assert_allclose(ours.weights, signed @ x, atol=1e-5)
-    assert ours.bias == pytest.approx(100 * signed.sum(), abs=1e-5)
-    assert (ours.alphas >= 0).all()
-    assert ours.alphas[positive].max() <= 2e-3 * 1.0001
-    assert ours.alphas[~positive].max() <= 1e-3 * 1.0001
+    (solution,) = train_svms(x, [Problem(np.arange(100), positive)], SolverSettings())
+    signed = solution.alphas * np.where(positive, 1, -1)
+    np.testing.assert_allclose(solution.weights, signed @ x, atol=1e-5)
+    assert solution.bias == pytest.approx(100 * signed.sum(), abs=1e-5)
+    assert (solution.alphas >= 0).all()
+    assert solution.alphas[positive].max() <= 2e-3 * 1.0001
+    assert solution.alphas[~positive].max() <= 1e-3 * 1.0001
 
 
 def test_threads_and_shared_rows_do_not_change_the_result():
     features, problems = make_problems(4, 150, 20, 64)
     alone = [train_svms(features, [case], SolverSettings())[0] for case in problems]
     together = train_svms(features, problems, SolverSettings(), threads=2)
-    for one, other in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(one.weights, other.weights)
-        np.testing.assert_array_equal(one.alphas, other.alphas)
-        assert one.bias == other.bias
+    for expected, solution in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(solution.weights, expected.weights)
+        np.testing.assert_array_equal(solution.alphas, expected.alphas)
+        assert solution.bias == expected.bias
 
 
-def test_rows_may_be_in_any_place():
+def test_rows_may_be_anywhere_in_the_array():
     x, positive = problem(5, 50, 16, 10)
     wide = np.full((200, 32), np.nan, np.float32)
     rows = np.random.default_rng(0).permutation(200)[:50]
     wide[rows, :16] = x
-    (there,) = train_svms(wide[:, :16], [Problem(rows, positive)], SolverSettings())
-    (here,) = train_svms(x, [Problem(np.arange(50), positive)], SolverSettings())
-    np.testing.assert_allclose(there.weights, here.weights, atol=1e-6)
+    (scattered,) = train_svms(wide[:, :16], [Problem(rows, positive)], SolverSettings())
+    (together,) = train_svms(x, [Problem(np.arange(50), positive)], SolverSettings())
+    np.testing.assert_allclose(scattered.weights, together.weights, atol=1e-6)
 
 
 def test_no_rows_give_zero():
@@ -172,7 +176,7 @@ def test_bad_input_is_named(features, rows, flags, message):
         train_svms(features, [Problem(np.array(rows), np.array(flags))], SolverSettings())
 
 
-def test_score_folds_the_scale():
+def test_scores_are_of_features_times_the_norm_factor():
     svms = LinearSVMs(np.array([[1, 2], [0, -1]], np.float32), np.array([0.5, 0], np.float32), 0.1)
     expected = [[0.1 * (1 * 3 + 2 * 4) + 0.5, -0.1 * 4]]
     np.testing.assert_allclose(svms.score(np.array([[3.0, 4.0]])), expected, rtol=1e-6)
@@ -181,7 +185,7 @@ def test_score_folds_the_scale():
         svms.score(np.ones((1, 3), np.float32))
 
 
-def test_feature_scale():
+def test_norm_factor():
     assert norm_factor(40.0) == 20 / 40
     for bad in (0.0, float("nan"), -1.0):
         with pytest.raises(ValueError, match="norm"):

@@ -89,8 +89,8 @@ FORMULAS = {
 }
 
 
-def one(space, *rgb):
-    """One colour in a space, as a list."""
+def convert(space, *rgb):
+    """Converts a single colour; returns a list."""
     return to_colour_space(np.array([[rgb]], np.uint8), space)[0, 0].tolist()
 
 
@@ -101,33 +101,33 @@ def test_the_eight_spaces_of_the_paper():
 @pytest.mark.parametrize("space", COLOUR_SPACES)
 def test_every_colour_of_a_grid(space):
     image = grid()
-    found = to_colour_space(image, space)
+    converted = to_colour_space(image, space)
     expected = [FORMULAS[space](*(int(value) for value in rgb)) for rgb in image.reshape(-1, 3)]
     expected = np.array(expected).reshape(*image.shape[:2], -1)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[space])
+    np.testing.assert_allclose(converted, expected, rtol=0, atol=TOLERANCE[space])
 
 
 @pytest.mark.parametrize("space", COLOUR_SPACES)
 def test_form_and_range(space):
     image = grid()
-    found = to_colour_space(image, space)
-    assert found.dtype == np.float32
-    assert found.shape == (*image.shape[:2], CHANNELS[space])
-    assert found.flags.c_contiguous
-    assert np.isfinite(found).all()
-    assert found.min() >= -1e-3
-    assert found.max() <= 255 + 1e-3
+    converted = to_colour_space(image, space)
+    assert converted.dtype == np.float32
+    assert converted.shape == (*image.shape[:2], CHANNELS[space])
+    assert converted.flags.c_contiguous
+    assert np.isfinite(converted).all()
+    assert converted.min() >= -1e-3
+    assert converted.max() <= 255 + 1e-3
 
 
 @pytest.mark.parametrize("space", sorted(set(COLOUR_SPACES) - {"lab"}))
 def test_every_channel_uses_its_whole_range(space):
-    found = to_colour_space(grid(), space).reshape(-1, CHANNELS[space])
-    np.testing.assert_allclose(found.min(axis=0), 0, atol=1e-3)
+    converted = to_colour_space(grid(), space).reshape(-1, CHANNELS[space])
+    np.testing.assert_allclose(converted.min(axis=0), 0, atol=1e-3)
     if space == "hue" or space == "hsv":
         # The circle is open at red: the last hue of the grid lies just below 360 degrees.
-        assert 176 < found[:, 0].max() <= 180
-        found = found[:, 1:]
-    np.testing.assert_allclose(found.max(axis=0), 255, atol=1e-3)
+        assert 176 < converted[:, 0].max() <= 180
+        converted = converted[:, 1:]
+    np.testing.assert_allclose(converted.max(axis=0), 255, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -153,22 +153,22 @@ def test_every_channel_uses_its_whole_range(space):
     ],
 )
 def test_known_colours(space, rgb, expected):
-    np.testing.assert_allclose(one(space, *rgb), expected, rtol=0, atol=TOLERANCE[space])
+    np.testing.assert_allclose(convert(space, *rgb), expected, rtol=0, atol=TOLERANCE[space])
 
 
 @pytest.mark.parametrize("value", [0, 1, 77, 128, 254, 255])
 def test_greys(value):
-    assert one("hue", value, value, value) == [0]
-    assert one("hsv", value, value, value)[:2] == [0, 0]
-    np.testing.assert_allclose(one("normalised-rgb", value, value, value), [85] * 3, rtol=1e-6)
-    np.testing.assert_allclose(one("c", value, value, value), [127.5, 170], rtol=1e-6)
-    np.testing.assert_allclose(one("lab", value, value, value)[1:], [128, 128], atol=0.1)
+    assert convert("hue", value, value, value) == [0]
+    assert convert("hsv", value, value, value)[:2] == [0, 0]
+    np.testing.assert_allclose(convert("normalised-rgb", value, value, value), [85] * 3, rtol=1e-6)
+    np.testing.assert_allclose(convert("c", value, value, value), [127.5, 170], rtol=1e-6)
+    np.testing.assert_allclose(convert("lab", value, value, value)[1:], [128, 128], atol=0.1)
 
 
 @pytest.mark.parametrize("space", ["normalised-rgb", "c", "hue"])
 def test_colour_without_brightness(space):
     """The invariant spaces: half the light, the same values."""
-    np.testing.assert_allclose(one(space, 200, 100, 40), one(space, 100, 50, 20), rtol=1e-5)
+    np.testing.assert_allclose(convert(space, 200, 100, 40), convert(space, 100, 50, 20), rtol=1e-5)
 
 
 @pytest.mark.parametrize("space", COLOUR_SPACES)

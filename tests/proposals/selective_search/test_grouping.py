@@ -22,12 +22,12 @@ def name(similarities):
 
 def histogram(channels, size):
     """Counts of the values 0 to size - 1 in each column, normalised to whole numbers out of 2**24."""
-    counts = np.concatenate([[(column == value).sum() for value in range(size)] for column in channels.T])
+    counts = np.concatenate([np.bincount(column, minlength=size) for column in channels.T])
     return np.floor(counts * (2**24 / counts.sum()))
 
 
 class Region:
-    """All there is to know of a region, from its pixels."""
+    """A region measured from its pixels."""
 
     def __init__(self, mask, colours, textures):
         ys, xs = np.nonzero(mask)
@@ -56,7 +56,7 @@ def similarity(a, b, image, used):
 
 
 def touching(alive):
-    """Pairs of numbers i < j: a pixel of one lies in the 8-neighbourhood of a pixel of the other."""
+    """Pairs of numbers i < j of regions with pixels in each other's 8-neighbourhood."""
     number = np.empty(next(iter(alive.values())).mask.shape, int)
     for index, region in alive.items():
         number[region.mask] = index
@@ -64,13 +64,13 @@ def touching(alive):
     height, width = number.shape
     pairs = set()
     for y, x in ((1, 2), (2, 0), (2, 1), (2, 2)):
-        other = padded[y : y + height, x : x + width]
-        pairs |= set(zip(number.ravel().tolist(), other.ravel().tolist(), strict=True))
+        shifted = padded[y : y + height, x : x + width]
+        pairs |= set(zip(number.ravel().tolist(), shifted.ravel().tolist(), strict=True))
     return sorted({(min(pair), max(pair)) for pair in pairs if min(pair) >= 0 and pair[0] != pair[1]})
 
 
 def reference(labels, colours, textures, used):
-    """(merges, boxes) by Algorithm 1, with nothing kept from one step to the next but the pixels."""
+    """(merges, boxes) by Algorithm 1; each step starts from the pixels."""
     count = int(labels.max()) + 1
     alive = {index: Region(labels == index, colours, textures) for index in range(count)}
     boxes = [alive[index].box for index in range(count)]
@@ -87,10 +87,10 @@ def reference(labels, colours, textures, used):
 
 
 def check(labels, colours, subsets=SUBSETS):
-    """The same merges and boxes; returns the hierarchies."""
+    """Compares merges and boxes with the reference; returns the hierarchies."""
     bins, textures = colour_bins(colours), texture_bins(colours)
     regions = measure(labels, bins, textures)
-    found = []
+    hierarchies = []
     for used in subsets:
         hierarchy = group(regions, used)
         merges, boxes = reference(labels, bins, textures, used)
@@ -98,8 +98,8 @@ def check(labels, colours, subsets=SUBSETS):
         assert hierarchy.boxes.tolist() == [[int(edge) for edge in box] for box in boxes], name(used)
         assert hierarchy.merges.dtype == hierarchy.boxes.dtype == np.int32
         assert hierarchy.merges.shape == (len(regions.sizes) - 1, 2)
-        found.append(hierarchy)
-    return found
+        hierarchies.append(hierarchy)
+    return hierarchies
 
 
 def check_image(colours, k, min_size, subsets=SUBSETS):
@@ -213,15 +213,15 @@ def test_what_fills_a_hole_is_joined_first_by_fill():
     assert group(regions, Similarities(False, False, False, True)).merges.tolist()[0] == [0, 1]
 
 
-def test_likes_are_joined_first_by_colour():
+def test_similar_colours_are_joined_first():
     labels = np.array([[0, 0, 1, 1, 2, 2]], np.int32)
     colours = np.array([[0, 0, 9, 9, 9, 9]], np.uint8)[..., None]
     regions = measure(labels, colours, np.zeros((1, 6, 4), np.int8))
     assert group(regions, Similarities(True, False, False, False)).merges.tolist() == [[1, 2], [0, 3]]
 
 
-def test_likes_are_joined_first_by_texture():
-    """The same strength in opposite directions is not alike."""
+def test_similar_textures_are_joined_first():
+    """Derivatives of the same size in opposite directions are not similar."""
     labels = np.array([[0, 0, 1, 1, 2, 2]], np.int32)
     textures = np.array([[-5, -5, 5, 5, 5, 5]], np.int8)[..., None].repeat(4, axis=2)
     regions = measure(labels, np.zeros((1, 6, 1), np.uint8), textures)
@@ -236,7 +236,7 @@ def test_the_regions_are_left_alone():
     again = [group(regions, used) for used in SUBSETS]
     for array, copy in zip(regions, before, strict=True):
         np.testing.assert_array_equal(array, copy)
-    for one, other in zip(first, again, strict=True):
-        np.testing.assert_array_equal(one.merges, other.merges)
-    # The subsets ask different questions: they do not all build one tree.
+    for hierarchy, repeated in zip(first, again, strict=True):
+        np.testing.assert_array_equal(hierarchy.merges, repeated.merges)
+    # Most subsets build trees of their own.
     assert len({hierarchy.merges.tobytes() for hierarchy in first}) > 8

@@ -1,4 +1,4 @@
-"""Sizes, boxes, histograms and neighbours of segments, counted from one mask a segment."""
+"""Sizes, boxes, histograms and neighbours of segments, counted from a mask of each segment."""
 
 import cv2
 import numpy as np
@@ -47,31 +47,31 @@ def reference(labels, colours, textures):
         row = []
         for direction in range(textures.shape[2]):
             values = textures[mask][:, direction].astype(int)
-            # This orientation: what is not positive counts as 0. Then the opposite one.
+            # Values that are not positive count as 0; then the same for the opposite orientation.
             row += [np.sum(np.maximum(values, 0) == value) for value in range(TEXTURES)]
             row += [np.sum(np.maximum(-values, 0) == value) for value in range(TEXTURES)]
         texture.append(row)
         for y, x in zip(ys, xs, strict=True):
             around = labels[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
-            pairs |= {(label, other) for other in around.ravel().tolist() if other > label}
+            pairs |= {(label, neighbour) for neighbour in around.ravel().tolist() if neighbour > label}
     return sizes, boxes, colour, texture, sorted(pairs)
 
 
 def check(labels, colours):
     height, width, channels = colours.shape
     bins, textures = colour_bins(colours), texture_bins(colours)
-    found = measure(labels, bins, textures)
+    regions = measure(labels, bins, textures)
     sizes, boxes, colour, texture, pairs = reference(labels, bins, textures)
-    np.testing.assert_array_equal(found.sizes, sizes)
-    np.testing.assert_array_equal(found.boxes, boxes)
-    np.testing.assert_array_equal(found.colour, colour)
-    np.testing.assert_array_equal(found.texture, texture)
-    np.testing.assert_array_equal(found.neighbours, np.array(pairs).reshape(-1, 2))
-    assert {array.dtype for array in found} == {np.dtype(np.int32)}
-    assert found.sizes.sum() == height * width
-    np.testing.assert_array_equal(found.colour.sum(axis=1), channels * found.sizes)
-    np.testing.assert_array_equal(found.texture.sum(axis=1), 8 * channels * found.sizes)
-    return found
+    np.testing.assert_array_equal(regions.sizes, sizes)
+    np.testing.assert_array_equal(regions.boxes, boxes)
+    np.testing.assert_array_equal(regions.colour, colour)
+    np.testing.assert_array_equal(regions.texture, texture)
+    np.testing.assert_array_equal(regions.neighbours, np.array(pairs).reshape(-1, 2))
+    assert {array.dtype for array in regions} == {np.dtype(np.int32)}
+    assert regions.sizes.sum() == height * width
+    np.testing.assert_array_equal(regions.colour.sum(axis=1), channels * regions.sizes)
+    np.testing.assert_array_equal(regions.texture.sum(axis=1), 8 * channels * regions.sizes)
+    return regions
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
@@ -104,9 +104,9 @@ def test_every_colour_space(space):
 
 def test_neighbours_by_hand():
     labels = np.array([[0, 0, 1], [2, 3, 3], [2, 4, 4]], np.int32)
-    found = check(labels, noise(0, 3, 3, 1))
+    regions = check(labels, noise(0, 3, 3, 1))
     # 1 and 3 touch by a corner as well as by a side; 0 and 2, 2 and 3, 2 and 4 too; 0 and 4 do not.
-    assert found.neighbours.tolist() == [[0, 1], [0, 2], [0, 3], [1, 3], [2, 3], [2, 4], [3, 4]]
+    assert regions.neighbours.tolist() == [[0, 1], [0, 2], [0, 3], [1, 3], [2, 3], [2, 4], [3, 4]]
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -118,17 +118,17 @@ def test_a_corner_is_enough(mirrored):
 
 
 def test_one_segment_has_no_neighbours():
-    found = check(np.zeros((5, 6), np.int32), noise(0, 5, 6, 3))
-    assert found.neighbours.shape == (0, 2)
-    assert found.boxes.tolist() == [[0, 0, 6, 5]]
+    regions = check(np.zeros((5, 6), np.int32), noise(0, 5, 6, 3))
+    assert regions.neighbours.shape == (0, 2)
+    assert regions.boxes.tolist() == [[0, 0, 6, 5]]
 
 
 def test_colour_bins_of_all_bytes():
     """25 equal bins; a byte counts as the whole step from itself to the next: 0 to 256."""
     values = np.arange(256, dtype=np.float32).reshape(16, 16, 1)
-    found = colour_bins(values)
-    assert found.dtype == np.uint8
-    assert found.ravel().tolist() == [value * 25 // 256 for value in range(256)]
+    bins = colour_bins(values)
+    assert bins.dtype == np.uint8
+    assert bins.ravel().tolist() == [value * 25 // 256 for value in range(256)]
 
 
 def test_colour_bins_between_bytes():
@@ -157,20 +157,20 @@ def derivatives(colours):
 
 
 def check_textures(colours):
-    found = texture_bins(colours)
+    bins = texture_bins(colours)
     height, width, channels = colours.shape
-    assert found.dtype == np.int8
-    assert found.shape == (height, width, 4 * channels)
+    assert bins.dtype == np.int8
+    assert bins.shape == (height, width, 4 * channels)
     values = derivatives(colours)
     largest = np.maximum(np.abs(values).max(axis=(0, 1, 3), keepdims=True), 1)
     scaled = values / largest * TEXTURES
     expected = np.sign(scaled) * np.minimum(np.floor(np.abs(scaled)), TEXTURES - 1)
-    expected = expected.reshape(found.shape)
+    expected = expected.reshape(bins.shape)
     # float32 may put a value on the border of two bins into either.
-    on_border = (np.abs(scaled - np.rint(scaled)) < 1e-3).reshape(found.shape)
-    np.testing.assert_array_equal(found[~on_border], expected[~on_border])
-    assert np.abs(found - expected)[on_border].max(initial=0) <= 1
-    return found
+    on_border = (np.abs(scaled - np.rint(scaled)) < 1e-3).reshape(bins.shape)
+    np.testing.assert_array_equal(bins[~on_border], expected[~on_border])
+    assert np.abs(bins - expected)[on_border].max(initial=0) <= 1
+    return bins
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
@@ -185,8 +185,8 @@ def test_textures(height, width, channels):
 
 def test_each_channel_has_its_own_largest_derivative():
     colours = noise(0, 20, 20, 3) * np.float32([1, 0.2, 0.05])
-    found = np.abs(check_textures(colours)).reshape(20, 20, 3, 4)
-    assert found.max(axis=(0, 1, 3)).tolist() == [9, 9, 9]
+    bins = np.abs(check_textures(colours)).reshape(20, 20, 3, 4)
+    assert bins.max(axis=(0, 1, 3)).tolist() == [9, 9, 9]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_orientations(step_y, step_x, signs):
 @pytest.mark.parametrize("value", [0, 85, 99.7, 1 / 3, 254.99998])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (37, 53), (64, 64)])
 def test_one_colour_has_no_texture(value, height, width):
-    """Smoothing rounds: what is left over is no derivative, however small the largest one is."""
+    """Smoothing leaves rounding errors, which do not count as derivatives."""
     colours = np.full((height, width, 3), value, np.float32)
     assert not texture_bins(colours).any()
 

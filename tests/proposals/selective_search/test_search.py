@@ -12,7 +12,7 @@ import pytest
 from scenes import as_set, scene
 
 from sppnet.common.errors import InputError
-from sppnet.proposals.engine import canonical_json, method_digest
+from sppnet.proposals.engine import canonical_json, method_digest, settings_of
 from sppnet.proposals.selective_search import MODES, SelectiveSearch, Strategy, search
 from sppnet.proposals.selective_search.colour import COLOUR_SPACES, to_colour_space
 from sppnet.proposals.selective_search.grouping import Similarities, group
@@ -34,20 +34,20 @@ def image():
 
 @pytest.fixture(scope="module")
 def boxes(image):
-    found = ALL.propose(image)
-    assert len(found) > 50
-    return found
+    proposals = ALL.propose(image)
+    assert len(proposals) > 50
+    return proposals
 
 
 def ranked_by_hand(engine, image):
-    """All boxes by RND x place from the top, then filtered, then of equal ones the first, then cut."""
+    """All boxes by RND x position from the top; small boxes dropped, then duplicates, then the last ones."""
     rng = np.random.default_rng(engine.seed)
     drawn = []
     for grouped in engine.hierarchies(image):
         all_boxes = grouped.hierarchy.boxes.tolist()
         for index, box in enumerate(all_boxes):
-            place = len(all_boxes) - index
-            drawn.append((rng.random() * place, len(drawn), tuple(box)))
+            position = len(all_boxes) - index
+            drawn.append((rng.random() * position, len(drawn), tuple(box)))
     kept = []
     for _, _, (x1, y1, x2, y2) in sorted(drawn):
         box = (x1, y1, x2, y2)
@@ -87,7 +87,7 @@ def test_hierarchies_are_the_parts_put_together(image):
         assert grouped.hierarchy.boxes[-1].tolist() == [0, 0, 120, 90]
     assert len(seen) == 5
     assert set(map(str, seen)) == set(engine.strategies.split())
-    # Those that share a segmentation follow each other.
+    # Strategies that share a segmentation follow each other.
     runs = [key for key, _ in itertools.groupby(seen, lambda strategy: (strategy.colour_space, strategy.k))]
     assert len(runs) == len(set(runs)) == 4
 
@@ -112,7 +112,7 @@ def test_it_finds_a_square():
     assert as_set(SelectiveSearch("single", sigma=0).propose(image)) == {(0, 0, 100, 80), (30, 20, 75, 60)}
 
 
-def test_large_windows_come_early(boxes):
+def test_large_proposals_come_early(boxes):
     area = sides(boxes).prod(axis=1)
     half = len(boxes) // 2
     assert area[:half].mean() > 1.5 * area[half:].mean()
@@ -129,24 +129,24 @@ def test_one_seed_one_order(image, boxes):
 
 
 def test_the_seed_changes_nothing_but_the_order(image, boxes):
-    other = replace(ALL, seed=1).propose(image)
-    assert as_set(other) == as_set(boxes)
-    assert not np.array_equal(other, boxes)
+    reordered = replace(ALL, seed=1).propose(image)
+    assert as_set(reordered) == as_set(boxes)
+    assert not np.array_equal(reordered, boxes)
 
 
 def test_threads_find_the_same(image, boxes):
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(ALL.propose, [image] * 8):
-            np.testing.assert_array_equal(found, boxes)
+        for proposals in pool.map(ALL.propose, [image] * 8):
+            np.testing.assert_array_equal(proposals, boxes)
 
 
 def test_threads_on_different_images():
     engine = SelectiveSearch("fast", min_side=4)
     images = [scene(seed, 40 + seed, 60 - seed) for seed in range(6)]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(engine.propose, images))
-    for image, one in zip(images, found, strict=True):
-        np.testing.assert_array_equal(one, engine.propose(image))
+        results = list(pool.map(engine.propose, images))
+    for image, proposals in zip(images, results, strict=True):
+        np.testing.assert_array_equal(proposals, engine.propose(image))
 
 
 def test_picklable(image, boxes):
@@ -169,13 +169,13 @@ def test_min_side_drops_and_does_nothing_else(image, boxes):
 
 def test_min_side_that_nothing_has(image):
     for engine in (replace(ALL, min_side=91), replace(ALL, min_side=10**12)):
-        found = engine.propose(image)
-        assert found.shape == (0, 4)
-        assert found.dtype == np.float32
+        proposals = engine.propose(image)
+        assert proposals.shape == (0, 4)
+        assert proposals.dtype == np.float32
 
 
 @pytest.mark.parametrize("most", [1, 7, 10**12])
-def test_max_windows_keeps_the_best(image, boxes, most):
+def test_max_proposals_keeps_the_best(image, boxes, most):
     np.testing.assert_array_equal(replace(ALL, max_proposals=most).propose(image), boxes[:most])
 
 
@@ -188,53 +188,55 @@ def test_max_pixels_leaves_smaller_images_alone(image, boxes):
         np.testing.assert_array_equal(replace(ALL, max_pixels=most).propose(image), boxes)
 
 
-def test_a_larger_image_is_searched_smaller_and_its_boxes_are_brought_back():
+def test_a_larger_image_is_searched_smaller_and_its_boxes_are_scaled_back():
     small = scene(4, 60, 90)
     large = np.ascontiguousarray(small.repeat(3, axis=0).repeat(3, axis=1))
     # Averaging 3 x 3 equal pixels gives back the small image exactly.
-    found = replace(ALL, max_pixels=60 * 90, min_side=60).propose(large)
-    np.testing.assert_array_equal(found, 3 * ALL.propose(small))
+    proposals = replace(ALL, max_pixels=60 * 90, min_side=60).propose(large)
+    np.testing.assert_array_equal(proposals, 3 * ALL.propose(small))
 
 
 @pytest.mark.parametrize(("height", "width"), [(150, 101), (101, 150), (64, 149), (30, 400)])
 @pytest.mark.parametrize("most", [3000, 701])
-def test_brought_back_boxes_are_inside_and_distinct(height, width, most, monkeypatch):
+def test_boxes_scaled_back_are_inside_and_distinct(height, width, most):
     searched = []
-    hierarchies = SelectiveSearch.hierarchies
 
-    def recorded(self, image):
-        searched.append(image.shape)
-        return hierarchies(self, image)
+    class Recorded(SelectiveSearch):
+        def hierarchies(self, image):
+            searched.append(image.shape[:2])
+            return super().hierarchies(image)
 
-    monkeypatch.setattr(SelectiveSearch, "hierarchies", recorded)
-    found = SelectiveSearch("fast", max_pixels=most, min_side=5).propose(scene(6, height, width))
-    assert 0.8 * most <= searched[0][0] * searched[0][1] <= 1.1 * most
-    assert searched[0][0] / searched[0][1] == pytest.approx(height / width, rel=0.1)
-    assert (found >= 0).all()
-    assert (found[:, 2:] <= (width, height)).all()
-    assert (0, 0, width, height) in as_set(found)
-    assert len(as_set(found)) == len(found)
-    assert (sides(found) >= 5).all()
-    np.testing.assert_array_equal(found, np.rint(found))
+    proposals = Recorded("fast", max_pixels=most, min_side=5).propose(scene(6, height, width))
+    ((searched_height, searched_width),) = searched
+    assert 0.8 * most <= searched_height * searched_width <= 1.1 * most
+    assert searched_height / searched_width == pytest.approx(height / width, rel=0.1)
+    assert (proposals >= 0).all()
+    assert (proposals[:, 2:] <= (width, height)).all()
+    assert (0, 0, width, height) in as_set(proposals)
+    assert len(as_set(proposals)) == len(proposals)
+    assert (sides(proposals) >= 5).all()
+    np.testing.assert_array_equal(proposals, np.rint(proposals))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 500), (500, 1), (7, 31)])
 def test_the_least_max_pixels(height, width):
-    found = SelectiveSearch("single", max_pixels=1, min_side=1).propose(scene(1, 520, 520)[:height, :width])
-    assert (0, 0, width, height) in as_set(found)
-    assert (found[:, 2:] <= (width, height)).all()
+    proposals = SelectiveSearch("single", max_pixels=1, min_side=1).propose(
+        scene(1, 520, 520)[:height, :width]
+    )
+    assert (0, 0, width, height) in as_set(proposals)
+    assert (proposals[:, 2:] <= (width, height)).all()
 
 
 def test_more_strategies_find_more(image, boxes):
-    one = SelectiveSearch("hsv/CTSF/50", max_proposals=None).propose(image)
-    assert as_set(one) < as_set(boxes)
+    fewer = SelectiveSearch("hsv/CTSF/50", max_proposals=None).propose(image)
+    assert as_set(fewer) < as_set(boxes)
 
 
 @pytest.mark.parametrize("space", COLOUR_SPACES)
 def test_every_colour_space_can_be_searched(image, space):
-    found = SelectiveSearch((Strategy(space, "CTSF", 30),), min_side=1).propose(image)
-    assert (0, 0, 120, 90) in as_set(found)
-    assert len(found) > 3
+    proposals = SelectiveSearch((Strategy(space, "CTSF", 30),), min_side=1).propose(image)
+    assert (0, 0, 120, 90) in as_set(proposals)
+    assert len(proposals) > 3
 
 
 # --- modes and strategies
@@ -264,7 +266,8 @@ def test_modes_of_the_paper():
 def test_all_of_the_quality_mode_run():
     small = scene(2, 24, 30)
     grouped = list(SelectiveSearch("quality").hierarchies(small))
-    assert sorted(map(str, (one.strategy for one in grouped))) == sorted(map(str, MODES["quality"]))
+    strategies = [tree.strategy for tree in grouped]
+    assert sorted(map(str, strategies)) == sorted(map(str, MODES["quality"]))
 
 
 def test_text_mode_and_strategies_mean_the_same(image):
@@ -287,7 +290,8 @@ def test_a_strategy_can_be_written_and_read(strategy):
 def test_parameters_are_json_and_name_every_field():
     parameters = SelectiveSearch("quality").parameters()
     assert json.loads(canonical_json(parameters)) == parameters
-    assert set(parameters) > {"strategies", "sigma", "min_side", "max_pixels", "max_proposals", "seed"}
+    fields = {"strategies", "sigma", "min_side", "max_pixels", "max_proposals", "seed"}
+    assert set(settings_of(parameters)) == fields
 
 
 def test_every_change_of_a_setting_is_another_method():
@@ -320,12 +324,12 @@ SMALL = SelectiveSearch("fast", min_side=1)
 )
 def test_narrow_images(height, width):
     image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
-    found = SMALL.propose(image)
-    assert (0, 0, width, height) in as_set(found)
-    assert (found >= 0).all()
-    assert (found[:, 2:] <= (width, height)).all()
-    assert (sides(found) >= 1).all()
-    assert [tuple(box) for box in found.tolist()] == ranked_by_hand(SMALL, image)
+    proposals = SMALL.propose(image)
+    assert (0, 0, width, height) in as_set(proposals)
+    assert (proposals >= 0).all()
+    assert (proposals[:, 2:] <= (width, height)).all()
+    assert (sides(proposals) >= 1).all()
+    assert [tuple(box) for box in proposals.tolist()] == ranked_by_hand(SMALL, image)
     assert SelectiveSearch().propose(image).shape == (0, 4)
 
 
@@ -358,7 +362,7 @@ def test_one_colour(colour):
         lambda image: np.broadcast_to(image[:, :1], image.shape),
         lambda image: np.dstack([image, image[..., :1]])[..., :3],
     ],
-    ids=["steps", "window", "transposed", "flipped", "mirrored", "bgr", "fortran", "broadcast", "alpha_cut"],
+    ids=["steps", "crop", "transposed", "flipped", "mirrored", "bgr", "fortran", "broadcast", "alpha_cut"],
 )
 @pytest.mark.parametrize("most", [None, 1500], ids=["whole", "shrunk"])
 def test_any_strides_and_read_only(image, view, most):
@@ -401,10 +405,10 @@ def test_the_image_is_not_written_to(image):
         ("image.jpg", "str"),
     ],
 )
-def test_what_is_no_image(bad, named):
-    for search_one in (SMALL.propose, SMALL, lambda image: list(SMALL.hierarchies(image))):
+def test_values_that_are_not_images(bad, named):
+    for method in (SMALL.propose, SMALL, lambda image: list(SMALL.hierarchies(image))):
         with pytest.raises(InputError, match=named):
-            search_one(bad)
+            method(bad)
 
 
 def test_more_pixels_than_can_be_searched():
@@ -414,7 +418,7 @@ def test_more_pixels_than_can_be_searched():
 
 
 def test_the_limit_is_on_the_pixels_that_are_searched(image, monkeypatch):
-    monkeypatch.setattr(search, "_MOST_PIXELS", 3000)
+    monkeypatch.setattr(search, "MAX_SEARCHED_PIXELS", 3000)
     assert len(SelectiveSearch(max_pixels=2500).propose(image))
     with pytest.raises(InputError, match="max_pixels"):
         SelectiveSearch().propose(image)
@@ -487,11 +491,11 @@ def test_bad_colour_spaces(space):
 
 @pytest.mark.parametrize("values", [{"sigma": 0}, {"sigma": 100}, {"sigma": 1e-12}, {"seed": 10**30}])
 def test_settings_at_their_limits(values):
-    found = SelectiveSearch(ONE, min_side=1, **values).propose(scene(3, 30, 40))
-    assert (0, 0, 40, 30) in as_set(found)
+    proposals = SelectiveSearch(ONE, min_side=1, **values).propose(scene(3, 30, 40))
+    assert (0, 0, 40, 30) in as_set(proposals)
 
 
 @pytest.mark.parametrize("k", [1, 1_000_000])
 def test_thresholds_at_their_limits(k):
-    found = SelectiveSearch((Strategy("rgb", "TS", k),), min_side=1).propose(scene(3, 30, 40))
-    assert (len(found) == 1) == (k > 1)
+    proposals = SelectiveSearch((Strategy("rgb", "TS", k),), min_side=1).propose(scene(3, 30, 40))
+    assert (len(proposals) == 1) == (k > 1)

@@ -18,8 +18,8 @@ def smoothed(colours, sigma):
 
 
 def edges_of(colours, sigma):
-    """(weight, pixel, pixel), lightest first; of equal weights in scan order of the upper or left pixel,
-    for one pixel in the order right, down left, down, down right."""
+    """(weight, pixel, pixel), lightest first; equal weights in scan order of the upper or left pixel, and
+    for the same pixel in the order right, down left, down, down right."""
     height, width, channels = colours.shape
     smooth = smoothed(colours, sigma).astype(np.float64)
     edges = []
@@ -28,14 +28,14 @@ def edges_of(colours, sigma):
             for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
                 if y + dy < height and 0 <= x + dx < width:
                     squared = ((smooth[y, x] - smooth[y + dy, x + dx]) ** 2).sum()
-                    # As if one channel were repeated to three, or two to one and a half each.
+                    # As if a single channel were repeated three times, and each of two one and a half times.
                     distance = np.sqrt(squared * 3 / channels)
                     edges.append((int(distance * 128 + 0.5) / 128, (y, x), (y + dy, x + dx)))
     return sorted(edges, key=lambda edge: edge[0])
 
 
 def reference(colours, sigma, k, min_size):
-    """Components are sets of pixels; a dictionary tells which set holds a pixel."""
+    """Components are sets of pixels; a dictionary has the set of each pixel."""
     height, width, _ = colours.shape
     component = {(y, x): frozenset([(y, x)]) for y in range(height) for x in range(width)}
     internal = dict.fromkeys(component.values(), 0.0)
@@ -50,7 +50,7 @@ def reference(colours, sigma, k, min_size):
     for weight, p, q in edges:
         a, b = component[p], component[q]
         if a != b and weight <= min(internal[a] + k / len(a), internal[b] + k / len(b)):
-            # Edges come in order: this one is the heaviest of the new tree.
+            # Edges come in order: this is the heaviest of the new tree.
             internal[join(a, b)] = weight
     for _, p, q in edges:
         a, b = component[p], component[q]
@@ -67,10 +67,10 @@ def reference(colours, sigma, k, min_size):
 
 def check(colours, sigma, k, min_size):
     colours = np.asarray(colours, np.float32)
-    found = segment(sorted_edges(colours, sigma), k, min_size)
-    assert found.dtype == np.int32
-    np.testing.assert_array_equal(found, reference(colours, sigma, k, min_size))
-    return found
+    labels = segment(sorted_edges(colours, sigma), k, min_size)
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, reference(colours, sigma, k, min_size))
+    return labels
 
 
 def noise(seed, height, width, channels, levels=256):
@@ -164,7 +164,7 @@ def test_any_small_image(colours, k, min_size):
 
 
 def test_one_sort_serves_every_threshold():
-    colours = blocks(7, 16, 16, 3)
+    colours = blocks(7, 12, 12, 3)
     edges = sorted_edges(colours, 0.8)
     for k, min_size in ((300, 30), (10, 2), (300, 30), (50, 50)):
         np.testing.assert_array_equal(segment(edges, k, min_size), reference(colours, 0.8, k, min_size))
@@ -189,11 +189,11 @@ def test_small_segments_join_across_their_lightest_edge():
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_fewer_channels_weigh_as_repeated_ones(channels):
-    """a, or a and a, weigh as a, a and a: k means the same."""
-    one = blocks(3, 12, 12, 1)
+    """One or two equal channels weigh as much as three: k means the same."""
+    single = blocks(3, 12, 12, 1)
     for k in (20, 100, 400):
-        few = segment(sorted_edges(one.repeat(channels, axis=2), 0), k, 4)
-        np.testing.assert_array_equal(few, segment(sorted_edges(one.repeat(3, axis=2), 0), k, 4))
+        few = segment(sorted_edges(single.repeat(channels, axis=2), 0), k, 4)
+        np.testing.assert_array_equal(few, segment(sorted_edges(single.repeat(3, axis=2), 0), k, 4))
 
 
 def test_the_heaviest_edge_there_is():
@@ -201,8 +201,8 @@ def test_the_heaviest_edge_there_is():
     for channels in (1, 2, 3):
         colours = np.zeros((2, 6, channels), np.float32)
         colours[:, 3:] = 255
-        found = check(colours, 0, 441, 1)
-        assert found.max() == 1
+        labels = check(colours, 0, 441, 1)
+        assert labels.max() == 1
         check(colours, 0, 10_000, 1)
 
 
