@@ -1,4 +1,4 @@
-"""Fully connected layers on pooled windows, as the detector uses them: arrays in, arrays out."""
+"""Fully connected layers on pooled vectors, as the detector uses them: arrays in, arrays out."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,10 @@ from torch import Tensor
 from sppnet.common.arrays import FloatArray
 from sppnet.common.errors import InputError
 from sppnet.detection.backbones.weights import read_weights
-from sppnet.svm import LinearSVMs
 
 logger = logging.getLogger(__name__)
 
-# Windows that pass at a time, so that what a layer gives stays small beside the pooled vectors.
+# Vectors that pass at a time, so that the outputs of layers stay small beside the pooled vectors.
 _CHUNK = 1024
 
 
@@ -29,6 +28,13 @@ class FullyConnected:
         factors: of each layer the matrices (outputs, inputs) whose product, the first one applied first, is
             the layer's weights: one, or the two of a truncated singular value decomposition.
         biases: (outputs,), of each layer. All are float32, or bfloat16 to compute in that.
+
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> layers = FullyConnected(factors=((torch.eye(2, 3),),), biases=(torch.tensor([0.5, 0.0]),))
+        >>> layers(np.array([[1, -2, 3]], np.float32))
+        array([[1.5, 0. ]], dtype=float32)
     """
 
     factors: tuple[tuple[Tensor, ...], ...]
@@ -46,7 +52,13 @@ class FullyConnected:
 
     @torch.inference_mode()
     def __call__(self, features: FloatArray) -> FloatArray:
-        """What the last layer gives: float32 (N, length), for pooled vectors (N, inputs), unscaled.
+        """Computes the outputs of the last layer.
+
+        Args:
+            features: float32 (N, inputs), pooled vectors as they are (no norm factor).
+
+        Returns:
+            float32 (N, length).
 
         Raises:
             ValueError: features of another length.
@@ -74,125 +86,88 @@ class FullyConnected:
         A layer whose two matrices would not be smaller than the one stays as it is.
         """
         factors = []
-        for one in self.factors:
-            weights = one[0] if len(one) == 1 else one[1] @ one[0]
+        for matrices in self.factors:
+            weights = matrices[0] if len(matrices) == 1 else matrices[1] @ matrices[0]
             outputs, inputs = weights.shape
             if rank * (outputs + inputs) < outputs * inputs:
                 # W W' = U S² U' is cheaper to decompose than W = U S V'; of rank r it is U_r U_r' W.
                 _, vectors = torch.linalg.eigh(weights.double() @ weights.double().T)
                 largest = vectors[:, -rank:].float()
-                one = (largest.T @ weights, largest.contiguous())
-            factors.append(one)
+                matrices = (largest.T @ weights, largest.contiguous())
+            factors.append(matrices)
         return FullyConnected(tuple(factors), self.biases)
 
     def rounded(self) -> "FullyConnected":
-        """The layers in bfloat16: weights and what each gives are rounded to it, sums are not."""
-        factors = tuple(tuple(factor.bfloat16() for factor in one) for one in self.factors)
+        """The layers in bfloat16: weights and outputs are rounded to it, sums are not."""
+        factors = tuple(tuple(factor.bfloat16() for factor in matrices) for matrices in self.factors)
         return FullyConnected(factors, tuple(bias.bfloat16() for bias in self.biases))
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors by name, for `from_tensors`."""
-        found = {}
+        tensors = {}
         for layer, (factors, bias) in enumerate(zip(self.factors, self.biases, strict=True), start=6):
-            found[f"fc{layer}.bias"] = bias
-            found |= {f"fc{layer}.weight{place}": factor for place, factor in enumerate(factors)}
-        return found
+            tensors[f"fc{layer}.bias"] = bias
+            tensors |= {f"fc{layer}.weight{index}": factor for index, factor in enumerate(factors)}
+        return tensors
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "FullyConnected | None":
-        """The layers that `tensors` gave; None where there are none.
+        """Makes the layers again from `tensors`; None where there are none.
+
+        Args:
+            tensors: by name; other names are ignored.
 
         Raises:
-            ValueError: matrices that do not follow one another.
+            ValueError: the shapes of the matrices and biases do not follow one another.
         """
         factors, biases = [], []
         layer = 6
         while f"fc{layer}.bias" in tensors:
-            names = [f"fc{layer}.weight{place}" for place in range(2)]
+            names = [f"fc{layer}.weight{index}" for index in range(2)]
             factors.append(tuple(tensors[name] for name in names if name in tensors))
             biases.append(tensors[f"fc{layer}.bias"])
             layer += 1
         if not biases:
             return None
         length = None
-        for layer, (one, bias) in enumerate(zip(factors, biases, strict=True), start=6):
-            for factor in one:
+        for layer, (matrices, bias) in enumerate(zip(factors, biases, strict=True), start=6):
+            for factor in matrices:
                 if factor.ndim != 2 or length not in (None, factor.shape[1]):
                     raise ValueError(f"fc{layer} has a matrix {tuple(factor.shape)} for {length} inputs")
                 length = factor.shape[0]
-            if not one or bias.shape != (length,):
+            if not matrices or bias.shape != (length,):
                 raise ValueError(
                     f"fc{layer} has no weights, or a bias {tuple(bias.shape)} for {length} outputs"
                 )
         return cls(tuple(factors), tuple(biases))
 
 
-@dataclass(frozen=True, eq=False)
-class SoftmaxHead:
-    """The fine-tuned network's last layer as a head: fc8 and the softmax over classes and background.
-
-    Attributes:
-        weights: float32 (C + 1, d), the last row that of the background.
-        bias: float32 (C + 1,).
-    """
-
-    weights: FloatArray
-    bias: FloatArray
-
-    # Like `LinearSVMs`, whose place it takes; its weights are for features as they come.
-    scale = 1.0
-
-    def score(self, features: FloatArray) -> FloatArray:
-        """The logarithm of each class' odds: float32 (N, C) for features (N, d).
-
-        Unlike the probability it does not run into 1, so that sure windows still have an order.
-
-        Raises:
-            ValueError: features of another length.
-        """
-        return log_odds(LinearSVMs(self.weights, self.bias, 1.0).score(features))
-
-
-def log_odds(logits: FloatArray) -> FloatArray:
-    """The logarithm of the odds of each class but the last under a softmax: float32 (N, C) for (N, C + 1)."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
-    # The sum of the others, not 1 minus the own part, which would lose the digits of a sure class.
-    below = np.cumsum(powers, axis=1)[:, :-2]
-    above = np.cumsum(powers[:, :0:-1], axis=1)[:, ::-1]
-    others = above + np.concatenate([np.zeros((len(logits), 1)), below], axis=1)
-    tiny = np.finfo(np.float64).tiny
-    odds: FloatArray = (np.log(powers[:, :-1] + tiny) - np.log(others + tiny)).astype(np.float32)
-    return odds
-
-
-Head = LinearSVMs | SoftmaxHead
-
-
 def from_caffe_order(weights: Tensor, levels: Sequence[int], channels: int) -> Tensor:
-    """Orders fc6's inputs as ours: the given levels, row by row, channels within a bin.
+    """Reorders fc6's inputs from Caffe's order to that of `spatial_pyramid_pool`.
 
     Args:
         weights: (outputs, inputs) of a Caffe SPP-net, whose inputs are ordered by rising level, then by
             channel, then row by row (released code).
-        levels: bins a side of our pyramid, in our order.
+        levels: bins a side of the pyramid, level by level.
         channels: of the map.
 
     Returns:
-        (outputs, inputs), a copy.
+        (outputs, inputs), a copy, whose inputs are ordered level by level as given, row by row, channels
+        within a bin.
     """
     outputs = weights.shape[0]
-    order = sorted(range(len(levels)), key=lambda place: levels[place])
-    parts = torch.split(weights, [levels[place] ** 2 * channels for place in order], dim=1)
-    by_place = dict(zip(order, parts, strict=True))
-    ours = [
-        by_place[place].reshape(outputs, channels, -1).transpose(1, 2).reshape(outputs, -1)
-        for place in range(len(levels))
+    rising = sorted(range(len(levels)), key=lambda index: levels[index])
+    parts = torch.split(weights, [levels[index] ** 2 * channels for index in rising], dim=1)
+    by_index = dict(zip(rising, parts, strict=True))
+    reordered = [
+        by_index[index].reshape(outputs, channels, -1).transpose(1, 2).reshape(outputs, -1)
+        for index in range(len(levels))
     ]
-    return torch.cat(ours, dim=1)
+    return torch.cat(reordered, dim=1)
 
 
 def read_layers(path: Path, levels: Sequence[int], channels: int, width: int) -> FullyConnected:
-    """fc6 and fc7, or fc6 alone, from a file of weights; a ``.caffemodel``'s are put into our order.
+    """Reads fc6 and fc7, or fc6 alone, from a file of weights; a ``.caffemodel``'s are reordered.
 
     Args:
         path: see `read_weights`; tensors ``fc6.weight``, ``fc6.bias``, ``fc7.weight``, ``fc7.bias``, of which
@@ -202,7 +177,7 @@ def read_layers(path: Path, levels: Sequence[int], channels: int, width: int) ->
         width: outputs of both layers.
 
     Returns:
-        The two layers; fc6 alone, which is logged, where the file has no fc7.
+        the two layers; fc6 alone, with a warning in the log, where the file has no fc7.
 
     Raises:
         InputError: the file cannot be read, half of a layer is missing, or its layers have other shapes.

@@ -1,4 +1,4 @@
-"""Folding batch normalisation into the convolution before it: one pass over the map less per pair."""
+"""Folds batch normalisations into the convolutions before them: a pass over the map less for each pair."""
 
 import copy
 from typing import cast
@@ -8,13 +8,16 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-# Subclasses that derive their weights (weight standardisation) cannot take up a scale.
+# Subclasses that derive their weights (weight standardisation) cannot take up a factor.
 _FOLDABLE = (nn.Conv2d, Conv2dSame)
 _TOLERANCE = 1e-4
 
 
 def fold_batch_norms(layers: nn.Module) -> nn.Module:
-    """A copy of a network in evaluation mode whose batch normalisations are part of the convolutions.
+    """Copies a network with its batch normalisations folded into the convolutions before them.
+
+    Args:
+        layers: the network, in evaluation mode.
 
     Returns:
         the copy; or ``layers`` itself where nothing can be folded or the copy's maps are not the same, to
@@ -30,7 +33,7 @@ def fold_batch_norms(layers: nn.Module) -> nn.Module:
 
 
 def fold_structure(layers: nn.Module) -> nn.Module:
-    """As `fold_batch_norms`, without comparing the maps: for weights that are loaded afterwards."""
+    """Folds as `fold_batch_norms`, without comparing the maps: for weights that are loaded afterwards."""
     folded = copy.deepcopy(layers)
     names = {part: name for name, part in folded.named_modules()}
     for convolution, norm in _pairs(folded):
@@ -41,7 +44,7 @@ def fold_structure(layers: nn.Module) -> nn.Module:
 
 
 def _pairs(layers: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions whose very output is a batch normalisation's input, found by running the network once."""
+    """Convolutions and the batch normalisations right after them, found by running the network once."""
     produced: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
@@ -69,12 +72,12 @@ def _pairs(layers: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """In float64, rounded once: the result is the same on every machine."""
+    """Folds in float64 and rounds once: the result is the same on every machine."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     bias = 0.0 if convolution.bias is None else convolution.bias.double()
-    weight = (convolution.weight.double() * scale[:, None, None, None]).float()
-    shift = (norm.bias.double() + (bias - norm.running_mean.double()) * scale).float()
+    weight = (convolution.weight.double() * factor[:, None, None, None]).float()
+    shift = (norm.bias.double() + (bias - norm.running_mean.double()) * factor).float()
     convolution.weight = nn.Parameter(weight.detach())
     convolution.bias = nn.Parameter(shift.detach())

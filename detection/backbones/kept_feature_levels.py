@@ -1,4 +1,4 @@
-"""The constants that join a network's maps, fitted once and kept."""
+"""The constants that join a network's feature levels, fitted once and kept on disk."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from sppnet.common.checkpoint import Checkpoint
-from sppnet.detection.backbones import FeatureLevels, Network
+from sppnet.detection.backbones.base import Network
+from sppnet.detection.backbones.feature_levels import FeatureLevels
 
 
 def set_kept_feature_levels(
@@ -18,10 +19,10 @@ def set_kept_feature_levels(
     all that is stored by a digest of them would be lost.
 
     Args:
-        network: whose taps are set.
-        kept: where the constants are; made for this network, these images and settings.
-        fit: called where they are not.
-        components: of the PCA that reduces the map; None: it is not reduced.
+        network: whose feature levels are set.
+        kept: the file of the constants; made for this network, these images and settings.
+        fit: called where there is no such file.
+        components: of the PCA that reduces the map; ``None``: it is not reduced.
     """
     state = kept.load()
     if state is None:
@@ -29,5 +30,7 @@ def set_kept_feature_levels(
         kept.save({name: tensor.numpy() for name, tensor in feature_levels.state_dict().items()})
     else:
         feature_levels = FeatureLevels(network.feature_levels.level_channels, components)
-        feature_levels.load_state_dict({name: torch.from_numpy(np.array(one)) for name, one in state.items()})
+        feature_levels.load_state_dict(
+            {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
+        )
     network.set_feature_levels(feature_levels)

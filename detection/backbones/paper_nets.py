@@ -1,8 +1,8 @@
 """The paper's other networks (SPP-net, table 1), up to the ReLU of their last convolution.
 
 The table gives filters, strides, pooling and the size of each map of a 224 × 224 image, not padding, which is
-"adjusted to produce the expected output feature map size". Pooling rounds down. What local response
-normalisation is made of, the paper leaves to the networks' originals: here it is AlexNet's, across channels,
+"adjusted to produce the expected output feature map size". Pooling rounds down. The paper leaves the
+constants of local response normalisation to the networks' originals: here it is AlexNet's, across channels,
 with the constants of cuda-convnet and Caffe, on which the paper's training rests.
 """
 
@@ -34,7 +34,7 @@ def convnet5_layers() -> nn.Sequential:
 
 
 def overfeat5_layers() -> nn.Sequential:
-    """Overfeat-5."""
+    """Overfeat-5: five convolution layers."""
     return _overfeat(5)
 
 

@@ -4,7 +4,9 @@ from collections import OrderedDict
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
+
+from sppnet.common.errors import InputError
 
 
 def alexnet_layers() -> nn.Sequential:
@@ -24,3 +26,20 @@ def vgg16_layers() -> nn.Sequential:
 
 def _before_last_pool(features: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(OrderedDict(features=features[:-1])).to_empty(device="cpu")
+
+
+def torchvision_weights(name: str) -> dict[str, Tensor]:
+    """Downloads torchvision's ImageNet weights (IMAGENET1K_V1) of ``alexnet`` or ``vgg16``.
+
+    Raises:
+        InputError: they cannot be downloaded; the message gives their address.
+    """
+    best = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    try:
+        state: dict[str, Tensor] = best.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{name}: torchvision's weights cannot be downloaded ({error}); fetch {best.url} yourself and "
+            "pass the file, or a safetensors file of its convolution layers"
+        ) from error
+    return state

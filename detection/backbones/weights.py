@@ -11,10 +11,22 @@ from torch import Tensor, nn
 from sppnet.common.errors import InputError
 from sppnet.detection.backbones.caffemodel import read_caffemodel
 
+RANDOM = "random"
+# The name that a training, which starts from random weights, has for those that come with a network.
+_OWN = "own"
 # Wrappers that saved state dicts carry: DataParallel, Lightning and others, detectors.
 _PREFIXES = ("module.", "model.", "backbone.")
 _WRAPPERS = ("state_dict", "model")
 _PICKLED = (".pth", ".pt")
+
+
+def starting_weights(text: str) -> str | None:
+    """The ``weights`` of `build_network` for the start of a training, from what a user wrote.
+
+    Args:
+        text: a file, ``own`` for the weights that come with the network, or nothing for random ones.
+    """
+    return None if text == _OWN else text or RANDOM
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -28,7 +40,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         tensors by name, on the CPU, as stored.
 
     Raises:
-        InputError: the file cannot be read, or is not what its suffix says.
+        InputError: the file cannot be read, or its content does not fit its suffix.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights; check the path")
@@ -78,7 +90,7 @@ def load_exactly(layers: nn.Module, state: dict[str, Tensor], source: str) -> No
     Args:
         layers: the network, under the key names of its usual weight files.
         state: tensors by name; the prefixes ``module.``, ``model.``, ``backbone.`` are stripped.
-        source: what an error calls the file.
+        source: the file's name, for errors.
 
     Raises:
         InputError: the weights do not fit; the message names the tensor.
@@ -116,7 +128,9 @@ def _under_names_of(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> dict
     while stripped and not wanted.keys() & state.keys():
         stripped = False
         for prefix in _PREFIXES:
-            inner = {key.removeprefix(prefix): one for key, one in state.items() if key.startswith(prefix)}
+            inner = {
+                key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)
+            }
             if inner:
                 state, stripped = inner, True
                 break

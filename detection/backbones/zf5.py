@@ -1,4 +1,4 @@
-"""ZF-5 as released with SPP-net (`model-defs/Zeiler_conv5.prototxt`), up to conv5."""
+"""The layers of ZF-5 as released with SPP-net (`model-defs/Zeiler_conv5.prototxt`), up to conv5."""
 
 from collections import OrderedDict
 
@@ -22,7 +22,7 @@ class WithinChannelLRN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Float (N, C, H, W) to the same shape."""
         mean = F.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2, count_include_pad=True)
-        # In place: maps of conv1 are so large that making room for more of them takes half of the time.
+        # In place: maps of conv1 are so large that allocating more of them takes half of the time.
         root = mean.mul_(self.alpha).add_(1).rsqrt_()
         return (root * root.sqrt()).mul_(x)  # a fraction of the time of ``pow``
 

@@ -1,173 +1,201 @@
-"""Image to feature maps, and windows of them to pooled vectors: one network pass an image and scale."""
+"""Extractors: an image is prepared once, and vectors of its regions are extracted from that."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
 from sppnet.common.arrays import FloatArray, Image, IntArray
-from sppnet.common.errors import InputError
 from sppnet.common.stopwatch import Stopwatch
-from sppnet.detection.backbones import Network
-from sppnet.detection.features.pooling import PAPER_LEVELS, num_bins, spatial_pyramid_pool
-from sppnet.detection.features.projection import Projection, ScaleRule, choose_scale, project, resize_factor
+from sppnet.detection.backbones import Network, weights_digest
+from sppnet.detection.features.feature_map import FeatureMap
+from sppnet.detection.features.map_store import MapStore
+from sppnet.detection.features.pooling import num_bins, spatial_pyramid_pool
+from sppnet.detection.features.projection import choose_scale, project, resize_factor
+from sppnet.detection.features.settings import FeatureSettings
 
 
-@dataclass(frozen=True)
-class FeatureSettings:
-    """How windows become vectors.
+def resize_to_scales(image: Image, settings: FeatureSettings) -> list[tuple[Image, tuple[float, float]]]:
+    """Resizes an image to each scale (bilinear, no antialiasing: released code).
 
-    Attributes:
-        scales: short sides of the resized image, in pixels (paper §4.1: 688 for one scale).
-        max_long_side: cap on the long side, in pixels; our own, for panoramas. Of VOC2007's images 0.1 %
-            reach it at 688, 1 % at 1,200.
-        scale_rule: which scale a window is pooled from, where there are several.
-        projection: from windows to cells.
-        levels: bins a side of the pyramid's levels (paper §4.1: 6, 3, 2, 1).
-        mode: ``spp``: windows are pooled from maps of the image; ``rcnn``: each window is warped and passes
-            through the network on its own, ``scales`` and the two rules mean nothing.
-        crop, crop_padding: with ``rcnn``, the side that windows are warped to, and how much of it on each
-            side is context, in pixels (R-CNN: 227 and 16).
-        bfloat16: whether convolutions are computed in bfloat16; our own. It pays on processors that have it
-            (AVX-512 BF16, AMX); on others it is many times slower.
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        settings: of which scales and the cap on the long side are used.
+
+    Returns:
+        for each scale the resized image, and the resize factors in x and y.
     """
-
-    scales: tuple[int, ...] = (688,)
-    max_long_side: int = 2500
-    scale_rule: ScaleRule = "paper"
-    projection: Projection = "paper"
-    levels: tuple[int, ...] = PAPER_LEVELS
-    mode: Literal["spp", "rcnn"] = "spp"
-    crop: int = 227
-    crop_padding: int = 16
-    bfloat16: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.scales or min(self.scales) < 1 or self.max_long_side < max(self.scales):
-            raise InputError(
-                f"scales {self.scales}: give at least one, from 1 to {self.max_long_side} pixels"
-            )
-        if not self.levels or min(self.levels) < 1:
-            raise InputError(f"levels {self.levels}: give at least one, each at least 1")
-        for name, value in (("scale_rule", self.scale_rule), ("projection", self.projection)):
-            if value not in ("paper", "released"):
-                raise InputError(f"{name} {value!r}: choose paper or released")
-        if self.mode not in ("spp", "rcnn"):
-            raise InputError(f"mode {self.mode!r}: choose spp or rcnn")
-        if not 0 <= 2 * self.crop_padding < self.crop:
-            raise InputError(f"crop {self.crop}, crop_padding {self.crop_padding}: leave room for the window")
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureMap:
-    """The network's last map of an image at one scale.
-
-    Attributes:
-        values: float32 (h, w, C), channels last.
-        factor: resize factors in x and y that the network's input was made at.
-    """
-
-    values: FloatArray
-    factor: tuple[float, float]
+    height, width = image.shape[:2]
+    images = []
+    for scale in settings.scales:
+        factor = resize_factor(height, width, scale, settings.max_long_side)
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        resized = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        images.append((np.asarray(resized, np.uint8), (size[0] / width, size[1] / height)))
+    return images
 
 
 @dataclass(frozen=True, eq=False)
 class PooledFeatures:
-    """Vectors of an image's windows; windows that project to the same cells share one.
+    """Vectors of an image's regions; regions with the same window share one.
 
     Attributes:
-        features: float32 (U, length), one row for each distinct window.
-        rows: int64 (N,), the row of each window.
+        features: float32 (U, length), a row for each distinct window.
+        rows: int64 (N,), the row of each region.
     """
 
     features: FloatArray
     rows: IntArray
 
 
-class FeatureExtractor:
-    """The network and the way windows are pooled from its maps.
+class PreparedStore(Protocol):
+    """Keeps what `Extractor.prepare` gives, for a second pass over the same images."""
+
+    def get(self, image_digest: str, prepare: Callable[[], Any]) -> Any:
+        """The prepared image of this digest: from the store, else from ``prepare``."""
+
+
+class Extractor(Protocol):
+    """Vectors of an image's regions.
 
     Attributes:
-        network: it.
-        settings: the way.
-        clock: time spent in ``resize``, ``convolution`` and ``pooling`` so far.
+        network: the backbone.
+        settings: how regions become vectors.
+        clock: seconds spent in each stage so far.
     """
 
-    # Whether maps are worth storing.
-    stores_maps = True
-    # Of layers between the pooled vectors and a window's; here there are none.
-    layers_digest = ""
+    @property
+    def network(self) -> Network: ...
 
-    def __init__(self, network: Network, settings: FeatureSettings) -> None:
-        self.network = network
-        self.settings = settings
-        self.clock = Stopwatch()
+    @property
+    def settings(self) -> FeatureSettings: ...
+
+    @property
+    def clock(self) -> Stopwatch: ...
 
     @property
     def length(self) -> int:
-        """Numbers in a window's vector: bins of the pyramid times channels."""
+        """Numbers in a region's vector."""
+
+    @property
+    def pooled_length(self) -> int:
+        """Numbers in the longest vector that memory has to hold on the way to a region's vector."""
+
+    def prepare(self, image: Image) -> Any:
+        """Prepares an image, uint8 (H, W, 3) RGB, once for the vectors of all its regions."""
+
+    def extract(self, prepared: Any, boxes: FloatArray, scales: IntArray | None = None) -> PooledFeatures:
+        """The vectors of regions.
+
+        Args:
+            prepared: the image, from `prepare`.
+            boxes: float32 (N, 4), xyxy, pixels of the image.
+            scales: int64 (N,), the index of the scale to take each region from; -1: the one that suits it.
+                None: all -1.
+        """
+
+    def store(self, folder: Path, max_bytes: int) -> PreparedStore:
+        """A store of prepared images in a folder of at most so many bytes."""
+
+    def identity(self) -> dict[str, Any]:
+        """JSON values that the vectors depend on, beside the image and its regions."""
+
+
+@dataclass(frozen=True, eq=False)
+class SPPExtractor:
+    """SPP-net's extractor: an image passes once through the network, and regions are pooled from its maps.
+
+    Attributes:
+        network: the backbone.
+        settings: scales, projection and pyramid.
+        clock: seconds spent in ``resize``, ``convolution`` and ``pooling`` so far.
+
+    Example:
+        >>> import numpy as np
+        >>> from sppnet.detection.backbones import build_network
+        >>> extractor = SPPExtractor(build_network("alexnet", "random"), FeatureSettings(scales=(96,)))
+        >>> maps = extractor.prepare(np.zeros((80, 110, 3), np.uint8))
+        >>> extractor.extract(maps, np.array([[10, 10, 60, 70]], np.float32)).features.shape
+        (1, 12800)
+    """
+
+    network: Network
+    settings: FeatureSettings
+    clock: Stopwatch = field(default_factory=Stopwatch)
+
+    @property
+    def length(self) -> int:
+        """Numbers in a region's vector: bins of the pyramid times channels."""
         return num_bins(self.settings.levels) * self.network.channels
 
     @property
     def pooled_length(self) -> int:
-        """Numbers in the longest vector on the way to a window's: what memory has to hold."""
+        """See `Extractor.pooled_length`."""
         return self.length
 
-    def maps(self, image: Image) -> list[FeatureMap]:
+    def prepare(self, image: Image) -> list[FeatureMap]:
         """The feature map of an image, uint8 (H, W, 3) RGB, at each scale."""
         maps = []
         with self.clock("resize"):
-            images = self.scaled(image)
-        for scaled, factor in images:
+            resized_images = resize_to_scales(image, self.settings)
+        for resized, factor in resized_images:
             with self.clock("convolution"):
-                one = self.network.feature_map(scaled, self.settings.bfloat16)
-                values = one.permute(1, 2, 0).contiguous().numpy()
+                channels_first = self.network.feature_map(resized, self.settings.bfloat16)
+                values = channels_first.permute(1, 2, 0).contiguous().numpy()
             maps.append(FeatureMap(values, factor))
         return maps
 
-    def scaled(self, image: Image) -> list[tuple[Image, tuple[float, float]]]:
-        """The image resized for each scale (bilinear, no antialiasing: released code), with the factors."""
-        height, width = image.shape[:2]
-        results = []
-        for scale in self.settings.scales:
-            factor = resize_factor(height, width, scale, self.settings.max_long_side)
-            size = max(1, round(width * factor)), max(1, round(height * factor))
-            resized = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-            results.append((np.asarray(resized, np.uint8), (size[0] / width, size[1] / height)))
-        return results
-
-    def pool(
-        self, maps: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None = None
+    def extract(
+        self, prepared: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None = None
     ) -> PooledFeatures:
-        """Pools windows, each from the scale chosen for it.
-
-        Args:
-            maps: of the image, one a scale.
-            boxes: float32 (N, 4), xyxy, pixels of the original image.
-            scales: int64 (N,), the map to pool each window from; -1: the one that suits it. None: all -1.
-        """
+        """Pools regions, each from the map of the scale chosen for it; see `Extractor.extract`."""
         with self.clock("pooling"):
-            return self._pool(maps, boxes, scales)
+            return self._pool(prepared, boxes, scales)
 
     def _pool(self, maps: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None) -> PooledFeatures:
         settings = self.settings
-        factors = np.array([np.sqrt(one.factor[0] * one.factor[1]) for one in maps], np.float32)
+        factors = np.array([np.sqrt(level.factor[0] * level.factor[1]) for level in maps], np.float32)
         chosen = choose_scale(boxes, factors, settings.scale_rule)
         if scales is not None:
             chosen = np.where(scales >= 0, scales, chosen)
-        places = np.empty((len(boxes), 5), np.int32)
-        places[:, 0] = chosen
-        for scale, one in enumerate(maps):
-            mine = chosen == scale
-            places[mine, 1:] = project(
-                boxes[mine], one.factor, self.network.geometry, one.values.shape[:2], settings.projection
+        # The scale's index and the window of each region.
+        windows = np.empty((len(boxes), 5), np.int32)
+        windows[:, 0] = chosen
+        for index, feature_map in enumerate(maps):
+            rows = chosen == index
+            windows[rows, 1:] = project(
+                boxes[rows],
+                feature_map.factor,
+                self.network.geometry,
+                feature_map.values.shape[:2],
+                settings.projection,
             )
-        distinct, rows = np.unique(places, axis=0, return_inverse=True)
+        distinct, row_of_region = np.unique(windows, axis=0, return_inverse=True)
         parts = [
-            spatial_pyramid_pool(one.values, distinct[distinct[:, 0] == scale, 1:], settings.levels)
-            for scale, one in enumerate(maps)
+            spatial_pyramid_pool(feature_map.values, distinct[distinct[:, 0] == index, 1:], settings.levels)
+            for index, feature_map in enumerate(maps)
         ]
         features = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return PooledFeatures(features, rows.reshape(-1).astype(np.int64))
+        return PooledFeatures(features, row_of_region.reshape(-1).astype(np.int64))
+
+    def store(self, folder: Path, max_bytes: int) -> MapStore:
+        """A store of feature maps on disk; see `MapStore`."""
+        settings = self.settings
+        made_by = {
+            "weights": weights_digest(self.network),
+            "network": self.network.config(),
+            "scales": settings.scales,
+            "max_long_side": settings.max_long_side,
+        } | ({"bfloat16": True} if settings.bfloat16 else {})
+        return MapStore(folder, made_by, len(settings.scales), max_bytes)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Extractor.identity`."""
+        return {
+            "weights": weights_digest(self.network),
+            "network": self.network.config(),
+            "settings": asdict(self.settings),
+        }

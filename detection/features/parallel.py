@@ -1,10 +1,11 @@
-"""Many images, one a core, so that none waits while another decodes or proposes."""
+"""Many images, one a core, so that no core waits while another decodes or proposes."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from sppnet.common.arrays import Image
@@ -13,38 +14,68 @@ from sppnet.common.prefetch import prefetch
 from sppnet.data.images import read_image
 
 Result = TypeVar("Result")
+# An image file, an array uint8 (H, W, 3) RGB, or a PIL image, of which nothing is imported here.
+ImageSource = Path | str | Image | Any
+Source = TypeVar("Source")
+
+
+def as_image(source: ImageSource) -> Image:
+    """An image as uint8 (H, W, 3) RGB.
+
+    Args:
+        source: an image file, an array of this form, or a PIL image of any mode.
+
+    Raises:
+        InputError: the file is no image, or the array has another form.
+
+    Example:
+        >>> as_image(np.zeros((2, 3, 3), np.uint8)).shape
+        (2, 3, 3)
+    """
+    if isinstance(source, Path | str):
+        return read_image(source)
+    if hasattr(source, "convert") and hasattr(source, "mode"):
+        source = np.asarray(source.convert("RGB"))
+    if not isinstance(source, np.ndarray):
+        raise InputError(
+            f"an image of type {type(source).__name__}; give a file, uint8 (height, width, 3) RGB, or a PIL "
+            "image"
+        )
+    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:
+        raise InputError(f"the image is {source.dtype} {source.shape}; give uint8 (height, width, 3), RGB")
+    return source
 
 
 def one_a_core(
-    work: Callable[[Image], Result], files: Sequence[Path], workers: int = 0
-) -> Iterator[tuple[Path, Result | InputError]]:
-    """Decodes each file and does some work on the image, each core on an image of its own with one thread.
+    work: Callable[[Image], Result], sources: Sequence[Source], workers: int = 0
+) -> Iterator[tuple[Source, Result | InputError]]:
+    """Works on each image; each core takes an image of its own, with one thread.
 
     Args:
         work: safe to call at the same time; where it raises an `InputError`, the file's name goes before it.
-        files: image files.
-        workers: images at a time; 0: one a core. With one worker, all of torch's threads are its.
+        sources: images; see `as_image`.
+        workers: images at a time; 0: one a core. A single worker has all of torch's threads.
 
     Yields:
-        file; the work's result, or why there is none; in the order of the files.
+        source; the result, or why there is none; in the order of the sources.
     """
-    workers = min(workers or os.cpu_count() or 1, max(1, len(files)))
+    workers = min(workers or os.cpu_count() or 1, max(1, len(sources)))
 
-    def do(file: Path) -> Result | InputError:
+    def do(source: Source) -> Result | InputError:
         try:
-            image = read_image(file)
+            image = as_image(source)
         except InputError as error:
             return error
         try:
             return work(image)
         except InputError as error:
-            return InputError(f"{file}: {error}")
+            return InputError(f"{source}: {error}") if isinstance(source, Path | str) else error
 
-    # One thread each, set by each for itself; with one worker, all of them are its.
-    single = (lambda: torch.set_num_threads(1)) if workers > 1 else None
+    # A thread sets this for itself; a single worker has all of them.
+    initializer = (lambda: torch.set_num_threads(1)) if workers > 1 else None
     before = torch.get_num_threads()
     try:
-        results = prefetch(do, files, ahead=workers, workers=workers, initializer=single)
-        yield from zip(files, results, strict=True)
+        results = prefetch(do, sources, ahead=workers, workers=workers, initializer=initializer)
+        yield from zip(sources, results, strict=True)
     finally:
         torch.set_num_threads(before)

@@ -1,40 +1,61 @@
-"""Windows of the image to cells of the map: scale choice and the two projections (SPP-net §4, appendix A)."""
+"""Regions of the image to windows of the map: scales and the two projections (SPP-net §4, appendix A)."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sppnet.common.arrays import FloatArray, IntArray
-from sppnet.detection.backbones.geometry import Geometry
+
+# At run time its package would import torch, which pooling does without.
+if TYPE_CHECKING:
+    from sppnet.detection.backbones.geometry import Geometry
 
 Projection = Literal["paper", "released"]
 ScaleRule = Literal["paper", "released"]
+# int32 (N, 4): cells x0 y0 x1 y1 of a feature map, right and bottom exclusive.
 Windows = NDArray[np.int32]
 
-# Paper §4.1: the scale at which the window is closest to 224 x 224 pixels. The released code aims at 13 cells
+# Paper §4.1: the scale at which the region is closest to 224 x 224 pixels. The released code aims at 13 cells
 # of 16 pixels.
 _TARGET_SIDE = {"paper": 224.0, "released": 208.0}
-# Released code (spp_config): every side of a window moves inwards by 6.5 pixels, at stride 16.
+# Released code (spp_config): every side of a region moves inwards by 6.5 pixels, at stride 16.
 _RELEASED_SHRINK = 6.5 / 16
 
 
 def resize_factor(height: int, width: int, short_side: int, long_side: int) -> float:
-    """The factor that brings the short side to ``short_side``, or the long one to ``long_side`` if less."""
+    """The factor that resizes an image to a scale, with a cap on the long side.
+
+    Args:
+        height: of the image, in pixels.
+        width: likewise.
+        short_side: the scale: the short side of the resized image, in pixels.
+        long_side: the long side is not resized beyond this, in pixels.
+
+    Example:
+        >>> resize_factor(480, 640, 240, 2500), resize_factor(20, 1000, 240, 2500)
+        (0.5, 2.5)
+    """
     return min(short_side / min(height, width), long_side / max(height, width))
 
 
 def choose_scale(boxes: FloatArray, factors: FloatArray, rule: ScaleRule = "paper") -> IntArray:
-    """The scale each window is pooled from.
+    """Chooses the scale that each region is pooled from.
 
     Args:
-        boxes: float32 (N, 4), xyxy, pixels of the original image.
+        boxes: float32 (N, 4), xyxy, pixels of the original image, right and bottom exclusive.
         factors: float (S,), the resize factor of each scale.
-        rule: ``paper``: the number of pixels of the scaled window is closest to 224 x 224.
-            ``released``: the scale is closest to the one at which the window has 208 x 208 pixels.
+        rule: ``paper``: the number of pixels of the resized region is closest to 224 x 224.
+            ``released``: the scale is closest to the one at which the region has 208 x 208 pixels.
 
     Returns:
         int64 (N,), indices into ``factors``.
+
+    Example:
+        >>> import numpy as np
+        >>> boxes = np.array([[0, 0, 224, 224], [10, 10, 66, 66]], np.float32)
+        >>> choose_scale(boxes, np.array([1.0, 2.0, 4.0]))
+        array([0, 2])
     """
     side = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     target = _TARGET_SIDE[rule]
@@ -49,16 +70,16 @@ def choose_scale(boxes: FloatArray, factors: FloatArray, rule: ScaleRule = "pape
 def project(
     boxes: FloatArray,
     factor: tuple[float, float],
-    geometry: Geometry,
+    geometry: "Geometry",
     map_size: tuple[int, int],
     rule: Projection = "paper",
 ) -> Windows:
-    """Projects windows onto a feature map.
+    """Projects regions of the image to windows of a feature map.
 
-    ``paper`` (appendix A): the cells whose receptive fields are centred strictly inside the window's first
+    ``paper`` (appendix A): the cells whose receptive fields are centred strictly inside the region's first
     and last pixels, ``floor(x / S) + 1`` to ``ceil(x / S) - 1``, with the network's offset taken off x.
-    ``released``: the cells centred nearest to the window's sides after these moved inwards by 6.5 pixels.
-    A window that holds no cell gets the one in the middle of the crossed limits; cells outside the map
+    ``released``: the cells centred nearest to the region's sides after these moved inwards by 6.5 pixels.
+    A region that holds no cell gets the one in the middle of the crossed limits; cells outside the map
     become its nearest.
 
     Args:
@@ -70,10 +91,17 @@ def project(
 
     Returns:
         int32 (N, 4), x0 y0 x1 y1 in cells, right and bottom exclusive; at least one cell each.
+
+    Example:
+        >>> import numpy as np
+        >>> from sppnet.detection.backbones import Geometry
+        >>> zf5 = Geometry(stride=16, offset=20.0, receptive_field=139)
+        >>> project(np.array([[20, 40, 70, 90]], np.float32), (1.0, 1.0), zf5, (10, 10))
+        array([[1, 2, 4, 5]], dtype=int32)
     """
-    cells = np.empty((len(boxes), 4), np.int32)
+    windows = np.empty((len(boxes), 4), np.int32)
     for axis in (0, 1):
-        # The first and last pixel of the scaled window, as distances from the centre of cell 0, in cells.
+        # The first and last pixel of the resized region, as distances from the centre of cell 0, in cells.
         first = (boxes[:, axis].astype(np.float64) * factor[axis] - geometry.offset) / geometry.stride
         last = (boxes[:, axis + 2].astype(np.float64) * factor[axis] - 1 - geometry.offset) / geometry.stride
         if rule == "paper":
@@ -84,6 +112,6 @@ def project(
         middle = np.floor((low + high) / 2)
         crossed = low > high
         limit = map_size[1 - axis] - 1
-        cells[:, axis] = np.clip(np.where(crossed, middle, low), 0, limit)
-        cells[:, axis + 2] = np.clip(np.where(crossed, middle, high), 0, limit) + 1
-    return cells
+        windows[:, axis] = np.clip(np.where(crossed, middle, low), 0, limit)
+        windows[:, axis + 2] = np.clip(np.where(crossed, middle, high), 0, limit) + 1
+    return windows

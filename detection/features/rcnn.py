@@ -1,10 +1,13 @@
-"""R-CNN's way to the same vectors: every window warped and passed through the network on its own.
+"""R-CNN's extractor: every region is warped and passes through the network on its own.
 
-It is what SPP-net is measured against, and differs from `FeatureExtractor` in nothing else, so training and
-detection take either.
+SPP-net is measured against it. It differs from `SPPExtractor` in nothing else, so training and detection take
+either.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,54 +16,92 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sppnet.common.arrays import FloatArray, Image, IntArray
-from sppnet.detection.backbones import Network
-from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap, FeatureSettings, PooledFeatures
+from sppnet.common.stopwatch import Stopwatch
+from sppnet.detection.backbones import Network, weights_digest
+from sppnet.detection.features.extractor import Extractor, PooledFeatures, SPPExtractor
+from sppnet.detection.features.pooling import num_bins
+from sppnet.detection.features.settings import FeatureSettings
 
-# Windows that pass at a time: EfficientNet-Lite0's widest layer holds 6 MB of each.
+# Regions that pass at a time: EfficientNet-Lite0's widest layer holds 6 MB of each.
 _BATCH = 32
 
 
-def make_extractor(network: Network, settings: FeatureSettings) -> FeatureExtractor:
+def make_extractor(network: Network, settings: FeatureSettings) -> Extractor:
     """The extractor of ``settings.mode``."""
-    return (WarpExtractor if settings.mode == "rcnn" else FeatureExtractor)(network, settings)
+    return (RCNNExtractor if settings.mode == "rcnn" else SPPExtractor)(network, settings)
 
 
-class WarpExtractor(FeatureExtractor):
-    """The network on windows warped to one size; maxima of its map of each, over the bins of the levels.
+class NoStore:
+    """Stores nothing: R-CNN's prepared image is the image itself."""
+
+    def get(self, image_digest: str, prepare: Callable[[], Image]) -> Image:
+        """The image, from ``prepare``."""
+        return prepare()
+
+
+@dataclass(frozen=True, eq=False)
+class RCNNExtractor:
+    """The network on regions warped to one size; maxima of its map of each, over the bins of the levels.
 
     With level 6 on AlexNet's 13 x 13 cells, these are the 3 x 3 maxima at every second cell of its own last
     layer: R-CNN's pool5.
+
+    Attributes:
+        network: the backbone.
+        settings: of which crop, its padding, levels and bfloat16 are used.
+        clock: seconds spent in ``resize``, ``convolution`` and ``pooling`` so far.
     """
 
-    # A "map" here is the image, which is at hand anyway.
-    stores_maps = False
+    network: Network
+    settings: FeatureSettings
+    clock: Stopwatch = field(default_factory=Stopwatch)
 
-    def maps(self, image: Image) -> list[FeatureMap]:
-        """The image itself, uint8 (H, W, 3) RGB, as float32: all that its windows are made of."""
-        return [FeatureMap(image.astype(np.float32), (1.0, 1.0))]
+    @property
+    def length(self) -> int:
+        """Numbers in a region's vector: bins of the pyramid times channels."""
+        return num_bins(self.settings.levels) * self.network.channels
 
-    def pool(
-        self, maps: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None = None
-    ) -> PooledFeatures:
-        """Warps windows, passes them through the network, and pools each one's map.
+    @property
+    def pooled_length(self) -> int:
+        """See `Extractor.pooled_length`."""
+        return self.length
+
+    def prepare(self, image: Image) -> Image:
+        """The image itself: its regions are warped one by one."""
+        return image
+
+    def extract(self, prepared: Image, boxes: FloatArray, scales: IntArray | None = None) -> PooledFeatures:
+        """Warps regions, passes them through the network, and pools the map of each.
 
         Args:
-            maps: from `maps`.
+            prepared: the image, uint8 (H, W, 3) RGB.
             boxes: float32 (N, 4), xyxy, pixels of the image.
-            scales: of no meaning here.
+            scales: not used.
         """
         distinct, rows = np.unique(boxes, axis=0, return_inverse=True)
         features = np.empty((len(distinct), self.length), np.float32)
         done = 0
-        for batch in self._batches(maps[0].values, distinct):
+        for batch in self._batches(prepared.astype(np.float32), distinct):
             with self.clock("convolution"), torch.inference_mode():
                 # oneDNN's convolutions are faster in this order, which normalising already gives.
-                images = torch.cat([self.network.normalise(one) for one in batch])
+                images = torch.cat([self.network.normalise(warped) for warped in batch])
                 output = self.network(images, self.settings.bfloat16)
             with self.clock("pooling"):
                 features[done : done + len(batch)] = _pooled(output, self.settings.levels)
             done += len(batch)
         return PooledFeatures(features, rows.reshape(-1).astype(np.int64))
+
+    def store(self, folder: Path, max_bytes: int) -> NoStore:
+        """See `NoStore`."""
+        return NoStore()
+
+    def identity(self) -> dict[str, Any]:
+        """See `Extractor.identity`."""
+        return {
+            "weights": weights_digest(self.network),
+            "network": self.network.config(),
+            "settings": asdict(self.settings),
+        }
 
     def _batches(self, image: FloatArray, boxes: FloatArray) -> Iterator[FloatArray]:
         settings, normalise = self.settings, self.network.normalise
@@ -77,23 +118,31 @@ class WarpExtractor(FeatureExtractor):
 
 
 def warp(image: FloatArray, box: FloatArray, size: int, padding: int, fill: FloatArray) -> FloatArray:
-    """Warps a window of the image, with some of what is around it, to a square.
+    """Warps a region of an image, with some context around it, to a square.
 
-    The window is enlarged about its centre so that it ends ``padding`` pixels inside the square, its sides
-    rounded to whole pixels of the image; what lies in the image is resized, each axis by its own factor,
-    bilinear and without antialiasing, and the rest is filled (R-CNN, appendix A; released code).
+    The region is enlarged about its centre so that it ends ``padding`` pixels inside the square, its sides
+    rounded to whole pixels of the image. The part of it that lies in the image is resized, each axis by its
+    own factor, bilinear and without antialiasing; the rest is filled (R-CNN, appendix A; released code).
 
     Args:
         image: float32 (H, W, 3).
         box: float (4,), xyxy, pixel edges.
-        size: side of the square (R-CNN: 227).
+        size: side of the square, in pixels (R-CNN: 227).
         padding: pixels of context on each side of it (R-CNN: 16).
         fill: float32 (3,), the pixel where there is no image: the network's mean, which becomes 0.
 
     Returns:
         float32 (size, size, 3).
+
+    Example:
+        >>> image = np.arange(16, dtype=np.float32).reshape(4, 4, 1).repeat(3, axis=2)
+        >>> warp(image, np.array([2, 0, 4, 2]), 4, 1, np.float32([-1, -1, -1]))[..., 0]
+        array([[-1., -1., -1., -1.],
+               [ 1.,  2.,  3., -1.],
+               [ 5.,  6.,  7., -1.],
+               [ 9., 10., 11., -1.]], dtype=float32)
     """
-    places, sources = [], []
+    sources, targets = [], []
     for axis in (0, 1):
         centre, half = (box[axis] + box[axis + 2]) / 2, (box[axis + 2] - box[axis]) / 2
         reach = half * size / (size - 2 * padding)
@@ -102,18 +151,18 @@ def warp(image: FloatArray, box: FloatArray, size: int, padding: int, fill: Floa
         inside = max(first, 0), min(last, image.shape[1 - axis])
         sources.append(slice(*inside))
         to_square = size / (last - first)
-        places.append(slice(*(int(np.floor((edge - first) * to_square + 0.5)) for edge in inside)))
+        targets.append(slice(*(int(np.floor((edge - first) * to_square + 0.5)) for edge in inside)))
     warped = np.empty((size, size, 3), np.float32)
     warped[:] = fill
-    columns, rows = (place.stop - place.start for place in places)
-    if columns > 0 and rows > 0 and all(one.stop > one.start for one in sources):
+    columns, rows = (target.stop - target.start for target in targets)
+    if columns > 0 and rows > 0 and all(source.stop > source.start for source in sources):
         patch = image[sources[1], sources[0]]
-        warped[places[1], places[0]] = cv2.resize(patch, (columns, rows), interpolation=cv2.INTER_LINEAR)
+        warped[targets[1], targets[0]] = cv2.resize(patch, (columns, rows), interpolation=cv2.INTER_LINEAR)
     return warped
 
 
 def _pooled(maps: Tensor, levels: Sequence[int]) -> FloatArray:
-    """Maps (N, C, h, w) to float32 (N, bins * C), ordered as by `sppnet.detection.features.pooling.spatial_pyramid_pool`."""
+    """Pools maps (N, C, h, w) to float32 (N, bins * C), in the order of `pooling.spatial_pyramid_pool`."""
     bins = [F.adaptive_max_pool2d(maps, level).flatten(2).transpose(1, 2) for level in levels]
     vectors: FloatArray = torch.cat(bins, dim=1).flatten(1).numpy()
     return vectors

@@ -1,4 +1,4 @@
-"""Fully connected layers as the detector uses them; the softmax head; Caffe's order."""
+"""Fully connected layers as the detector uses them; their files; Caffe's order."""
 
 import logging
 from itertools import pairwise
@@ -10,10 +10,7 @@ from caffe_files import caffemodel
 from safetensors.torch import save_file
 
 from sppnet.common.errors import InputError
-from sppnet.detection import fc_layers as fc
-from sppnet.detection.fc_layers import FullyConnected, SoftmaxHead, from_caffe_order, log_odds, read_layers
-from sppnet.detection.training.fc_network import FCNetwork
-from sppnet.detection.training.finetuning_settings import FineTuningSettings
+from sppnet.detection.fc_layers import FullyConnected, from_caffe_order, read_layers
 
 
 def make_layers(*sizes, seed=0):
@@ -21,7 +18,7 @@ def make_layers(*sizes, seed=0):
     weights = [rng.normal(0, 0.3, (b, a)).astype(np.float32) for a, b in pairwise(sizes)]
     biases = [rng.normal(0, 0.3, b).astype(np.float32) for b in sizes[1:]]
     return FullyConnected(
-        tuple((torch.from_numpy(one),) for one in weights), tuple(map(torch.from_numpy, biases))
+        tuple((torch.from_numpy(matrix),) for matrix in weights), tuple(map(torch.from_numpy, biases))
     )
 
 
@@ -39,32 +36,33 @@ def features():
     return np.random.default_rng(1).normal(0, 1, (7, 30)).astype(np.float32)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
-def test_layers(features, monkeypatch, chunk):
-    monkeypatch.setattr(fc, "_CHUNK", chunk)
+# 1,024 pass at a time.
+@pytest.mark.parametrize("count", [0, 1, 7, 1024, 1025, 2500])
+def test_layers(count):
+    features = np.random.default_rng(1).normal(0, 1, (count, 30)).astype(np.float32)
     layers = make_layers(30, 12, 5)
-    found = layers(features)
-    assert (found.dtype, found.shape) == (np.float32, (7, 5))
+    outputs = layers(features)
+    assert (outputs.dtype, outputs.shape) == (np.float32, (count, 5))
     assert (layers.inputs, layers.length) == (30, 5)
-    np.testing.assert_allclose(found, by_hand(layers, features), atol=1e-5)
-    np.testing.assert_allclose(layers.first(1)(features), by_hand(layers.first(1), features), atol=1e-5)
-    assert layers(features[:0]).shape == (0, 5)
+    np.testing.assert_allclose(outputs, by_hand(layers, features), atol=1e-5)
+    first = layers.first(1)
+    np.testing.assert_allclose(first(features), by_hand(first, features), atol=1e-5)
 
 
 def test_rounded_layers(features):
     """Vectors, weights and results are rounded; sums may be in any order, so the last bit may differ."""
     layers = make_layers(30, 12, 5)
     rounded = layers.rounded()
-    assert {one.dtype for one in rounded.tensors().values()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in rounded.tensors().values()} == {torch.bfloat16}
     assert rounded.biases[0].tolist() != layers.biases[0].tolist()
-    found = rounded(features)
-    assert found.dtype == np.float32
+    outputs = rounded(features)
+    assert outputs.dtype == np.float32
     expected = torch.from_numpy(features).bfloat16()
     for (weights,), bias in zip(rounded.factors, rounded.biases, strict=True):
         expected = (expected.double() @ weights.double().T + bias.double()).relu().bfloat16()
-    np.testing.assert_allclose(found, expected.float().numpy(), rtol=2**-6, atol=1e-2)
+    np.testing.assert_allclose(outputs, expected.float().numpy(), rtol=2**-6, atol=1e-2)
     torch.testing.assert_close(
-        torch.from_numpy(found).bfloat16().float(), torch.from_numpy(found), rtol=0, atol=0
+        torch.from_numpy(outputs).bfloat16().float(), torch.from_numpy(outputs), rtol=0, atol=0
     )
 
 
@@ -78,7 +76,7 @@ def test_truncation_is_the_best_of_its_rank(features):
     layers = make_layers(30, 20, 5)
     thin = layers.truncated(4)
     first, second = thin.factors
-    assert [tuple(one.shape) for one in first] == [(4, 30), (20, 4)]
+    assert [tuple(matrix.shape) for matrix in first] == [(4, 30), (20, 4)]
     # 4 x (20 + 5) is not below 20 x 5.
     assert second is layers.factors[1]
     values = np.linalg.svd(layers.factors[0][0].numpy(), compute_uv=False)
@@ -94,10 +92,10 @@ def test_truncation_is_the_best_of_its_rank(features):
 @pytest.mark.parametrize("sizes", [(6, 4), (6, 4, 3)], ids=["fc6", "fc6 and fc7"])
 def test_tensors_and_back(sizes):
     layers = make_layers(*sizes)
-    for one in (layers, layers.truncated(1)):
-        back = FullyConnected.from_tensors(one.tensors() | {"network.body": torch.zeros(1)})
-        vectors = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
-        np.testing.assert_array_equal(back(vectors), one(vectors))
+    vectors = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
+    for original in (layers, layers.truncated(1)):
+        back = FullyConnected.from_tensors(original.tensors() | {"network.body": torch.zeros(1)})
+        np.testing.assert_array_equal(back(vectors), original(vectors))
     assert FullyConnected.from_tensors({"network.body": torch.zeros(1)}) is None
 
 
@@ -110,37 +108,10 @@ def test_tensors_that_do_not_fit(change):
         FullyConnected.from_tensors(make_layers(6, 4, 3).tensors() | change)
 
 
-def test_log_odds():
-    logits = np.random.default_rng(0).normal(0, 3, (50, 4)).astype(np.float32)
-    powers = np.exp(logits.astype(np.float64))
-    part = (powers / powers.sum(axis=1, keepdims=True))[:, :3]
-    np.testing.assert_allclose(log_odds(logits), np.log(part / (1 - part)), rtol=1e-4, atol=1e-5)
-
-
-def test_log_odds_of_sure_windows_keep_their_order():
-    """Beyond 37 a probability is exactly 1; and nothing overflows."""
-    logits = np.float32([[40, 0, 0], [60, 0, 0], [90, 0, 0], [-200, 200, 0], [3000, 0, 0]])
-    odds = log_odds(logits)
-    assert np.isfinite(odds).all()
-    assert (np.diff(odds[[0, 1, 2, 4], 0]) > 0).all()
-    np.testing.assert_allclose(odds[:3, 0], np.array([40, 60, 90]) - np.log(2), rtol=1e-5)
-
-
-def test_softmax_head(features):
-    rng = np.random.default_rng(2)
-    head = SoftmaxHead(rng.normal(size=(4, 30)).astype(np.float32), rng.normal(size=4).astype(np.float32))
-    np.testing.assert_allclose(
-        head.score(features), log_odds(features @ head.weights.T + head.bias), atol=1e-4
-    )
-    assert head.score(features[:0]).shape == (0, 3)
-    with pytest.raises(ValueError, match=r"take \(N, 30\)"):
-        head.score(features[:, :5])
-
-
 @pytest.mark.parametrize("levels", [(6, 3, 2, 1), (1, 2), (2, 1), (3,)])
 def test_caffes_order(levels):
-    """Element by element: where Caffe has level, channel, row, column, and where we have it."""
-    channels, ours = 3, []
+    """Element by element: the index that Caffe has for level, channel, row, column, in our order."""
+    channels, order = 3, []
     caffe = {}
     for level in sorted(levels):
         for channel in range(channels):
@@ -150,72 +121,58 @@ def test_caffes_order(levels):
     for level in levels:
         for row in range(level):
             for column in range(level):
-                ours += [caffe[level, channel, row, column] for channel in range(channels)]
+                order += [caffe[level, channel, row, column] for channel in range(channels)]
     weights = torch.arange(2 * len(caffe), dtype=torch.float32).reshape(2, -1)
-    assert torch.equal(from_caffe_order(weights, levels, channels), weights[:, ours])
+    assert torch.equal(from_caffe_order(weights, levels, channels), weights[:, order])
 
 
-def stored(folder, suffix="safetensors", **changes):
+def write_layers(folder, suffix="safetensors", **changes):
     rng = np.random.default_rng(3)
     shapes = {"fc6.weight": (8, 15), "fc6.bias": (8,), "fc7.weight": (8, 8), "fc7.bias": (8,)}
     state = {
         name: torch.from_numpy(rng.normal(size=shape).astype(np.float32)) for name, shape in shapes.items()
     }
-    state = {name: one for name, one in (state | changes).items() if one is not None}
+    state = {name: tensor for name, tensor in (state | changes).items() if tensor is not None}
     path = folder / f"layers.{suffix}"
     save_file(state, path)
     return path, state
 
 
 def test_layers_of_a_file(tmp_path):
-    path, state = stored(tmp_path)
+    path, state = write_layers(tmp_path)
     layers = read_layers(path, (2, 1), 3, 8)
     assert torch.equal(layers.factors[0][0], state["fc6.weight"])
     assert torch.equal(layers.biases[1], state["fc7.bias"])
 
 
-def test_layers_of_a_caffemodel(tmp_path, monkeypatch):
-    """Legacy blobs of four dimensions, in Caffe's order."""
-    _, state = stored(tmp_path)
-    legacy = {name: one.reshape(1, 1, *one.shape) if one.ndim == 2 else one for name, one in state.items()}
-    monkeypatch.setattr(fc, "read_weights", lambda path: legacy)
-    layers = read_layers(tmp_path / "zf5.caffemodel", (2, 1), 3, 8)
-    assert torch.equal(layers.factors[0][0], from_caffe_order(state["fc6.weight"], (2, 1), 3))
-    assert torch.equal(layers.factors[1][0], state["fc7.weight"])
-
-
 @pytest.mark.parametrize("generation", [0, 1, 2])
 @pytest.mark.parametrize("last", ["fc6", "fc7"])
-def test_layers_of_a_caffemodels_bytes(tmp_path, generation, last):
-    _, state = stored(tmp_path)
+def test_layers_of_a_caffemodel(tmp_path, generation, last):
+    """In Caffe's order; generations 0 and 1 have blobs of four dimensions."""
+    _, state = write_layers(tmp_path)
     names = {"fc6": ("fc6",), "fc7": ("fc6", "fc7")}[last]
     layers = {"conv1": [torch.ones(2, 1, 2, 2), torch.ones(2)], "relu1": []}
     layers |= {name: [state[f"{name}.weight"], state[f"{name}.bias"]] for name in names}
     path = tmp_path / "ZF5.caffemodel"
     path.write_bytes(caffemodel(layers, generation))
-    found = read_layers(path, (2, 1), 3, 8)
-    assert len(found.factors) == len(found.biases) == len(names)
-    assert torch.equal(found.factors[0][0], from_caffe_order(state["fc6.weight"], (2, 1), 3))
+    read = read_layers(path, (2, 1), 3, 8)
+    assert len(read.factors) == len(read.biases) == len(names)
+    assert torch.equal(read.factors[0][0], from_caffe_order(state["fc6.weight"], (2, 1), 3))
     for layer, name in enumerate(names):
-        assert torch.equal(found.biases[layer], state[f"{name}.bias"])
+        assert torch.equal(read.biases[layer], state[f"{name}.bias"])
     if last == "fc7":
-        assert torch.equal(found.factors[1][0], state["fc7.weight"])
+        assert torch.equal(read.factors[1][0], state["fc7.weight"])
 
 
 def test_fc6_alone(tmp_path, caplog):
-    """fc7 stays as the network had it, random; that is said."""
-    path, state = stored(tmp_path, **{"fc7.weight": None, "fc7.bias": None})
+    """Read with a warning: fc7 stays random."""
+    path, state = write_layers(tmp_path, **{"fc7.weight": None, "fc7.bias": None})
     with caplog.at_level(logging.WARNING):
         layers = read_layers(path, (2, 1), 3, 8)
     assert "layers.safetensors: has no fc7" in caplog.text
     assert (layers.inputs, layers.length, len(layers.factors)) == (15, 8, 1)
-    net = FCNetwork(15, 3, FineTuningSettings(width=8))
-    before = net.fc7.weight.clone()
-    net.start_from(layers)
-    assert torch.equal(net.fc6.weight, state["fc6.weight"])
-    assert torch.equal(net.fc6.bias, state["fc6.bias"])
-    assert torch.equal(net.fc7.weight, before)
-    assert before.std() > 0
+    assert torch.equal(layers.factors[0][0], state["fc6.weight"])
+    assert torch.equal(layers.biases[0], state["fc6.bias"])
 
 
 @pytest.mark.parametrize(
@@ -230,33 +187,6 @@ def test_fc6_alone(tmp_path, caplog):
     ids=["fc7-without-weight", "fc7-without-bias", "no-fc6", "shape", "nan"],
 )
 def test_layers_of_a_wrong_file(tmp_path, changes, message):
-    path, _ = stored(tmp_path, **changes)
+    path, _ = write_layers(tmp_path, **changes)
     with pytest.raises(InputError, match=rf"layers\.safetensors: {message}"):
         read_layers(path, (2, 1), 3, 8)
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.2])
-def test_the_network_becomes_layers_and_head(features, scale):
-    settings = FineTuningSettings(width=9, dropout=0.5, input_dropout=0.5)
-    net = FCNetwork(30, 3, settings).eval()
-    net.mean += torch.linspace(-1, 2, 30)
-    net.deviation += torch.linspace(0, 3, 30)
-    with torch.no_grad():
-        logits = net(torch.from_numpy(features * np.float32(scale))).numpy()
-    found = net.head().score(net.layers(scale)(features))
-    np.testing.assert_allclose(found, log_odds(logits), atol=1e-5)
-
-
-def test_dropout_is_for_training_only(features):
-    net = FCNetwork(30, 3, FineTuningSettings(width=50))
-    vectors = torch.from_numpy(features)
-    assert torch.equal(net.eval()(vectors), net(vectors))
-    assert not torch.equal(net.train()(vectors), net(vectors))
-
-
-@pytest.mark.parametrize(("kind", "deviation"), [("he", np.sqrt(2 / 400)), ("gaussian", 0.01)])
-def test_initialisation(kind, deviation):
-    net = FCNetwork(400, 3, FineTuningSettings(width=300, initialisation=kind))
-    assert float(net.fc6.weight.detach().std()) == pytest.approx(deviation, rel=0.02)
-    assert float(net.fc8.weight.detach().std()) == pytest.approx(0.01, rel=0.1)
-    assert not net.fc6.bias.any()

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sppnet.common.errors import InputError
-from sppnet.detection.nms import DetectionSettings, nms_best_first, suppress
+from sppnet.detection.detection_settings import DetectionSettings
+from sppnet.detection.nms import nms_best_first, suppress
 
 
 def iou(a, b):
@@ -22,18 +23,18 @@ def slow_nms(boxes, scores, settings_):
     order = sorted(range(len(boxes)), key=lambda index: -scores[index])
     kept = []
     for index in order:
-        if all(iou(boxes[index], boxes[other]) <= settings_.nms_iou for other in kept):
+        if all(iou(boxes[index], boxes[better]) <= settings_.nms_iou for better in kept):
             kept.append(index)
     return kept[: settings_.max_per_class]
 
 
 def slow_suppress(boxes, scores, settings_):
-    found = []
+    detections = []
     for label in range(scores.shape[1]):
         above = [index for index in range(len(boxes)) if scores[index, label] > settings_.min_score]
         kept = slow_nms(boxes[above].tolist(), scores[above, label].tolist(), settings_)
-        found += [(above[place], label) for place in kept]
-    return found
+        detections += [(above[index], label) for index in kept]
+    return detections
 
 
 def random_boxes(rng, count):
@@ -42,9 +43,9 @@ def random_boxes(rng, count):
 
 
 def pairs(result):
-    windows, labels = result
-    assert windows.dtype == labels.dtype == np.int64
-    return list(zip(windows.tolist(), labels.tolist(), strict=True))
+    indices, labels = result
+    assert indices.dtype == labels.dtype == np.int64
+    return list(zip(indices.tolist(), labels.tolist(), strict=True))
 
 
 def test_defaults_are_the_papers_and_the_released_codes():
@@ -59,11 +60,11 @@ def test_defaults_are_the_papers_and_the_released_codes():
     st.sampled_from([0.0, 0.3, 0.7, 1.0]),
     st.sampled_from([1, 3, 100]),
 )
-def test_is_the_slow_twin(seed, count, classes, overlap, most):
+def test_equals_the_slow_one(seed, count, classes, nms_iou, max_per_class):
     rng = np.random.default_rng(seed)
     boxes = random_boxes(rng, count)
     scores = rng.normal(-1, 1, (count, classes)).astype(np.float32)
-    chosen = DetectionSettings(overlap, most, -1.5)
+    chosen = DetectionSettings(nms_iou, max_per_class, -1.5)
     assert pairs(suppress(boxes, scores, chosen)) == slow_suppress(boxes, scores, chosen)
 
 
@@ -73,43 +74,43 @@ def test_the_score_must_be_above_the_least():
     assert pairs(suppress(boxes, scores, DetectionSettings())) == [(1, 0)]
 
 
-@pytest.mark.parametrize(("overlap", "kept"), [(0.5, [0, 1]), (0.49, [0])])
-def test_exactly_the_overlap_is_kept(overlap, kept):
+@pytest.mark.parametrize(("nms_iou", "expected"), [(0.5, [0, 1]), (0.49, [0])])
+def test_a_box_of_exactly_the_iou_is_kept(nms_iou, expected):
     # 5 x 10 inside 10 x 10 pixels: exactly 0.5.
     boxes = np.array([[0, 0, 10, 10], [0, 0, 5, 10]], np.float32)
-    found = nms_best_first(boxes, np.array([2, 1], np.float32), DetectionSettings(overlap))
-    assert found.tolist() == kept
+    kept = nms_best_first(boxes, np.array([2, 1], np.float32), DetectionSettings(nms_iou))
+    assert kept.tolist() == expected
 
 
-def test_what_was_suppressed_suppresses_nothing():
+def test_a_suppressed_box_suppresses_nothing():
     # Each overlaps the next by 6 / 14 = 0.43; the first and the third by 2 / 18 = 0.11.
     boxes = np.array([[0, 0, 10, 1], [4, 0, 14, 1], [8, 0, 18, 1]], np.float32)
-    found = nms_best_first(boxes, np.array([3, 2, 1], np.float32), DetectionSettings())
-    assert found.tolist() == [0, 2]
+    kept = nms_best_first(boxes, np.array([3, 2, 1], np.float32), DetectionSettings())
+    assert kept.tolist() == [0, 2]
 
 
-def test_of_equal_scores_the_first_stands():
+def test_of_equal_scores_the_first_is_kept():
     boxes = np.tile(np.array([[0, 0, 10, 10]], np.float32), (50, 1))
     assert nms_best_first(boxes, np.zeros(50, np.float32), DetectionSettings()).tolist() == [0]
     apart = boxes + 20 * np.arange(50, dtype=np.float32)[:, None]
     assert nms_best_first(apart, np.zeros(50, np.float32), DetectionSettings()).tolist() == list(range(50))
 
 
-def test_classes_do_not_meet():
+def test_classes_do_not_suppress_each_other():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 11]], np.float32)
     scores = np.array([[1, 2], [2, 1]], np.float32)
     assert pairs(suppress(boxes, scores, DetectionSettings())) == [(1, 0), (0, 1)]
 
 
-def test_most_per_class_is_per_class():
+def test_max_per_class_is_per_class():
     boxes = (np.arange(10)[:, None] * 20 + np.array([0, 0, 9, 9])).astype(np.float32)
     scores = np.stack([np.arange(10), -np.arange(10) / 10], axis=1).astype(np.float32)
-    found = pairs(suppress(boxes, scores, DetectionSettings(max_per_class=2)))
-    assert found == [(9, 0), (8, 0), (0, 1), (1, 1)]
+    detections = pairs(suppress(boxes, scores, DetectionSettings(max_per_class=2)))
+    assert detections == [(9, 0), (8, 0), (0, 1), (1, 1)]
 
 
 @pytest.mark.parametrize(("count", "classes"), [(0, 3), (0, 0), (5, 0)])
-def test_nothing_in_nothing_out(count, classes):
+def test_no_boxes_or_no_classes(count, classes):
     boxes = random_boxes(np.random.default_rng(0), count)
     assert pairs(suppress(boxes, np.zeros((count, classes), np.float32), DetectionSettings())) == []
 

@@ -1,4 +1,4 @@
-"""Joining taps: alignment by pixels, equal norms, PCA."""
+"""Joining feature levels: alignment by pixels, equal norms, PCA, names in files."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from sppnet.detection.backbones import FeatureLevels, Geometry, fit_feature_leve
 from sppnet.detection.backbones.feature_levels import align
 
 
-def slow_align(one_map, geometry, target, size):
-    channels, height, width = one_map.shape
+def slow_align(level, geometry, target, size):
+    channels, height, width = level.shape
     result = np.zeros((channels, *size))
     for i in range(size[0]):
         for j in range(size[1]):
@@ -21,8 +21,12 @@ def slow_align(one_map, geometry, target, size):
                     near = max(0, 1 - abs(np.clip(y, 0, height - 1) - a)) * max(
                         0, 1 - abs(np.clip(x, 0, width - 1) - b)
                     )
-                    result[:, i, j] += near * one_map[:, a, b]
+                    result[:, i, j] += near * level[:, a, b]
     return result
+
+
+def batched(levels):
+    return [level[None] for level in levels]
 
 
 @pytest.mark.parametrize("offsets", [(15.0, 31.0), (9.0, 17.0), (7.5, 15.5), (0.0, 0.0)], ids=str)
@@ -55,33 +59,30 @@ def training_maps():
     ]
 
 
-def test_unfitted_taps_are_joined_as_they_are(training_maps):
-    maps = [one[None] for one in training_maps[0]]
+def test_unfitted_levels_are_joined_as_they_are(training_maps):
+    maps = batched(training_maps[0])
     assert torch.equal(FeatureLevels((3, 2))(maps), torch.cat(maps, dim=1))
 
 
-def test_fitted_taps_have_norm_one_on_average(training_maps):
+def test_fitted_levels_have_norm_one_on_average(training_maps):
     feature_levels = fit_feature_levels(training_maps)
-    joined = [feature_levels([one[None] for one in maps])[0].flatten(1) for maps in training_maps]
-    for part in (slice(0, 3), slice(3, 5)):
-        norms = torch.cat([one[part].norm(dim=0) for one in joined])
+    joined = [feature_levels(batched(maps))[0].flatten(1) for maps in training_maps]
+    for channels in (slice(0, 3), slice(3, 5)):
+        norms = torch.cat([cells[channels].norm(dim=0) for cells in joined])
         assert float(norms.mean()) == pytest.approx(1, abs=1e-6)
 
 
 def test_pca_equals_svd_of_all_cells(training_maps):
     feature_levels = fit_feature_levels(training_maps, components=2)
-    scaled = torch.cat(
-        [
-            torch.cat([one.flatten(1) for one in maps]) * feature_levels.channel_scales()[:, None]
-            for maps in training_maps
-        ],
-        dim=1,
+    weights = feature_levels.channel_weights()[:, None]
+    weighted = torch.cat(
+        [torch.cat([level.flatten(1) for level in maps]) * weights for maps in training_maps], dim=1
     )
-    centred = scaled - scaled.mean(dim=1, keepdim=True)
+    centred = weighted - weighted.mean(dim=1, keepdim=True)
     left = torch.linalg.svd(centred.double()).U[:, :2]
     fitted = feature_levels.pca_components.double()
     np.testing.assert_allclose((fitted @ left).abs().numpy(), np.eye(2), atol=1e-6)
-    joined = feature_levels([one[None] for one in training_maps[0]])[0].flatten(1)
+    joined = feature_levels(batched(training_maps[0]))[0].flatten(1)
     cells = training_maps[0][0].shape[1] * training_maps[0][0].shape[2]
     torch.testing.assert_close(joined, (fitted @ centred[:, :cells].double()).float(), atol=1e-5, rtol=1e-5)
     assert feature_levels.channels == 2
@@ -89,14 +90,28 @@ def test_pca_equals_svd_of_all_cells(training_maps):
 
 def test_all_components_keep_distances(training_maps):
     plain, rotated = fit_feature_levels(training_maps), fit_feature_levels(training_maps, components=5)
-    maps = [one[None] for one in training_maps[1]]
+    maps = batched(training_maps[1])
     a, b = plain(maps)[0].flatten(1), rotated(maps)[0].flatten(1)
     torch.testing.assert_close(torch.cdist(a.T, a.T), torch.cdist(b.T, b.T), atol=1e-4, rtol=1e-4)
 
 
-def test_a_dead_tap_stays_zero():
+def test_a_dead_level_stays_zero():
     feature_levels = fit_feature_levels([[torch.zeros(2, 3, 3), torch.ones(1, 3, 3)]])
-    assert feature_levels.scales.tolist() == [1.0, 1.0]
+    assert feature_levels.weights.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("components", [None, 2], ids=["all", "pca"])
+def test_names_in_files(training_maps, components):
+    """Constants kept on disk were made under these names."""
+    feature_levels = fit_feature_levels(training_maps, components)
+    state = feature_levels.state_dict()
+    assert list(state) == ["scales"] + ["pca_mean", "pca_components"] * (components is not None)
+    assert torch.equal(state["scales"], feature_levels.weights)
+    again = FeatureLevels((3, 2), components)
+    again.load_state_dict(state)
+    assert torch.equal(again.weights, feature_levels.weights)
+    maps = batched(training_maps[2])
+    assert torch.equal(again(maps), feature_levels(maps))
 
 
 def test_bad_training_maps_are_named():

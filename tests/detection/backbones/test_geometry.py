@@ -1,4 +1,4 @@
-"""Geometry: the recurrence, the probe, sizes of maps, and that cells see what lies around their centres."""
+"""Geometry: the recurrence, the probe, sizes of maps, and that cells see the pixels around their centres."""
 
 import pytest
 import torch
@@ -43,12 +43,12 @@ def test_sizes_are_those_of_the_computed_map(chain):
 
 
 def test_minimum_is_the_smallest_size_with_a_cell(chain):
-    assert output_size(chain.layers, chain.minimum) == 1
-    assert output_size(chain.layers, chain.minimum - 1) == 0
+    assert output_size(chain.layer_geometries, chain.minimum) == 1
+    assert output_size(chain.layer_geometries, chain.minimum - 1) == 0
 
 
 def test_recurrence_by_hand():
-    # 3/2 pad 1 centred on 0; then 2/2: between cells 0 and 1, pixels 0 and 2; sees -1..3.
+    # 3/2 pad 1 centred on 0; then 2/2: between cells 0 and 1, pixels 0 and 2; it sees -1 to 3.
     assert geometry_of([Layer(3, 2, 1), Layer(2, 2, 0)]) == Geometry(4, 1.0, 5)
     assert Geometry(16, 20.0, 139).centre(3) == 20 + 3 * 16
 

@@ -1,5 +1,6 @@
-"""timm's networks: the default's weights and geometry, taps, padding, folding, and saving."""
+"""timm's networks: the default's weights and geometry, feature levels, padding, folding, and saving."""
 
+import copy
 import json
 
 import cv2
@@ -21,7 +22,8 @@ from sppnet.detection.backbones import (
 )
 from sppnet.detection.backbones.folding import fold_batch_norms
 from sppnet.detection.backbones.packaged import packaged_weights, timm_names
-from sppnet.detection.backbones.timm_nets import DivisibleConv2dSame, timm_layers
+from sppnet.detection.backbones.timm_models import timm_layers
+from sppnet.detection.backbones.timm_nets import DivisibleConv2dSame
 from sppnet.detection.backbones.weights import read_weights
 
 
@@ -46,6 +48,16 @@ def image():
     return cv2.resize(small, (224, 192), interpolation=cv2.INTER_CUBIC)
 
 
+def test_digests_and_names_in_files_stay(lite0):
+    """Maps on disk are found by the digest; saved models hold the tensors by these names."""
+    digest = "d5f503ba4f0dbe50ddaba00eb18a8e012fcd167a9d41d9371e59bf9b05540886"
+    assert weights_digest(lite0) == digest
+    names = list(lite0.state_dict())
+    assert names[0] == "body.conv_stem.weight"
+    assert names[-1] == "taps.scales"
+    assert {name.partition(".")[0] for name in names} == {"body", "taps"}
+
+
 def test_channels_and_geometry(lite0):
     assert lite0.channels == 112 + 320
     # Offsets of the trained network; see TRAINED_OFFSETS.
@@ -59,10 +71,10 @@ def test_channels_and_geometry(lite0):
 @pytest.mark.parametrize("size", [(12, 18), (13, 12), (6, 7)])
 def test_same_convolution_without_a_padded_copy(kernel, stride, dilation, size):
     torch.manual_seed(kernel)
-    theirs = Conv2dSame(4, 4, kernel, stride, dilation=dilation, groups=4)
+    original = Conv2dSame(4, 4, kernel, stride, dilation=dilation, groups=4)
     maps = torch.randn(2, 4, *size)
     with torch.inference_mode():
-        torch.testing.assert_close(DivisibleConv2dSame.of(theirs)(maps), theirs(maps))
+        torch.testing.assert_close(DivisibleConv2dSame.of(original)(maps), original(maps))
 
 
 def test_network_pads_no_copy(lite0, image, monkeypatch):
@@ -76,14 +88,20 @@ def test_network_pads_no_copy(lite0, image, monkeypatch):
 def test_probe_of_tensorflow_padding():
     # Even sizes are padded by (0, 1) for kernels of 3, (1, 2) for 5: each moves it by the stride so far.
     measured = probe(timm_layers("efficientnet_lite0", (2, 4, 8, 16, 32)))
-    assert [(one.stride, one.offset) for one in measured] == [(2, 1), (4, 3), (8, 7), (16, 15), (32, 31)]
+    assert [(level.stride, level.offset) for level in measured] == [
+        (2, 1),
+        (4, 3),
+        (8, 7),
+        (16, 15),
+        (32, 31),
+    ]
 
 
 def test_weights_pair_by_structure_as_by_order(full_model):
     published = read_weights(packaged_weights("efficientnet_lite0"))
     assert len(published) == 296
-    for (name, ours), theirs in zip(full_model.state_dict().items(), published.values(), strict=True):
-        assert torch.equal(ours, theirs), name
+    for (name, tensor), original in zip(full_model.state_dict().items(), published.values(), strict=True):
+        assert torch.equal(tensor, original), name
 
 
 def test_an_unknown_tensor_is_refused():
@@ -97,8 +115,8 @@ def test_maps_equal_the_full_model(lite0, full_model, image):
     with torch.inference_mode():
         images = lite0.normalise(image)
         expected = full_model.forward_intermediates(images, indices=[3, 4], intermediates_only=True)
-        for ours, theirs in zip(lite0.layers(images), expected, strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=0)
+        for level, whole in zip(lite0.layers(images), expected, strict=True):
+            torch.testing.assert_close(level, whole, atol=1e-4 * float(whole.abs().max()), rtol=0)
     finest = lite0.feature_map(image)[:112]
     torch.testing.assert_close(finest, expected[0][0], atol=1e-4 * float(expected[0].abs().max()), rtol=0)
 
@@ -124,7 +142,7 @@ def test_cells_lie_where_mirrored_images_agree(lite0, voc_root):
     names = (voc_root / "VOC2007/ImageSets/Main/train.txt").read_text().split()
     wide = [
         pixels
-        for pixels in (read_image(voc_root / f"VOC2007/JPEGImages/{one}.jpg") for one in names[:12])
+        for pixels in (read_image(voc_root / f"VOC2007/JPEGImages/{name}.jpg") for name in names[:12])
         if pixels.shape[1] == 500
     ][:4]
     width, start, agreements = 416, 40, {}
@@ -134,19 +152,19 @@ def test_cells_lie_where_mirrored_images_agree(lite0, voc_root):
             maps = lite0.layers(lite0.normalise(pixels[:, start : start + width]))
             for shift in (-17, -5, 3, 15, 31):
                 crop = pixels[:, start + shift : start + shift + width][:, ::-1]
-                for one, mirrored in zip(maps, lite0.layers(lite0.normalise(crop)), strict=True):
-                    stride = width // one.shape[3]
-                    # Cell i of one and cell n-1-i of the other lie at one pixel if the offset is this.
+                for level, mirrored in zip(maps, lite0.layers(lite0.normalise(crop)), strict=True):
+                    stride = width // level.shape[3]
+                    # Cell i and cell n-1-i of the mirrored image lie at the same pixel if the offset is this.
                     offset = (shift + stride - 1) / 2
                     inner = slice(2, -2)
                     same = torch.cosine_similarity(
-                        one[..., inner].flatten(), mirrored.flip(3)[..., inner].flatten(), dim=0
+                        level[..., inner].flatten(), mirrored.flip(3)[..., inner].flatten(), dim=0
                     )
                     agreements.setdefault((stride, offset), []).append(float(same))
     mean = {key: np.mean(values) for key, values in agreements.items()}
-    for level, others in zip(lite0.level_geometries, ((5.0, 15.0), (7.0, 31.0)), strict=True):
-        for other in others:
-            assert mean[level.stride, level.offset] > mean[level.stride, other] + 0.003, mean
+    for level, wrong_offsets in zip(lite0.level_geometries, ((5.0, 15.0), (7.0, 31.0)), strict=True):
+        for wrong in wrong_offsets:
+            assert mean[level.stride, level.offset] > mean[level.stride, wrong] + 0.003, mean
 
 
 @pytest.mark.parametrize("size", [(1, 1), (10, 20), (33, 64), (100, 97), (2000, 20)], ids=str)
@@ -178,7 +196,7 @@ def test_layers_get_one_image_in_the_order_of_a_batch(lite0, size):
     assert batch.stride() == torch.empty(1, 3, 64, 96, memory_format=torch.channels_last).stride()
 
 
-def test_only_the_chosen_taps_are_computed():
+def test_only_the_chosen_feature_levels_are_computed():
     network = build_network("efficientnet_lite0", "random", feature_levels=(16,))
     assert network.channels == 112
     assert network.geometry.stride == 16
@@ -205,7 +223,7 @@ def test_folding_keeps_the_maps(name):
 
 @pytest.mark.parametrize("components", [None, 8], ids=["all", "pca"])
 def test_made_again_from_json_and_tensors(lite0, image, components):
-    network = build_network("efficientnet_lite0")
+    network = copy.deepcopy(lite0)
     network.set_feature_levels(fit_feature_levels([network.level_maps(image)], components))
     assert network.channels == components or components is None
     config = json.loads(json.dumps(network.config()))
@@ -217,26 +235,39 @@ def test_made_again_from_json_and_tensors(lite0, image, components):
     assert all(value.is_contiguous() for value in state.values())  # as safetensors wants them
 
 
-@pytest.mark.parametrize(
-    ("name", "channels", "minimum"),
-    [("resnet18", 256 + 512, 32), ("efficientnet_lite2", 120 + 352, 32)],
-)
+@pytest.fixture(scope="module", params=["resnet18", "efficientnet_lite2"])
+def other_network(request):
+    return build_network(request.param, "random")
+
+
+@pytest.fixture(scope="module")
+def made_again(other_network):
+    """The network from its settings, through JSON, and copies of its tensors."""
+    config = json.loads(json.dumps(other_network.config()))
+    state = {key: value.clone() for key, value in other_network.state_dict().items()}
+    return network_from_config(config, state)
+
+
+@pytest.fixture(scope="module")
+def differently_seeded(other_network):
+    return build_network(other_network.name, "random", seed=1)
+
+
 @pytest.mark.parametrize("size", [(45, 70), (96, 33)], ids=str)
-def test_others_of_timm_are_networks(name, channels, minimum, size):
-    network = build_network(name, "random")
+def test_other_networks_of_timm(other_network, made_again, differently_seeded, size):
+    channels = {"resnet18": 256 + 512, "efficientnet_lite2": 120 + 352}[other_network.name]
+    cells = other_network.cells(*size)
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
-    made = network.feature_map(pixels)
-    assert made.shape == (channels, *network.cells(*size)) == (channels, -(-size[0] // 16), -(-size[1] // 16))
-    assert made.isfinite().all()
-    assert made.std() > 0
-    assert network.multiple == minimum
-    config = json.loads(json.dumps(network.config()))
-    state = {key: value.clone() for key, value in network.state_dict().items()}
-    again = network_from_config(config, state)
-    assert torch.equal(again.feature_map(pixels), made)
-    assert (again.geometry, again.cells(*size)) == (network.geometry, network.cells(*size))
-    # Other random weights, another map: it is the weights that were kept.
-    assert not torch.equal(build_network(name, "random", seed=1).feature_map(pixels), made)
+    feature_map = other_network.feature_map(pixels)
+    assert cells == (-(-size[0] // 16), -(-size[1] // 16))
+    assert feature_map.shape == (channels, *cells)
+    assert feature_map.isfinite().all()
+    assert feature_map.std() > 0
+    assert other_network.multiple == 32
+    assert torch.equal(made_again.feature_map(pixels), feature_map)
+    assert (made_again.geometry, made_again.cells(*size)) == (other_network.geometry, cells)
+    # Other random weights give another map, so it is the weights that were kept.
+    assert not torch.equal(differently_seeded.feature_map(pixels), feature_map)
 
 
 def test_damaged_settings_are_named(lite0):
@@ -250,7 +281,7 @@ def test_damaged_settings_are_named(lite0):
         network_from_config(config, state)
 
 
-def test_taps_of_other_channels_are_refused(lite0):
+def test_feature_levels_of_other_channels_are_refused(lite0):
     with pytest.raises(ValueError, match="expected"):
         lite0.set_feature_levels(fit_feature_levels([[torch.ones(3, 2, 2)]]))
 
@@ -265,6 +296,6 @@ def test_taps_of_other_channels_are_refused(lite0):
     ],
     ids=["unknown", "stride", "chain", "attention"],
 )
-def test_what_cannot_be_built_is_named(name, feature_levels, message):
+def test_networks_that_cannot_be_built(name, feature_levels, message):
     with pytest.raises(InputError, match=message):
         build_network(name, "random", feature_levels=feature_levels)

@@ -1,4 +1,4 @@
-"""Files of weights: what is read, and what is refused and why."""
+"""Files of weights: those that are read, and those that are refused and why."""
 
 import contextlib
 import pickle
@@ -190,8 +190,8 @@ def test_failed_download_says_which_file_to_pass(monkeypatch):
 def test_one_seed_one_network(name):
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    one, same, other = (build_network(name, "random", seed=seed) for seed in (1, 1, 2))
-    assert weights_digest(one) == weights_digest(same) != weights_digest(other)
+    first, same, other = (build_network(name, "random", seed=seed) for seed in (1, 1, 2))
+    assert weights_digest(first) == weights_digest(same) != weights_digest(other)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

@@ -1,4 +1,4 @@
-"""Feature maps on disk: a cache that may lose anything but must not lie."""
+"""Feature maps on disk: a cache that may lose any map but must not return a wrong one."""
 
 import errno
 import os
@@ -10,8 +10,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from sppnet.detection.backbones import build_network
-from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap, FeatureSettings
-from sppnet.detection.features.map_store import MapStore
+from sppnet.detection.features.extractor import SPPExtractor
+from sppnet.detection.features.feature_map import FeatureMap
+from sppnet.detection.features.settings import FeatureSettings
 
 SETTINGS = FeatureSettings(scales=(64, 96))
 GB = 10**9
@@ -24,7 +25,7 @@ def network():
 
 @pytest.fixture
 def extractor(network):
-    return FeatureExtractor(network, SETTINGS)
+    return SPPExtractor(network, SETTINGS)
 
 
 @pytest.fixture
@@ -52,26 +53,31 @@ def save(store, digest, maps):
     return store.get(digest, lambda: maps)
 
 
+def found_in(stores):
+    """Of each store, whether it has the map of ``digest``."""
+    return [find(store, "digest") is not None for store in stores]
+
+
 def size_of(maps):
-    return sum(2 * one.values.size for one in maps)
+    return sum(2 * level.values.size for level in maps)
 
 
 def test_round_trip(extractor, maps, tmp_path):
-    store = MapStore(tmp_path, extractor, GB)
+    store = extractor.store(tmp_path, GB)
     assert find(store, "digest") is None
     save(store, "digest", maps)
-    for found, one in zip(find(store, "digest"), maps, strict=True):
-        assert found.values.dtype == np.float32
+    for stored, computed in zip(find(store, "digest"), maps, strict=True):
+        assert stored.values.dtype == np.float32
         # float16 has 11 significant bits.
-        np.testing.assert_allclose(found.values, one.values, rtol=2**-11, atol=1e-7)
-        assert found.factor == one.factor
+        np.testing.assert_allclose(stored.values, computed.values, rtol=2**-11, atol=1e-7)
+        assert stored.factor == computed.factor
     assert find(store, "other") is None
 
 
 def test_computed_and_stored_maps_are_the_same(extractor, maps, tmp_path):
-    store = MapStore(tmp_path, extractor, GB)
+    store = extractor.store(tmp_path, GB)
     computed, stored = save(store, "digest", maps), find(store, "digest")
-    never = save(MapStore(tmp_path / "none", extractor, 0), "digest", maps)
+    never = save(extractor.store(tmp_path / "none", 0), "digest", maps)
     for first, second, third in zip(computed, stored, never, strict=True):
         np.testing.assert_array_equal(first.values, second.values)
         np.testing.assert_array_equal(first.values, third.values)
@@ -79,8 +85,8 @@ def test_computed_and_stored_maps_are_the_same(extractor, maps, tmp_path):
 
 
 def test_another_process_finds_them(extractor, maps, tmp_path):
-    save(MapStore(tmp_path, extractor, GB), "digest", maps)
-    assert find(MapStore(tmp_path, extractor, GB), "digest") is not None
+    save(extractor.store(tmp_path, GB), "digest", maps)
+    assert find(extractor.store(tmp_path, GB), "digest") is not None
 
 
 @pytest.mark.parametrize(
@@ -92,25 +98,25 @@ def test_another_process_finds_them(extractor, maps, tmp_path):
     ],
 )
 def test_maps_of_other_scales_or_precision_are_a_miss(network, extractor, maps, tmp_path, settings):
-    save(MapStore(tmp_path, extractor, GB), "digest", maps)
-    assert find(MapStore(tmp_path, FeatureExtractor(network, settings), GB), "digest") is None
+    save(extractor.store(tmp_path, GB), "digest", maps)
+    assert find(SPPExtractor(network, settings).store(tmp_path, GB), "digest") is None
 
 
 def test_other_ways_of_pooling_are_a_hit(network, extractor, maps, tmp_path):
-    save(MapStore(tmp_path, extractor, GB), "digest", maps)
+    save(extractor.store(tmp_path, GB), "digest", maps)
     settings = FeatureSettings(scales=(64, 96), levels=(4, 1), projection="released")
-    assert find(MapStore(tmp_path, FeatureExtractor(network, settings), GB), "digest") is not None
+    assert find(SPPExtractor(network, settings).store(tmp_path, GB), "digest") is not None
 
 
 def test_other_weights_are_a_miss(extractor, maps, tmp_path):
-    save(MapStore(tmp_path, extractor, GB), "digest", maps)
-    other = FeatureExtractor(build_network("alexnet", "random", seed=1), SETTINGS)
-    assert find(MapStore(tmp_path, other, GB), "digest") is None
+    save(extractor.store(tmp_path, GB), "digest", maps)
+    other = SPPExtractor(build_network("alexnet", "random", seed=1), SETTINGS)
+    assert find(other.store(tmp_path, GB), "digest") is None
 
 
 def test_the_bound_holds(extractor, maps, tmp_path):
     bound = int(2.5 * size_of(maps))
-    store = MapStore(tmp_path, extractor, bound)
+    store = extractor.store(tmp_path, bound)
     for number in range(5):
         save(store, str(number), maps)
     assert [find(store, str(number)) is not None for number in range(5)] == [True, True, False, False, False]
@@ -118,18 +124,17 @@ def test_the_bound_holds(extractor, maps, tmp_path):
 
 def test_the_bound_counts_all_networks_together(extractor, maps, tmp_path):
     bound = int(1.5 * size_of(maps))
-    save(MapStore(tmp_path, extractor, bound), "digest", maps)
-    other = MapStore(tmp_path, FeatureExtractor(build_network("alexnet", "random", seed=1), SETTINGS), bound)
+    save(extractor.store(tmp_path, bound), "digest", maps)
+    other = SPPExtractor(build_network("alexnet", "random", seed=1), SETTINGS).store(tmp_path, bound)
     save(other, "digest", maps)
     assert find(other, "digest") is None
 
 
 def test_stores_that_are_open_at_once_keep_the_bound_together(network, maps, tmp_path):
-    """As of the scales of a teacher, or of two processes."""
+    """As those of the scales of a teacher, or of two processes."""
     bound = int(2.5 * size_of(maps))
     stores = [
-        MapStore(tmp_path, FeatureExtractor(network, FeatureSettings((scale, 96))), bound)
-        for scale in (65, 66, 67)
+        SPPExtractor(network, FeatureSettings((scale, 96))).store(tmp_path, bound) for scale in (65, 66, 67)
     ]
     for number in range(4):
         for store in stores:
@@ -139,45 +144,43 @@ def test_stores_that_are_open_at_once_keep_the_bound_together(network, maps, tmp
 
 
 @pytest.fixture
-def others(network, tmp_path, maps):
-    """Stores of other scales with a map each, used three, two hours, and half an hour ago; and a stranger."""
+def other_stores(network, tmp_path, maps):
+    """Stores of other scales, used three, two and half an hour ago; and a folder that is no store's."""
     stores = []
     for scale, hours in ((65, 3), (66, 2), (67, 0.5)):
-        store = MapStore(tmp_path, FeatureExtractor(network, FeatureSettings((scale, 96))), GB)
+        store = SPPExtractor(network, FeatureSettings((scale, 96))).store(tmp_path, GB)
         save(store, "digest", maps)
         os.utime(store.folder, (time.time() - 3600 * hours,) * 2)
         stores.append(store)
     (tmp_path / "notes").mkdir()
-    save_file({"mine": np.zeros(1)}, tmp_path / "notes" / "mine.safetensors")
+    save_file({"note": np.zeros(1)}, tmp_path / "notes" / "note.safetensors")
     os.utime(tmp_path / "notes", (0, 0))
     return stores
 
 
 @pytest.mark.parametrize(("room", "kept"), [(4.5, 3), (3.5, 2), (2.5, 1), (1.5, 1), (0.5, 3), (0, 3)])
-def test_where_there_is_no_room_what_was_unused_for_longest_goes(
-    others, extractor, maps, tmp_path, room, kept
-):
-    store = MapStore(tmp_path, extractor, int(room * size_of(maps)))
+def test_maps_unused_for_longest_make_room(other_stores, extractor, maps, tmp_path, room, kept):
+    store = extractor.store(tmp_path, int(room * size_of(maps)))
     save(store, "digest", maps)
-    assert [find(one, "digest") is not None for one in others] == [place >= 3 - kept for place in range(3)]
+    assert found_in(other_stores) == [index >= 3 - kept for index in range(3)]
     assert (find(store, "digest") is not None) == (room >= 2)
-    assert (tmp_path / "notes" / "mine.safetensors").exists()
+    assert (tmp_path / "notes" / "note.safetensors").exists()
 
 
-def test_use_keeps_maps(others, extractor, maps, network, tmp_path):
-    MapStore(tmp_path, FeatureExtractor(network, FeatureSettings((65, 96))), GB)
-    save(MapStore(tmp_path, extractor, int(3.5 * size_of(maps))), "digest", maps)
-    assert [find(one, "digest") is not None for one in others] == [True, False, True]
+def test_use_keeps_maps(other_stores, extractor, maps, network, tmp_path):
+    SPPExtractor(network, FeatureSettings((65, 96))).store(tmp_path, GB)
+    save(extractor.store(tmp_path, int(3.5 * size_of(maps))), "digest", maps)
+    assert found_in(other_stores) == [True, False, True]
 
 
-def test_reading_is_use(others, extractor, maps, tmp_path):
-    assert find(others[0], "digest") is not None
-    save(MapStore(tmp_path, extractor, int(3.5 * size_of(maps))), "digest", maps)
-    assert [find(one, "digest") is not None for one in others] == [True, False, True]
+def test_reading_is_use(other_stores, extractor, maps, tmp_path):
+    assert find(other_stores[0], "digest") is not None
+    save(extractor.store(tmp_path, int(3.5 * size_of(maps))), "digest", maps)
+    assert found_in(other_stores) == [True, False, True]
 
 
 def test_a_file_that_goes_while_it_is_counted_is_no_error(extractor, maps, tmp_path, monkeypatch):
-    MapStore(tmp_path, extractor, 10**9).get("a" * 64, lambda: maps)
+    extractor.store(tmp_path, 10**9).get("a" * 64, lambda: maps)
     stat = Path.stat
 
     def gone(self, **options):
@@ -186,13 +189,13 @@ def test_a_file_that_goes_while_it_is_counted_is_no_error(extractor, maps, tmp_p
         return stat(self, **options)
 
     monkeypatch.setattr(Path, "stat", gone)
-    store = MapStore(tmp_path, extractor, 10**9)
+    store = extractor.store(tmp_path, 10**9)
     save(store, "b" * 64, maps)
     assert find(store, "b" * 64) is not None
 
 
 def test_no_room_at_all(extractor, maps, tmp_path):
-    store = MapStore(tmp_path / "maps", extractor, 0)
+    store = extractor.store(tmp_path / "maps", 0)
     save(store, "digest", maps)
     assert find(store, "digest") is None
     assert not (tmp_path / "maps").exists()
@@ -200,7 +203,7 @@ def test_no_room_at_all(extractor, maps, tmp_path):
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "text", "other_tensors", "other_scales"])
 def test_a_damaged_file_is_a_miss(extractor, maps, tmp_path, damage):
-    store = MapStore(tmp_path, extractor, GB)
+    store = extractor.store(tmp_path, GB)
     save(store, "digest", maps)
     (file,) = tmp_path.glob("*/*.safetensors")
     content = file.read_bytes()
@@ -219,30 +222,30 @@ def test_a_damaged_file_is_a_miss(extractor, maps, tmp_path, damage):
 
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_maps_beyond_float16_are_not_stored(extractor, maps, tmp_path):
-    """Beyond 65,504 float16 is infinite; such maps are neither kept nor handed on as infinity."""
-    store = MapStore(tmp_path, extractor, GB)
+    """Beyond 65,504 float16 is infinite; such maps are neither stored nor returned as infinity."""
+    store = extractor.store(tmp_path, GB)
     maps[1].values[0, 0, 0] = 1e6
-    found = save(store, "digest", maps)
-    assert np.isfinite(found[1].values).all()
+    returned = save(store, "digest", maps)
+    assert np.isfinite(returned[1].values).all()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_no_error(extractor, maps, tmp_path):
     tmp_path.chmod(0o500)
-    save(MapStore(tmp_path / "maps", extractor, GB), "digest", maps)
+    save(extractor.store(tmp_path / "maps", GB), "digest", maps)
     tmp_path.chmod(0o700)
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EROFS])
 def test_a_folder_that_is_read_only_is_no_error(extractor, maps, tmp_path, monkeypatch, number):
-    save(MapStore(tmp_path, extractor, GB), "digest", maps)
+    save(extractor.store(tmp_path, GB), "digest", maps)
 
     def refuse(path):
         raise OSError(number, "refused")
 
     monkeypatch.setattr(os, "utime", refuse)
-    found = MapStore(tmp_path, extractor, GB).get("digest", lambda: pytest.fail("computed anew"))
-    np.testing.assert_array_equal(found[0].values, maps[0].values.astype(np.float16).astype(np.float32))
+    stored = extractor.store(tmp_path, GB).get("digest", lambda: pytest.fail("computed anew"))
+    np.testing.assert_array_equal(stored[0].values, maps[0].values.astype(np.float16).astype(np.float32))
 
 
 def test_a_full_disk_is_no_error(extractor, maps, tmp_path, monkeypatch):
@@ -250,7 +253,7 @@ def test_a_full_disk_is_no_error(extractor, maps, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("sppnet.detection.features.map_store.save_file", full)
-    store = MapStore(tmp_path, extractor, GB)
+    store = extractor.store(tmp_path, GB)
     save(store, "digest", maps)
     assert find(store, "digest") is None
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""Windows to cells: the scale rules and the two projections, against slow twins and by hand."""
+"""Regions to windows: the scale rules and the two projections, against slow versions and by hand."""
 
 import math
 
@@ -12,7 +12,7 @@ from sppnet.detection.features.projection import choose_scale, project, resize_f
 
 # ZF-5 as released: reference figures of its layers (stride 16, centre of cell 0 at pixel 20, field 139).
 ZF5 = Geometry(16, 20, 139)
-ONE = (1.0, 1.0)
+UNSCALED = (1.0, 1.0)
 RULES = ("paper", "released")
 
 sides = st.tuples(st.integers(-60, 900), st.integers(1, 500))
@@ -23,7 +23,7 @@ def box(left, top, right, bottom):
 
 
 def released_1_based(first, last, size):
-    """SPP_net's own arithmetic on 1-based inclusive pixels and cells; the 1-based inclusive cells."""
+    """The released code's arithmetic on 1-based inclusive pixels; gives 1-based inclusive cells."""
     low = math.floor((first - 21 + 6.5) / 16 + 0.5) + 1
     high = math.ceil((last - 21 - 6.5) / 16 - 0.5) + 1
     if low > high:
@@ -43,9 +43,9 @@ def paper_slowly(start, end, factor, geometry, size):
 
 @given(sides, sides, st.integers(1, 60), st.integers(1, 60))
 def test_released_is_the_released_code(x, y, height, width):
-    cells = project(box(x[0], y[0], sum(x), sum(y)), ONE, ZF5, (height, width), "released")[0]
+    cells = project(box(x[0], y[0], sum(x), sum(y)), UNSCALED, ZF5, (height, width), "released")[0]
     for axis, (start, length), size in ((0, x, width), (1, y, height)):
-        # The 0-based pixel `start` is `start + 1` there; the exclusive edge is the last pixel's number.
+        # The released code counts from 1: `start` is `start + 1` there, the exclusive edge the last pixel.
         low, high = released_1_based(start + 1, start + length, size)
         assert (cells[axis], cells[axis + 2]) == (low - 1, high)
 
@@ -55,7 +55,7 @@ def test_released_in_its_0_based_form():
     rng = np.random.default_rng(0)
     first = rng.integers(2000, 4000, (2000, 2))
     last = first + rng.integers(100, 900, (2000, 2))
-    cells = project(np.hstack([first, last + 1]).astype(np.float32), ONE, ZF5, (9999, 9999), "released")
+    cells = project(np.hstack([first, last + 1]).astype(np.float32), UNSCALED, ZF5, (9999, 9999), "released")
     np.testing.assert_array_equal(cells[:, :2], np.floor((first - 5.5) / 16))
     np.testing.assert_array_equal(cells[:, 2:], np.ceil((last - 34.5) / 16) + 1)
 
@@ -68,7 +68,7 @@ def test_released_in_its_0_based_form():
     st.sampled_from([ZF5, Geometry(16, 15, 195), Geometry(8, 3.5, 50), Geometry(32, 0, 400)]),
     st.integers(1, 60),
 )
-def test_paper_is_the_slow_twin(start, length, factor, geometry, size):
+def test_paper_equals_the_slow_one(start, length, factor, geometry, size):
     end = float(np.float32(start + length))
     x = project(box(start, 0, end, 600), (factor, 1.0), geometry, (9, size))[0, [0, 2]]
     y = project(box(0, start, 600, end), (1.0, factor), geometry, (size, 9))[0, [1, 3]]
@@ -107,7 +107,7 @@ def test_paper_is_the_slow_twin(start, length, factor, geometry, size):
 def test_paper_by_hand(start, end, cells):
     first, last = cells
     expected = [first, 0, last + 1, 10]
-    np.testing.assert_array_equal(project(box(start, -99, end, 999), ONE, ZF5, (10, 10))[0], expected)
+    np.testing.assert_array_equal(project(box(start, -99, end, 999), UNSCALED, ZF5, (10, 10))[0], expected)
 
 
 def test_first_cell_of_the_by_hand_rule():
@@ -118,7 +118,7 @@ def test_first_cell_of_the_by_hand_rule():
 
 @pytest.mark.parametrize("rule", RULES)
 @given(st.data())
-def test_every_window_has_a_cell_inside_the_map(rule, data):
+def test_every_region_has_a_cell_inside_the_map(rule, data):
     size = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
     corner = np.array(data.draw(st.tuples(*[st.floats(-1000, 2000, width=32)] * 2)), np.float32)
     extent = np.array(data.draw(st.tuples(*[st.floats(0, 3000, width=32)] * 2)), np.float32)
@@ -133,7 +133,7 @@ def test_every_window_has_a_cell_inside_the_map(rule, data):
 def test_the_whole_image_is_the_whole_map(rule):
     # 600 x 448 pixels: cells are centred on 20, 36, ... up to the last one inside.
     width, height = (600 - 139) // 16 + 8, (448 - 139) // 16 + 8
-    cells = project(box(0, 0, 600, 448), ONE, ZF5, (height, width), rule)[0]
+    cells = project(box(0, 0, 600, 448), UNSCALED, ZF5, (height, width), rule)[0]
     np.testing.assert_array_equal(cells, [0, 0, width, height])
 
 
@@ -141,20 +141,20 @@ def test_the_whole_image_is_the_whole_map(rule):
 def test_the_factors_of_x_and_y(rule):
     scaled = project(box(80, 60, 300, 200), (2.0, 3.0), ZF5, (99, 99), rule)
     # Pixel edges scale; the last pixel is one before the scaled edge.
-    np.testing.assert_array_equal(scaled, project(box(160, 180, 600, 600), ONE, ZF5, (99, 99), rule))
+    np.testing.assert_array_equal(scaled, project(box(160, 180, 600, 600), UNSCALED, ZF5, (99, 99), rule))
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_moving_by_a_stride_moves_by_a_cell(rule):
     boxes = np.array([[100, 100, 250, 300], [100, 100, 110, 105]], np.float32)
-    before = project(boxes, ONE, ZF5, (99, 99), rule)
-    after = project(boxes + np.array([16, 32, 16, 32], np.float32), ONE, ZF5, (99, 99), rule)
+    before = project(boxes, UNSCALED, ZF5, (99, 99), rule)
+    after = project(boxes + np.array([16, 32, 16, 32], np.float32), UNSCALED, ZF5, (99, 99), rule)
     np.testing.assert_array_equal(after, before + np.array([1, 2, 1, 2]))
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_no_windows(rule):
-    assert project(np.zeros((0, 4), np.float32), ONE, ZF5, (9, 9), rule).shape == (0, 4)
+def test_no_boxes(rule):
+    assert project(np.zeros((0, 4), np.float32), UNSCALED, ZF5, (9, 9), rule).shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_scales_by_hand(rule, width, height, chosen):
 
 
 def test_the_rules_differ():
-    """A window of 100 x 100 at 1.6 and 2.7: by pixels 25600 and 72900, of 50176; by scale, to 2.08."""
+    """A region of 100 x 100 at 1.6 and 2.7: by pixels 25600 and 72900, of 50176; by scale, to 2.08."""
     factors = np.array([1.6, 2.7], np.float32)
     assert abs(160**2 - 224**2) > abs(270**2 - 224**2)
     assert abs(1.6 - 2.08) < abs(2.7 - 2.08)
@@ -202,7 +202,7 @@ def test_the_rules_differ():
     )
 )
 def test_released_scale_is_the_released_code(rows):
-    """expected = 13 * 16 * min(h, w) / sqrt(area), the nearest scale; here without its rounding."""
+    """The scale nearest to 13 * 16 * min(h, w) / sqrt(area); here without the rounding there."""
     boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in rows], np.float32).reshape(-1, 4)
     short, scales = 375, [480, 576, 688, 874, 1200]
     chosen = choose_scale(boxes, np.array([scale / short for scale in scales], np.float32), "released")

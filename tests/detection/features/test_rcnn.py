@@ -1,4 +1,4 @@
-"""R-CNN's warped windows: the warp against a slow reference, vectors against crops made by hand."""
+"""R-CNN's extractor: the warp against a slow reference, vectors against crops made by hand."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -10,11 +10,12 @@ import torch.nn.functional as F
 
 from sppnet.common.errors import InputError
 from sppnet.detection.backbones import build_network
-from sppnet.detection.features.extractor import FeatureExtractor, FeatureSettings
-from sppnet.detection.features.map_store import MapStore
+from sppnet.detection.features.extractor import SPPExtractor
 from sppnet.detection.features.pooling import spatial_pyramid_pool
-from sppnet.detection.features.rcnn import WarpExtractor, make_extractor, warp
+from sppnet.detection.features.rcnn import RCNNExtractor, make_extractor, warp
+from sppnet.detection.features.settings import FeatureSettings
 from sppnet.detection.runs.run import Run
+from sppnet.detection.runs.split_detection import detect_split
 from sppnet.detection.training.presets import make_settings
 from sppnet.proposals import ProposalCache
 
@@ -81,13 +82,13 @@ BOXES = {
 def test_warp_equals_the_slow_one(box, padding):
     image = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.float32)
     box = np.array(box, np.float32)
-    found = warp(image, box, 24, padding, FILL)
-    assert found.shape == (24, 24, 3)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, slow_warp(image, box, 24, padding, FILL), atol=0.02)
+    warped = warp(image, box, 24, padding, FILL)
+    assert warped.shape == (24, 24, 3)
+    assert warped.dtype == np.float32
+    np.testing.assert_allclose(warped, slow_warp(image, box, 24, padding, FILL), atol=0.02)
 
 
-def test_random_windows_equal_the_slow_ones():
+def test_warps_of_random_boxes_equal_the_slow_ones():
     rng = np.random.default_rng(1)
     image = rng.integers(0, 256, (25, 33, 3)).astype(np.float32)
     for _ in range(25):
@@ -99,36 +100,36 @@ def test_random_windows_equal_the_slow_ones():
 
 
 def test_context_of_16_pixels_around_195():
-    """A window of 227 - 2 x 16 pixels is not resized: what comes is the image around it."""
+    """A region of 227 - 2 x 16 pixels is not resized: its warp is a crop of the image."""
     image = np.random.default_rng(2).integers(0, 256, (300, 320, 3)).astype(np.float32)
-    found = warp(image, np.array([40, 60, 235, 255], np.float32), 227, 16, FILL)
-    np.testing.assert_array_equal(found, image[44:271, 24:251])
+    warped = warp(image, np.array([40, 60, 235, 255], np.float32), 227, 16, FILL)
+    np.testing.assert_array_equal(warped, image[44:271, 24:251])
 
 
-def test_what_is_not_of_the_image_is_filled():
+def test_pixels_outside_the_image_are_filled():
     image = np.random.default_rng(3).integers(0, 256, (200, 220, 3)).astype(np.float32)
-    found = warp(image, np.array([0, 5, 195, 200], np.float32), 227, 16, FILL)
-    np.testing.assert_array_equal(found[:, :16], np.broadcast_to(FILL, (227, 16, 3)))
-    np.testing.assert_array_equal(found[-16:], np.broadcast_to(FILL, (16, 227, 3)))
-    # Eleven rows above, five of the image and the rest.
-    np.testing.assert_array_equal(found[:11, 16:], np.broadcast_to(FILL, (11, 211, 3)))
-    np.testing.assert_array_equal(found[11:211, 16:], image[:, :211])
+    warped = warp(image, np.array([0, 5, 195, 200], np.float32), 227, 16, FILL)
+    np.testing.assert_array_equal(warped[:, :16], np.broadcast_to(FILL, (227, 16, 3)))
+    np.testing.assert_array_equal(warped[-16:], np.broadcast_to(FILL, (16, 227, 3)))
+    # Eleven rows above, for five of the sixteen are of the image.
+    np.testing.assert_array_equal(warped[:11, 16:], np.broadcast_to(FILL, (11, 211, 3)))
+    np.testing.assert_array_equal(warped[11:211, 16:], image[:, :211])
 
 
 @pytest.mark.parametrize("box", [(50, 5, 60, 15), (-20, 0, -10, 10), (0, 40, 5, 45)], ids=str)
-def test_a_window_off_the_image_is_all_filled(box):
+def test_a_box_off_the_image_is_all_filled(box):
     image = np.zeros((30, 40, 3), np.float32)
-    found = warp(image, np.array(box, np.float32), 24, 0, FILL)
-    np.testing.assert_array_equal(found, np.broadcast_to(FILL, (24, 24, 3)))
+    warped = warp(image, np.array(box, np.float32), 24, 0, FILL)
+    np.testing.assert_array_equal(warped, np.broadcast_to(FILL, (24, 24, 3)))
 
 
 def test_vectors_are_those_of_crops_made_by_hand(network):
-    """The window that needs no resizing: its crop through the network, then R-CNN's pool5."""
+    """Boxes that need no resizing: their crops through the network, then R-CNN's pool5."""
     image = np.random.default_rng(4).integers(0, 256, (260, 280, 3)).astype(np.uint8)
     extractor = make_extractor(network, FeatureSettings(mode="rcnn", levels=(6,)))
-    assert isinstance(extractor, WarpExtractor)
+    assert isinstance(extractor, RCNNExtractor)
     boxes = np.array([[30, 20, 225, 215], [64, 48, 259, 243]], np.float32)
-    pooled = extractor.pool(extractor.maps(image), boxes)
+    pooled = extractor.extract(extractor.prepare(image), boxes)
     assert extractor.length == pooled.features.shape[1] == 9216
     for row, (left, top) in zip(pooled.rows, ((14, 4), (48, 32)), strict=True):
         by_hand = network.feature_map(image[top : top + 227, left : left + 227])
@@ -143,7 +144,7 @@ def test_vectors_are_those_of_crops_made_by_hand(network):
 def test_the_mean_is_zero_to_the_network(network, monkeypatch, to_bgr):
     """Beyond the border the normalised input is 0, whatever the order of the network's channels."""
     image = np.full((40, 40, 3), 255, np.uint8)
-    extractor = WarpExtractor(network, FeatureSettings(mode="rcnn", levels=(1,), crop=64))
+    extractor = RCNNExtractor(network, FeatureSettings(mode="rcnn", levels=(1,), crop=64))
     seen = []
     monkeypatch.setattr(network, "normalise", replace(network.normalise, to_bgr=to_bgr))
 
@@ -152,14 +153,14 @@ def test_the_mean_is_zero_to_the_network(network, monkeypatch, to_bgr):
         return torch.zeros(1, 256, 1, 1)
 
     monkeypatch.setattr(network, "forward", forward)
-    extractor.pool(extractor.maps(image), np.array([[0, 0, 20, 20]], np.float32))
+    extractor.extract(extractor.prepare(image), np.array([[0, 0, 20, 20]], np.float32))
     (batch,) = seen
     assert batch.shape == (1, 3, 64, 64)
     assert batch[0, :, :16].abs().max() < 1e-5
     assert batch[0, :, 20:, 20:].min() > 1
 
 
-def test_many_windows_in_batches_equal_each_alone(network):
+def test_many_regions_in_batches_equal_each_alone(network):
     rng = np.random.default_rng(5)
     image = rng.integers(0, 256, (90, 120, 3)).astype(np.uint8)
     corner = rng.integers(0, (100, 70), (70, 2))
@@ -167,43 +168,46 @@ def test_many_windows_in_batches_equal_each_alone(network):
     boxes[50] = boxes[3]
     settings = FeatureSettings(mode="rcnn", levels=(2, 1), crop=71, crop_padding=4)
     extractor = make_extractor(network, settings)
-    maps = extractor.maps(image)
-    pooled = extractor.pool(maps, boxes)
+    prepared = extractor.prepare(image)
+    pooled = extractor.extract(prepared, boxes)
     assert pooled.rows[50] == pooled.rows[3]
     assert len(pooled.features) < 70
     mean = np.array(network.normalise.mean, np.float32)
     for index in (0, 3, 31, 33, 69):
-        alone = extractor.pool(maps, boxes[index : index + 1]).features[0]
+        alone = extractor.extract(prepared, boxes[index : index + 1]).features[0]
         np.testing.assert_allclose(pooled.features[pooled.rows[index]], alone, rtol=1e-4, atol=1e-4)
         with torch.inference_mode():
-            crop = warp(maps[0].values, boxes[index], 71, 4, mean)
-            one = network(network.normalise(crop))[0].permute(1, 2, 0).contiguous().numpy()
-        whole = np.array([[0, 0, *one.shape[1::-1]]], np.int32)
-        np.testing.assert_allclose(spatial_pyramid_pool(one, whole, (2, 1))[0], alone, rtol=1e-4, atol=1e-4)
+            crop = warp(image.astype(np.float32), boxes[index], 71, 4, mean)
+            values = network(network.normalise(crop))[0].permute(1, 2, 0).contiguous().numpy()
+        whole = np.array([[0, 0, *values.shape[1::-1]]], np.int32)
+        by_hand = spatial_pyramid_pool(values, whole, (2, 1))[0]
+        np.testing.assert_allclose(by_hand, alone, rtol=1e-4, atol=1e-4)
     assert set(extractor.clock.seconds) == {"resize", "convolution", "pooling"}
 
 
-def test_no_windows(network):
+def test_no_regions(network):
     extractor = make_extractor(network, FeatureSettings(mode="rcnn", levels=(6,)))
-    pooled = extractor.pool(extractor.maps(np.zeros((30, 30, 3), np.uint8)), np.zeros((0, 4), np.float32))
+    pooled = extractor.extract(
+        extractor.prepare(np.zeros((30, 30, 3), np.uint8)), np.zeros((0, 4), np.float32)
+    )
     assert pooled.features.shape == (0, 9216)
     assert len(pooled.rows) == 0
 
 
 def test_spp_stays_the_default(network):
-    assert type(make_extractor(network, FeatureSettings())) is FeatureExtractor
+    assert type(make_extractor(network, FeatureSettings())) is SPPExtractor
 
 
-def test_its_maps_are_not_stored(network, tmp_path):
-    """Stored maps of the same network and scales, SPP-net's, are not taken for it either."""
+def test_nothing_is_stored(network, tmp_path):
+    """SPP-net's stored maps of the same network and scales are not taken for R-CNN's either."""
     image = np.random.default_rng(6).integers(0, 256, (70, 70, 3)).astype(np.uint8)
     spp = make_extractor(network, FeatureSettings(scales=(70,)))
-    MapStore(tmp_path, spp, 10**9).get("digest", lambda: spp.maps(image))
+    spp.store(tmp_path, 10**9).get("digest", lambda: spp.prepare(image))
     rcnn = make_extractor(network, FeatureSettings(scales=(70,), mode="rcnn"))
-    store = MapStore(tmp_path, rcnn, 10**9)
+    store = rcnn.store(tmp_path, 10**9)
     before = sorted(tmp_path.rglob("*"))
     for _ in range(2):
-        np.testing.assert_array_equal(store.get("digest", lambda: rcnn.maps(image))[0].values, image)
+        np.testing.assert_array_equal(store.get("digest", lambda: rcnn.prepare(image)), image)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -221,18 +225,18 @@ def test_training_and_detection_take_it(tiny_settings, tiny_train, tiny_test, tm
     """The preset, made small, through a whole run; the saved model detects the same."""
     rcnn = make_settings("rcnn", changes=["features.crop = 71", "features.crop_padding = 5"])
     settings = replace(
-        rcnn, network=tiny_settings.network, proposals=replace(tiny_settings.proposals, max_proposals=25)
+        rcnn, network=tiny_settings.network, proposals=replace(tiny_settings.proposals, max_proposals=12)
     )
     with ProposalCache(tmp_path / "proposals.sqlite", settings.proposals) as cache:
         run = Run(tmp_path / "run", settings, cache, tmp_path / "maps")
         run.claim("tiny", "digest")
         detector = run.train(tiny_train, run.build(), lambda *_: None)
         loaded = run.load()
-        assert isinstance(loaded.extractor, WarpExtractor)
+        assert isinstance(loaded.extractor, RCNNExtractor)
         assert loaded.extractor.settings == settings.features
-        refined, found = run.detect(loaded, tiny_test, lambda *_: None)
+        regressed, proposed = detect_split(run, loaded, tiny_test, lambda *_: None)
     example = tiny_test[0]
     direct = detector.detect(example.path)
-    np.testing.assert_allclose(direct.scores, refined[example.image_id].scores, rtol=1e-3, atol=1e-3)
-    assert sum(map(len, found.values())) > 0
+    np.testing.assert_allclose(direct.scores, regressed[example.image_id].scores, rtol=1e-3, atol=1e-3)
+    assert sum(map(len, proposed.values())) > 0
     assert not (tmp_path / "maps").exists()
