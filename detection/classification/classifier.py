@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sppnet.common.errors import InputError
-from sppnet.common.files import atomic_path, file_digest
+from sppnet.common.files import atomic_path, file_digest, write_json
 from sppnet.common.settings import override
 from sppnet.detection.backbones import build_network
-from sppnet.detection.backbones.base import SequentialNetwork
-from sppnet.detection.backbones.build import CHAINS, RANDOM
-from sppnet.detection.backbones.weights import load_exactly, read_weights
+from sppnet.detection.backbones.build import CHAINS
+from sppnet.detection.backbones.sequential import SequentialNetwork
+from sppnet.detection.backbones.weights import RANDOM, load_exactly, read_weights
 from sppnet.detection.features.pooling import PAPER_LEVELS, num_bins
 
 _FORMAT = 1
@@ -35,7 +35,7 @@ Layer = Literal["fc6", "fc7"]
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """What a classifier is made of.
+    """The network and the sizes of a classifier.
 
     Attributes:
         network: zf5, convnet5, overfeat5, overfeat7 (paper table 1), alexnet or vgg16.
@@ -45,6 +45,13 @@ class ClassifierSettings:
         width: numbers that fc6 and fc7 give (paper: 4,096).
         dropout: of fc6's and fc7's results (Krizhevsky et al., to whom the paper refers: 0.5).
         seed: of random weights.
+
+    Raises:
+        InputError: an unknown network, or a value out of range.
+
+    Example:
+        >>> ClassifierSettings("alexnet", levels=()).size
+        224
     """
 
     network: str = "zf5"
@@ -69,10 +76,20 @@ class Classifier(nn.Module):
     """Image to scores of classes: convolutions, pyramid, fc6, ReLU, dropout, fc7, ReLU, dropout, fc8.
 
     Attributes:
-        network: the convolutions; its ``normalise`` makes input of pixels.
-        classes: names; a score's place is an index into them.
-        settings: what it is made of.
-        length: of a pooled vector: bins times channels.
+        network: the convolutions; its ``normalise`` turns pixels into input.
+        classes: names, in the order of the scores.
+        settings: network and sizes.
+        length: numbers in a pooled vector: bins times channels.
+
+    Example:
+        >>> classifier = Classifier(("cat", "dog"), ClassifierSettings("zf5", (2, 1), width=16)).eval()
+        >>> classifier(torch.zeros(1, 3, 90, 120)).shape
+        torch.Size([1, 2])
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     classifier.save(folder)
+        ...     Classifier.load(folder).classes
+        ('cat', 'dog')
     """
 
     network: SequentialNetwork
@@ -80,11 +97,11 @@ class Classifier(nn.Module):
     def __init__(
         self, classes: Sequence[str], settings: ClassifierSettings, weights: Path | str | None = RANDOM
     ) -> None:
-        """A new classifier, random where it takes nothing over; torch's global random state is left alone.
+        """Makes a classifier with random fully connected layers; torch's global random state is left alone.
 
         Args:
             classes: names.
-            settings: what to make.
+            settings: network and sizes.
             weights: of the convolutions, as `build_network` takes them.
 
         Raises:
@@ -111,10 +128,10 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
 
     def pool(self, maps: Tensor) -> Tensor:
-        """The pyramid over whole maps.
+        """Pools whole maps by the pyramid.
 
-        Bins and their order are those of `sppnet.detection.features.pooling.spatial_pyramid_pool`, so that fc6 fits the
-        detector's windows.
+        Bins and their order are those of `sppnet.detection.features.pooling.spatial_pyramid_pool`, so that
+        fc6 fits the detector's vectors.
 
         Args:
             maps: float (N, C, h, w).
@@ -127,7 +144,7 @@ class Classifier(nn.Module):
         return torch.cat(pooled, dim=1)
 
     def features(self, pooled: Tensor, layer: Layer) -> Tensor:
-        """What fc6 or fc7 gives after its ReLU, (N, width), for pooled vectors (N, length)."""
+        """The values of fc6 or fc7 after its ReLU, (N, width), for pooled vectors (N, length)."""
         values = torch.relu(self.fc6(pooled))
         return values if layer == "fc6" else torch.relu(self.fc7(self.dropout(values)))
 
@@ -146,10 +163,10 @@ class Classifier(nn.Module):
         return self.scores(self.pool(self.network(images)))
 
     def check_size(self, height: int, width: int) -> None:
-        """Whether it takes images of this size, in pixels.
+        """Checks that it takes images of this size, in pixels.
 
         Raises:
-            InputError: it does not: without SPP there is one size.
+            InputError: it does not. Without SPP there is one size.
         """
         side = self.settings.size
         if not self.settings.levels and (height, width) != (side, side):
@@ -159,7 +176,7 @@ class Classifier(nn.Module):
             )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its weights under the names that they are saved by: the network's own, and fc6, fc7, fc8."""
+        """The weights by their names in files: the network's own, and fc6, fc7, fc8."""
         state = self.network.layers.state_dict()
         for name in ("fc6", "fc7", "fc8"):
             layer: nn.Linear = getattr(self, name)
@@ -167,10 +184,14 @@ class Classifier(nn.Module):
         return {name: value.detach() for name, value in state.items()}
 
     def load_tensors(self, tensors: dict[str, Tensor], source: str) -> None:
-        """Takes over what `tensors` gives.
+        """Takes over weights.
+
+        Args:
+            tensors: by their names in files, as `tensors` gives them.
+            source: where they come from, for errors.
 
         Raises:
-            InputError: tensors are missing, of another shape or not finite; ``source`` is what it calls them.
+            InputError: tensors are missing, of another shape or not finite.
         """
         load_exactly(self.network.layers, tensors, source)
         layers = nn.ModuleDict({name: getattr(self, name) for name in ("fc6", "fc7", "fc8")})
@@ -192,8 +213,7 @@ class Classifier(nn.Module):
             with atomic_path(folder / _WEIGHTS) as path:
                 save_file({name: value.contiguous() for name, value in self.tensors().items()}, path)
                 description[_WEIGHTS] = file_digest(path)
-            with atomic_path(folder / _DESCRIPTION) as path:
-                path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+            write_json(folder / _DESCRIPTION, description)
         except (OSError, SafetensorError) as error:
             raise InputError(
                 f"{folder}: the classifier cannot be written ({error}); free some space"
@@ -201,31 +221,33 @@ class Classifier(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | str) -> "Classifier":
-        """Reads what `save` wrote, in evaluation mode.
+        """Reads a classifier that `save` wrote; it is in evaluation mode.
 
         Raises:
             InputError: a file is missing, altered, or of another format.
         """
         folder = Path(folder)
-        about, weights = folder / _DESCRIPTION, folder / _WEIGHTS
+        file, weights = folder / _DESCRIPTION, folder / _WEIGHTS
         try:
-            description = json.loads(about.read_text(encoding="utf-8"))
+            description = json.loads(file.read_text(encoding="utf-8"))
             if description["format"] != _FORMAT:
-                raise InputError(f"{about}: format {description['format']}, expected {_FORMAT}; train again")
+                raise InputError(f"{file}: format {description['format']}, expected {_FORMAT}; train again")
             if file_digest(weights) != description[_WEIGHTS]:
                 raise InputError(
-                    f"{weights}: not the file that {about.name} describes; restore it or train again"
+                    f"{weights}: not the file that {file.name} describes; restore it or train again"
                 )
-            settings = override(ClassifierSettings(), description["settings"], str(about))
+            settings = override(ClassifierSettings(), description["settings"], str(file))
             classifier = cls([str(name) for name in description["classes"]], settings)
             classifier.load_tensors(read_weights(weights), str(weights))
         except FileNotFoundError as error:
-            raise InputError(f"{error.filename}: missing; {folder} is no complete classifier") from error
+            raise InputError(
+                f"{error.filename}: missing; {folder} is no complete classifier; restore it or train again"
+            ) from error
         except InputError as error:
             named = str(folder) in str(error)
-            raise InputError(str(error) if named else f"{about}: {error}") from error
+            raise InputError(str(error) if named else f"{file}: {error}") from error
         except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{about}: {error} is missing or damaged; train again") from error
+            raise InputError(f"{file}: {error} is missing or damaged; train again") from error
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: the classifier cannot be read ({error}); train again") from error
         return classifier.eval()

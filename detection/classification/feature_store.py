@@ -1,4 +1,4 @@
-"""Vectors of many images, kept on disk as float16, so that a second run skips convolution."""
+"""Vectors of whole images, kept on disk as float16, so that a second run skips convolution."""
 
 import hashlib
 import json
@@ -15,24 +15,33 @@ from sppnet.detection.classification.image_features import ImageFeatureExtractor
 from sppnet.detection.features.parallel import one_a_core
 
 _LOG = logging.getLogger(__name__)
-# A stopped run loses no more than so many images.
-_CHUNK = 64
-# A file is the SHA-256 of the numbers, so many bytes, and the numbers: no damage goes unnoticed.
+# A file begins with the SHA-256 of the numbers, of so many bytes, so that no damage goes unnoticed.
 _DIGEST = 32
 
 HalfArray = NDArray[np.float16]
 
 
-class FeatureFiles:
-    """A folder of vectors, some images a file, found by the digests of the images and of what made them.
+class FeatureStore:
+    """A folder of vectors, some images a file, found by the digests of the images and of the extractor.
 
     The folder is bounded: once it holds ``max_bytes`` nothing more is stored. It is a cache: any file may be
-    deleted at any time, and a damaged one is as good as none.
+    deleted at any time, and a damaged file counts as none.
     """
 
-    def __init__(self, folder: Path, extractor: ImageFeatureExtractor, max_bytes: int) -> None:
-        """Opens ``folder``, which is made when the first vectors are stored."""
+    def __init__(
+        self, folder: Path, extractor: ImageFeatureExtractor, max_bytes: int, *, images_per_file: int = 64
+    ) -> None:
+        """Opens ``folder``, which is made when the first vectors are stored.
+
+        Args:
+            folder: of the files.
+            extractor: computes vectors that are missing.
+            max_bytes: bound on the folder.
+            images_per_file: a stopped run loses no more than so many images. It is part of a file's name:
+                with another number nothing stored before is found.
+        """
         self.folder = folder
+        self._images_per_file = images_per_file
         self._extractor = extractor
         self._made_by = json.dumps(extractor.made_by(), sort_keys=True)
         self._storing = max_bytes > 0
@@ -41,7 +50,7 @@ class FeatureFiles:
     def read(self, paths: Sequence[Path], progress: Callable[[int, int], None]) -> HalfArray:
         """The vectors of images, computed and stored where they are missing.
 
-        They are rounded to float16 either way, so that results do not depend on what was stored.
+        They are rounded to float16 either way, so that stored and computed vectors are the same.
 
         Args:
             paths: N image files.
@@ -55,10 +64,10 @@ class FeatureFiles:
             OSError: a file cannot be opened.
         """
         vectors = np.empty((len(paths), self._extractor.length), np.float16)
-        for start in range(0, len(paths), _CHUNK):
+        for start in range(0, len(paths), self._images_per_file):
             progress(start, len(paths))
-            chunk = paths[start : start + _CHUNK]
-            self._fill(vectors[start : start + _CHUNK], chunk)
+            end = start + self._images_per_file
+            self._fill(vectors[start:end], paths[start:end])
         progress(len(paths), len(paths))
         return vectors
 

@@ -28,10 +28,10 @@ _COLOUR_AXES = (
 )
 # Batches that each process that reads images keeps ready.
 _AHEAD = 2
-# What a random choice is for.
+# Number of each kind of random choice.
 _ORDER, _CROP, _SIZE = range(3)
-# Where a crop begins: halves of the room above it, and to its left. The centre, the corners.
-_PLACES = ((1, 1), (0, 0), (0, 2), (2, 0), (2, 2))
+# Where a crop begins, in halves of the room above it and to its left: the centre and the corners.
+_POSITIONS = ((1, 1), (0, 0), (0, 2), (2, 0), (2, 2))
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class Request:
         index: of the image.
         side: of the square that it becomes, pixels.
         epoch: the crop follows from it, the seed and the index; None for the centre, unchanged, to test on.
+
+    Example:
+        >>> Request(index=3, side=224, epoch=0)
+        Request(index=3, side=224, epoch=0)
     """
 
     index: int
@@ -51,12 +55,12 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class ImageBatch:
-    """Images as the loader gives them.
+    """Images of one size, and their labels.
 
     Attributes:
         images: uint8 (N, S, S, 3), RGB.
         labels: int64 (N,).
-        errors: what is wrong with those that could not be read, which are left out.
+        errors: messages about images that could not be read; these are left out.
     """
 
     images: Tensor
@@ -85,7 +89,7 @@ class _Images(TorchDataset[tuple[Image, int] | str]):
         return self.crop(resize(image, *size), request), int(self.folder.labels[request.index])
 
     def crop(self, image: Image, request: Request) -> Image:
-        """The square asked for, uint8 (side, side, 3), of an image already resized."""
+        """The square of a request, uint8 (side, side, 3), of an image already resized."""
         settings, size = self.settings, self.settings.classifier.size
         room = np.array(image.shape[:2]) - size
 
@@ -95,9 +99,11 @@ class _Images(TorchDataset[tuple[Image, int] | str]):
         if request.epoch is None:
             return cut(*(room // 2).tolist())
         rng = np.random.default_rng((settings.seed, _CROP, request.epoch, request.index))
-        corners = settings.crop == "corners"
-        place = room * rng.choice(_PLACES) // 2 if corners else rng.integers(0, room, endpoint=True)
-        crop = cut(*place.tolist())
+        if settings.crop == "corners":
+            start = room * rng.choice(_POSITIONS) // 2
+        else:
+            start = rng.integers(0, room, endpoint=True)
+        crop = cut(*start.tolist())
         if settings.flip and rng.random() < 0.5:
             crop = crop[:, ::-1]
         if settings.colour:
@@ -106,15 +112,21 @@ class _Images(TorchDataset[tuple[Image, int] | str]):
 
 
 def shifted(image: Image, shift: NDArray[np.float64]) -> Image:
-    """An image with ``shift``, float (3,), added to its pixels, rounded, within 0 to 255."""
+    """Adds ``shift``, float (3,), to the pixels of an image; the sums are rounded and kept within 0 to 255.
+
+    Example:
+        >>> image = np.array([[[10, 200, 100]]], np.uint8)
+        >>> shifted(image, np.array([0.6, 99.0, -0.2])).tolist()
+        [[[11, 255, 100]]]
+    """
     levels = np.arange(256)[:, None] + shift
     table: Image = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
     return np.stack([table[image[:, :, channel], channel] for channel in range(3)], axis=2)
 
 
 def _collate(read: Sequence[tuple[Image, int] | str]) -> ImageBatch:
-    good = [one for one in read if not isinstance(one, str)]
-    errors = tuple(one for one in read if isinstance(one, str))
+    good = [item for item in read if not isinstance(item, str)]
+    errors = tuple(item for item in read if isinstance(item, str))
     images = np.stack([image for image, _ in good]) if good else np.zeros((0, 1, 1, 3), np.uint8)
     labels = torch.tensor([label for _, label in good], dtype=torch.int64)
     return ImageBatch(torch.from_numpy(images), labels, errors)
@@ -123,7 +135,7 @@ def _collate(read: Sequence[tuple[Image, int] | str]) -> ImageBatch:
 def read_batches(
     folder: ImageFolder, requests: Iterable[list[Request]], settings: PretrainingSettings, workers: int
 ) -> Iterator[ImageBatch]:
-    """Batches in the order asked for, read ahead.
+    """Reads batches ahead, in the order of the requests.
 
     Args:
         folder: the images.
@@ -132,19 +144,26 @@ def read_batches(
         workers: processes that read; 0: this one reads, and nothing ahead.
 
     Yields:
-        each batch. Images that cannot be read are in its ``errors``; the caller knows what to do with them.
+        each batch. Messages about images that cannot be read are in its ``errors``.
     """
     loader: DataLoader[tuple[Image, int] | str] = DataLoader(
-        _Images(folder, settings), batch_sampler=_Listed(requests), collate_fn=_collate, num_workers=workers,
-        worker_init_fn=_prepare, prefetch_factor=_AHEAD if workers else None,
-        # Or it would draw from torch's global state.
+        _Images(folder, settings), batch_sampler=_BatchSampler(requests), collate_fn=_collate,
+        num_workers=workers, worker_init_fn=_start_worker, prefetch_factor=_AHEAD if workers else None,
+        # Without a generator of its own the loader would draw from torch's global state.
         generator=torch.Generator(),
     )  # fmt: skip
-    yield from loader
+    threads = cv2.getNumThreads()
+    if workers:
+        # Here, not in the worker: a forked process that ends OpenCV's threads, which it does not have, waits
+        # for ever.
+        cv2.setNumThreads(1)
+    batches = iter(loader)
+    cv2.setNumThreads(threads)
+    yield from batches
 
 
-class _Listed:
-    """An iterable as what `DataLoader` takes for a sampler of batches."""
+class _BatchSampler:
+    """Gives `DataLoader` the requests of each batch, from an iterable of any kind."""
 
     def __init__(self, requests: Iterable[list[Request]]) -> None:
         self.requests = requests
@@ -153,21 +172,28 @@ class _Listed:
         return iter(self.requests)
 
 
-def _prepare(_worker: int) -> None:
-    cv2.setNumThreads(1)
+def _start_worker(_worker: int) -> None:
+    # A forked worker has the number from its parent.
+    if cv2.getNumThreads() != 1:
+        cv2.setNumThreads(1)
 
 
 def epoch_requests(
     settings: PretrainingSettings, images: int, epoch: int, rank: int = 0, ranks: int = 1
 ) -> list[list[Request]]:
-    """The batches of an epoch, from 0: the images in an order of its own, what is left of a batch unused.
+    """The batches of an epoch: all images in an order of its own; an incomplete last batch is left out.
 
     Args:
         settings: seed, batch, sizes.
-        images: how many there are.
-        epoch: number.
+        images: their number.
+        epoch: from 0.
         rank: number of this process, which gets its share of each batch.
-        ranks: how many processes there are.
+        ranks: number of processes.
+
+    Example:
+        >>> batches = epoch_requests(PretrainingSettings(batch=4), images=10, epoch=0)
+        >>> [len(batch) for batch in batches]
+        [4, 4]
     """
     order = np.random.default_rng((settings.seed, _ORDER, epoch)).permutation(images).tolist()
     side, batch = epoch_side(settings, epoch), settings.batch
@@ -178,7 +204,12 @@ def epoch_requests(
 
 
 def epoch_steps(settings: PretrainingSettings, images: int) -> int:
-    """Steps in an epoch: whole batches; one where there is not even a whole one."""
+    """Steps in an epoch: its whole batches, at least one.
+
+    Example:
+        >>> epoch_steps(PretrainingSettings(batch=4), images=10)
+        2
+    """
     return max(1, images // settings.batch)
 
 
@@ -197,9 +228,9 @@ def epoch_side(settings: PretrainingSettings, epoch: int) -> int:
 def centre_requests(
     settings: PretrainingSettings, images: int, rank: int = 0, ranks: int = 1
 ) -> list[list[Request]]:
-    """Every image's centre once, in batches; those of one of ``ranks`` processes."""
-    mine = list(range(rank, images, ranks))
+    """The centre of every image once, in batches: the share of one of ``ranks`` processes."""
+    share = list(range(rank, images, ranks))
     return [
-        [Request(index, settings.classifier.size) for index in mine[start : start + settings.batch]]
-        for start in range(0, len(mine), settings.batch)
+        [Request(index, settings.classifier.size) for index in share[start : start + settings.batch]]
+        for start in range(0, len(share), settings.batch)
     ]

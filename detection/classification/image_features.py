@@ -1,9 +1,9 @@
-"""An image to one vector for linear classification: a view, its map, the pyramid over all of it (§3.2)."""
+"""Vectors of whole images for linear classification: a view, its map, the pyramid over all of it (§3.2)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from sppnet.common.arrays import FloatArray, Image
 from sppnet.common.checkpoint import Checkpoint
 from sppnet.common.errors import InputError
 from sppnet.common.files import file_digest
+from sppnet.common.settings import check_choice
 from sppnet.detection.backbones import Network, fit_feature_levels, weights_digest
 from sppnet.detection.backbones.kept_feature_levels import set_kept_feature_levels
 from sppnet.detection.classification.classifier import Classifier
@@ -26,15 +27,22 @@ ImageLayer = Literal["conv", "fc6", "fc7"]
 
 @dataclass(frozen=True)
 class ImageFeatureSettings:
-    """How an image becomes a vector.
+    """How a whole image becomes a vector.
 
     Attributes:
         view: ``full``: the whole image, its short side resized to the scale; ``crop``: the square in the
             middle of that (§3.2); ``warp``: the image resized to that square, whatever its shape (§3.3).
         scales: in pixels (§3.2: 224, best 392); the normalised vectors of several are averaged, our own.
-        layer: ``conv``: what the pyramid gives; ``fc6``, ``fc7``: what a classifier makes of that.
+        layer: ``conv``: the pyramid's vector; ``fc6``, ``fc7``: the values of a classifier's layer.
         levels: bins a side of the pyramid's levels; a classifier has its own instead. The "pool5" rows of
             tables 6 and 7 take 6 alone.
+
+    Raises:
+        InputError: an unknown choice, or a value out of range.
+
+    Example:
+        >>> ImageFeatureSettings("crop", scales=(224, 392)).layer
+        'conv'
     """
 
     view: View = "full"
@@ -43,10 +51,8 @@ class ImageFeatureSettings:
     levels: tuple[int, ...] = PAPER_LEVELS
 
     def __post_init__(self) -> None:
-        if self.view not in get_args(View):
-            raise InputError(f"view {self.view!r}: choose one of {', '.join(get_args(View))}")
-        if self.layer not in get_args(ImageLayer):
-            raise InputError(f"layer {self.layer!r}: choose one of {', '.join(get_args(ImageLayer))}")
+        check_choice("view", self.view, View)
+        check_choice("layer", self.layer, ImageLayer)
         if not self.scales or min(self.scales) < 1:
             raise InputError(f"scales {self.scales}: give at least one, each at least 1 pixel")
         if not self.levels or min(self.levels) < 1:
@@ -54,18 +60,22 @@ class ImageFeatureSettings:
 
 
 def take_view(image: Image, view: View, scale: int) -> Image:
-    """The pixels that the network gets to see.
+    """The part of an image that the network sees, resized.
 
     Args:
         image: uint8 (H, W, 3).
         view: see `ImageFeatureSettings`.
-        scale: pixels.
+        scale: short side of the view, in pixels.
 
     Returns:
         uint8 (h, w, 3), resized bilinearly; ``scale`` × ``scale`` unless the view is ``full``.
 
     Raises:
         InputError: the image is more than 16 times as long as wide, and the view is not ``warp``.
+
+    Example:
+        >>> take_view(np.zeros((375, 500, 3), np.uint8), "full", 224).shape
+        (224, 299, 3)
     """
     if view == "warp":
         return resize(image, scale, scale)
@@ -77,19 +87,30 @@ def take_view(image: Image, view: View, scale: int) -> Image:
 
 
 class ImageFeatureExtractor:
-    """A network, alone or a classifier's, and the way its maps become an image's vector.
+    """Vectors of whole images, from a network alone or from a classifier.
 
     Attributes:
-        network: it.
-        classifier: whose fully connected layers may follow; None for a network alone.
-        settings: the way.
+        network: the convolutions.
+        classifier: has the fully connected layers that may follow; None for a network alone.
+        settings: how an image becomes a vector.
+
+    Example:
+        >>> from sppnet.detection.backbones import build_network
+        >>> settings = ImageFeatureSettings("warp", (64,), levels=(2, 1))
+        >>> extractor = ImageFeatureExtractor(build_network("zf5", "random"), settings)
+        >>> extractor(np.zeros((80, 110, 3), np.uint8)).shape
+        (1280,)
     """
 
     def __init__(self, source: Network | Classifier, settings: ImageFeatureSettings) -> None:
-        """Takes vectors from ``source``, which is put into evaluation mode.
+        """Puts the network or classifier into evaluation mode.
+
+        Args:
+            source: the network or classifier.
+            settings: how an image becomes a vector.
 
         Raises:
-            InputError: a fully connected layer of a network that has none.
+            InputError: a fully connected layer is asked of a network alone.
         """
         self.classifier = source if isinstance(source, Classifier) else None
         self.network: Network = source.network if isinstance(source, Classifier) else source
@@ -111,7 +132,7 @@ class ImageFeatureExtractor:
         return self.classifier.length if conv else self.classifier.settings.width
 
     def made_by(self) -> dict[str, Any]:
-        """JSON values that tell vectors of other settings or weights apart."""
+        """JSON values that differ for vectors of other settings or weights."""
         return {
             "weights": weights_digest(self.classifier or self.network),
             "network": self.network.config(),
@@ -137,9 +158,9 @@ class ImageFeatureExtractor:
         kept = Checkpoint(
             folder, {"taps of": self.made_by(), "images": [file_digest(path) for path in paths]}
         )
-        set_kept_feature_levels(network, kept, lambda: fit_feature_levels(self._tap_maps(paths)))
+        set_kept_feature_levels(network, kept, lambda: fit_feature_levels(self._level_maps(paths)))
 
-    def _tap_maps(self, paths: Sequence[Path]) -> Iterator[list[Tensor]]:
+    def _level_maps(self, paths: Sequence[Path]) -> Iterator[list[Tensor]]:
         def compute(image: Image) -> list[list[Tensor]]:
             return [self.network.level_maps(view) for view in self._views(image)]
 
@@ -170,8 +191,8 @@ class ImageFeatureExtractor:
     def _vector(self, view: Image) -> FloatArray:
         if self.classifier is None:
             values = self.network.feature_map(view).permute(1, 2, 0).contiguous().numpy()
-            everything = np.array([[0, 0, values.shape[1], values.shape[0]]], np.int32)
-            vectors = spatial_pyramid_pool(values, everything, self.settings.levels)
+            whole_map = np.array([[0, 0, values.shape[1], values.shape[0]]], np.int32)
+            vectors = spatial_pyramid_pool(values, whole_map, self.settings.levels)
         else:
             self.classifier.check_size(*view.shape[:2])
             pooled = self.classifier.pool(self.network(self.network.normalise(view)))

@@ -30,7 +30,7 @@ class LinearFit:
     Attributes:
         svms: trained on all images.
         cost: C, the best of those tried; the smallest of equals.
-        tried: C to what the measure gives on training images that were held out in turn.
+        tried: C to the measure on training images that were held out in turn.
     """
 
     svms: LinearSVMs
@@ -53,7 +53,7 @@ def fit_linear(
 
     Args:
         features: float32 (N, d), of norm 1.
-        labels: int8 (N, K): 1 for images of the class, -1 for others, 0 for images that its SVM does not see.
+        labels: int8 (N, K): 1 for images of the class, -1 for others, 0 for images that its SVM leaves out.
         measure: of labels (N, K) and scores (N, K); higher is better.
         costs: the values of C to try.
         seed: of the folds, and of the solver.
@@ -61,11 +61,20 @@ def fit_linear(
 
     Raises:
         InputError: fewer images than folds.
+
+    Example:
+        >>> features = np.eye(4, dtype=np.float32)[[0, 1, 0, 1, 0, 1, 0, 1]]
+        >>> labels = np.where(features[:, :2] > 0, 1, -1).astype(np.int8)
+        >>> def agreement(labels, scores):
+        ...     return float((labels * np.sign(scores)).mean())
+        >>> fit = fit_linear(features, labels, agreement, costs=(1.0, 10.0))
+        >>> fit.cost, fit.svms.score(features).argmax(axis=1).tolist()
+        (1.0, [0, 1, 0, 1, 0, 1, 0, 1])
     """
     if len(features) < _FOLDS:
         raise InputError(f"{len(features)} training images; linear SVMs need at least {_FOLDS}")
     threads = threads or os.cpu_count() or 1
-    rows = _in_their_span(features)
+    rows = reduce_to_span(features)
     # Images come class by class, or in any order: with a shuffle a fold has about its share of each class.
     folds = np.random.default_rng(seed).permutation(len(features)) % _FOLDS
     tried = {}
@@ -77,20 +86,31 @@ def fit_linear(
             held_out = folds == fold
             duals, solutions = _train(rows, labels, ~held_out, settings, threads, starts[fold])
             starts[fold] = duals
-            scores[held_out] = _svms([one.weights for one in solutions], solutions).score(rows[held_out])
+            weights = np.asarray([solution.weights for solution in solutions])
+            scores[held_out] = _svms(weights, solutions).score(rows[held_out])
         tried[cost] = measure(labels, scores)
     best = max(tried, key=lambda cost: tried[cost])
     settings = SolverSettings(cost=best, bias_multiplier=1.0, positive_weight=1.0, seed=seed)
-    everything = np.ones(len(features), np.bool_)
-    duals, solutions = _train(rows, labels, everything, settings, threads, None)
-    weights: FloatArray = (duals * labels.T.astype(np.float32)) @ features
+    all_images = np.ones(len(features), np.bool_)
+    duals, solutions = _train(rows, labels, all_images, settings, threads, None)
+    weights = (duals * labels.T.astype(np.float32)) @ features
     return LinearFit(_svms(weights, solutions), best, tried)
 
 
-def _in_their_span(features: FloatArray) -> FloatArray:
-    """Vectors of N numbers with the inner products of these; an SVM sees no more of them.
+def reduce_to_span(features: FloatArray) -> FloatArray:
+    """Shorter vectors with the same inner products, which are all that an SVM depends on.
 
-    With fewer images than numbers a vector, as here, training on them is faster by the ratio of the two.
+    With fewer images than numbers a vector, training on them is faster by the ratio of the two.
+
+    Args:
+        features: float32 (N, d), of norm 1.
+
+    Returns:
+        float32 (N, N) if N is less than d, else ``features`` themselves.
+
+    Example:
+        >>> reduce_to_span(np.eye(3, 100, dtype=np.float32)).shape
+        (3, 3)
     """
     if len(features) >= features.shape[1]:
         return features
@@ -111,13 +131,12 @@ def _train(
     threads: int,
     starts: NDArray[np.float32] | None,
 ) -> tuple[FloatArray, list[Solution]]:
-    """One SVM a class on the rows that are seen; dual variables (K, N), zero at others, and solutions."""
+    """One SVM a class on the rows that are seen; dual variables (K, N), zero at other rows, and solutions."""
     problems = []
-    for label, ground_truth in enumerate(labels.T):
-        mine = np.flatnonzero(seen & (ground_truth != 0))
-        problems.append(
-            Problem(mine, ground_truth[mine] > 0, None if starts is None else starts[label, mine])
-        )
+    for label, signs in enumerate(labels.T):
+        chosen = np.flatnonzero(seen & (signs != 0))
+        start = None if starts is None else starts[label, chosen]
+        problems.append(Problem(chosen, signs[chosen] > 0, start))
     solutions = train_svms(rows, problems, settings, threads=threads)
     duals = np.zeros((labels.shape[1], len(labels)), np.float32)
     for row, problem, solution in zip(duals, problems, solutions, strict=True):
@@ -125,14 +144,21 @@ def _train(
     return duals, solutions
 
 
-def _svms(weights: FloatArray | Sequence[FloatArray], solutions: Sequence[Solution]) -> LinearSVMs:
-    return LinearSVMs(np.asarray(weights), np.array([one.bias for one in solutions], np.float32), 1.0)
+def _svms(weights: FloatArray, solutions: Sequence[Solution]) -> LinearSVMs:
+    bias = np.array([solution.bias for solution in solutions], np.float32)
+    return LinearSVMs(weights, bias, 1.0)
 
 
 def fit_voc(features: FloatArray, labels: Labels, seed: int = 0) -> LinearFit:
-    """Trains on VOC's image labels, as `eval.image_labels` gives them; C is the one of the highest mAP.
+    """Trains on VOC's image labels; C is the one with the highest mAP.
 
-    Args and errors are those of `fit_linear`; no image with a class is an error, too.
+    Args:
+        features: see `fit_linear`.
+        labels: int8 (N, K), as `sppnet.eval.image_labels` gives them.
+        seed: see `fit_linear`.
+
+    Raises:
+        InputError: fewer images than folds, or no image has a class.
     """
     if not (labels > 0).any():
         raise InputError("no training image has an object that is not difficult; take more images")
@@ -145,13 +171,16 @@ def fit_voc(features: FloatArray, labels: Labels, seed: int = 0) -> LinearFit:
 
 
 def fit_folder(features: FloatArray, labels: IntArray, classes: int, seed: int = 0) -> LinearFit:
-    """Trains on images of one class each; C is the one of the highest mean accuracy of the classes.
+    """Trains on images of one class each; C is the one with the highest mean accuracy of the classes.
 
     Args:
         features: float32 (N, d) of norm 1.
         labels: int64 (N,), each class at least once.
-        classes: how many.
-        seed: as for `fit_linear`.
+        classes: their number.
+        seed: see `fit_linear`.
+
+    Raises:
+        InputError: fewer images than folds.
     """
 
     def accuracy(labels: Labels, scores: FloatArray) -> float:
@@ -170,6 +199,11 @@ def class_accuracy(labels: IntArray, scores: FloatArray) -> NDArray[np.float64]:
 
     Returns:
         float64 (K,).
+
+    Example:
+        >>> scores = np.array([[3, 1], [1, 3], [0, 1]], np.float32)
+        >>> class_accuracy(np.array([0, 0, 1]), scores)
+        array([0.5, 1. ])
     """
     right = scores.argmax(axis=1) == labels
     share: NDArray[np.float64] = np.bincount(labels, right) / np.bincount(labels)
@@ -193,16 +227,21 @@ def split_images(
 
     Raises:
         InputError: a class has no image left to test on.
+
+    Example:
+        >>> train, test = split_images(np.array([0, 0, 0, 1, 1]), ("a", "b"), 1, 50, seed=0)
+        >>> len(train), len(test)
+        (2, 3)
     """
     rng = np.random.default_rng(seed)
     train, test = [], []
     for label, name in enumerate(classes):
-        mine = rng.permutation(np.flatnonzero(labels == label))
-        if len(mine) <= per_class:
+        images = rng.permutation(np.flatnonzero(labels == label))
+        if len(images) <= per_class:
             raise InputError(
-                f"class {name!r}: {len(mine)} images, {per_class} of them to train on, leave none to "
+                f"class {name!r}: {len(images)} images, {per_class} of them to train on, leave none to "
                 "test on; add images or lower --per-class"
             )
-        train.append(mine[:per_class])
-        test.append(mine[per_class : per_class + test_per_class])
+        train.append(images[:per_class])
+        test.append(images[per_class : per_class + test_per_class])
     return np.concatenate(train), np.concatenate(test)

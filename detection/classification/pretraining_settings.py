@@ -1,55 +1,70 @@
-"""How a classifier is trained; each constant's source."""
+"""Settings of a classifier's training; each constant's source."""
 
 import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sppnet.common.errors import InputError
+from sppnet.common.settings import check_choice
 from sppnet.detection.classification.classifier import ClassifierSettings
 from sppnet.detection.classification.views import ViewSettings
+
+Crop = Literal["corners", "anywhere"]
+SizeSchedule = Literal["single", "alternating", "random"]
+Decay = Literal["steps", "cosine"]
 
 
 @dataclass(frozen=True)
 class PretrainingSettings:
     """A classifier and its training. Defaults are the paper's recipe for ZF-5.
 
-    What the paper leaves open and has no source below is ours.
+    A default without a source below is ours; the paper leaves it open.
 
     Attributes:
-        classifier: what is trained; its ``size`` is the side of the crops (paper §3.1: 224).
+        classifier: settings of the network; its ``size`` is the side of the crops (paper §3.1: 224).
         short_side: images are resized to this short side, in pixels, before they are cropped; 0: 8/7 of
             ``classifier.size`` (§3.1: 256 for 224), as `sppnet classify` does.
-        crop: ``corners``: the centre or a corner of the whole image (§3.1.1); ``anywhere``: any place.
+        crop: ``corners``: the centre or a corner of the whole image (§3.1.1); ``anywhere``: any position.
         flip: whether half of the crops are mirrored (§3.1).
         colour: standard deviation of the shifts along the principal axes of ImageNet's colours, in terms of
             the axes' own; 0 for none (§3.1, after Krizhevsky et al.: 0.1).
         size_schedule: ``single``; ``alternating``: ``classifier.size`` in one epoch, ``small_size`` in the
             next (§2.3, multi-size training); ``random``: any size between the two, anew each epoch (§2.3).
-        small_size: the crop is resized to it, it shows the same (§2.3: 180).
-        epochs: for how long each of ``rates`` holds. §3.1.1: 70 in all for ZF-5, 90 for the others. Where the
-            paper lowers the rate, "when the error plateaus", is not said more exactly.
+        small_size: the crop is resized to this side, so that it shows the same (§2.3: 180).
+        epochs: for how many epochs each of ``rates`` holds. §3.1.1: 70 in all for ZF-5, 90 for the others.
+            The paper lowers the rate "when the error plateaus" and does not say when that was.
         rates: learning rates, one after the other (§3.1: 0.01, divided by 10 twice).
         decay: ``steps``: the rates as they are; ``cosine``: the first falls to 0 over all the steps.
-        warmup_steps: over which the first rate is reached, in even steps.
+        warmup_steps: steps over which the rate rises evenly to the first rate.
         batch: images in a step (Krizhevsky et al.: 128).
         momentum: of SGD (Krizhevsky et al.: 0.9).
         weight_decay: of weights, not biases (Krizhevsky et al.: 5e-4).
-        label_smoothing: part of a target that goes to all classes alike (Szegedy et al. 2016: 0.1).
+        label_smoothing: part of a target that is spread evenly over all classes (Szegedy et al. 2016: 0.1).
         average: the weights tested and saved are a moving average, of which each step keeps this part; 0: the
             weights as they are. In the first steps it is less, (1 + step) / (10 + step).
         seed: of all random choices but the weights', which is ``classifier.seed``.
+
+    Raises:
+        InputError: a value out of range, an unknown choice, or values that do not fit each other.
+
+    Example:
+        >>> settings = PretrainingSettings(epochs=(2, 1), rates=(0.01, 0.001))
+        >>> settings.total_epochs, settings.resized_side
+        (3, 256)
+        >>> settings.rate(step=199, epoch_steps=100), settings.rate(step=200, epoch_steps=100)
+        (0.01, 0.001)
     """
 
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     short_side: int = 0
-    crop: Literal["corners", "anywhere"] = "corners"
+    crop: Crop = "corners"
     flip: bool = True
     colour: float = 0.1
-    size_schedule: Literal["single", "alternating", "random"] = "single"
+    size_schedule: SizeSchedule = "single"
     small_size: int = 180
     epochs: tuple[int, ...] = (40, 20, 10)
     rates: tuple[float, ...] = (0.01, 0.001, 0.0001)
-    decay: Literal["steps", "cosine"] = "steps"
+    decay: Decay = "steps"
     warmup_steps: int = 0
     batch: int = 128
     momentum: float = 0.9
@@ -59,13 +74,9 @@ class PretrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("crop", ("corners", "anywhere")),
-            ("size_schedule", ("single", "alternating", "random")),
-            ("decay", ("steps", "cosine")),
-        ):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
+        check_choice("crop", self.crop, Crop)
+        check_choice("size_schedule", self.size_schedule, SizeSchedule)
+        check_choice("decay", self.decay, Decay)
         size = self.classifier.size
         if self.resized_side < size:
             raise InputError(f"short_side {self.short_side}: give at least classifier.size, {size}")
@@ -116,7 +127,7 @@ class PretrainingSettings:
 
 PRETRAINING_PRESETS = {
     "paper": PretrainingSettings(),
-    # Multi-size training of §2.3, and what came after the paper.
+    # Multi-size training of §2.3, and habits that came after the paper.
     "modern": PretrainingSettings(
         crop="anywhere", size_schedule="alternating", epochs=(90,), rates=(0.01,), decay="cosine",
         warmup_steps=500, label_smoothing=0.1, average=0.999,
@@ -127,8 +138,16 @@ PRETRAINING_PRESETS = {
 def pretraining_preset(name: str, network: str) -> PretrainingSettings:
     """A preset for a network; the paper trains ZF-5 for 70 epochs and the others for 90 (§3.1.1).
 
+    Args:
+        name: ``paper`` or ``modern``.
+        network: see `ClassifierSettings.network`.
+
     Raises:
         InputError: no such preset or network.
+
+    Example:
+        >>> pretraining_preset("paper", "convnet5").total_epochs
+        90
     """
     if name not in PRETRAINING_PRESETS:
         raise InputError(f"no preset {name!r}; choose one of {', '.join(PRETRAINING_PRESETS)}")

@@ -22,15 +22,19 @@ CREATE TABLE IF NOT EXISTS scores (
 class ScoreStore:
     """One SQLite file with the scores that testers gave images, found by digests of both.
 
-    Another image, classifier, view or size is another entry, so what is found is never stale. Each image is
-    one transaction: a kill loses those under way only.
+    Another image, classifier, view or size is another entry, so that no stale scores are found. Each image is
+    one transaction: a kill loses only the images under way.
     """
 
     def __init__(self, path: Path, tester: ViewTester) -> None:
-        """Opens or makes the file at ``path`` for what ``tester`` gives.
+        """Opens or makes the file.
+
+        Args:
+            path: the file.
+            tester: whose scores are kept and looked up.
 
         Raises:
-            InputError: the file cannot be made, or is none of these.
+            InputError: the file cannot be made, or is no file of scores.
         """
         self.path = path
         self._tester, self._made_by = tester, json_digest(tester.made_by())
@@ -46,19 +50,27 @@ class ScoreStore:
             raise InputError(f"{path}: scores cannot be kept there ({error}); delete it") from error
 
     def scores_of_files(self, files: Sequence[Path]) -> Iterator[tuple[Path, FloatArray | InputError, bool]]:
-        """What `ViewTester.scores_of_files` yields, and whether it was kept from before.
+        """The scores of image files, those kept from before and new ones.
 
-        Scores are kept as they come; files that cannot be read are tried again each time.
+        New scores are kept as they come; files that cannot be read are tried again each time.
+
+        Args:
+            files: N image files.
+
+        Yields:
+            in the order of the files, as `ViewTester.scores_of_files`: the file, its scores or the error, and
+            whether they were kept from before.
 
         Raises:
             InputError: the store is damaged, or cannot be written.
         """
         digests = {}
         for file in files:
-            # Of a file that cannot be opened, the tester says why.
+            # If a file cannot be opened, the tester says why.
             with suppress(OSError):
                 digests[file] = file_digest(file)
-        kept = {file: found for file, one in digests.items() if (found := self._get(one)) is not None}
+        entries = {file: self._get(digest) for file, digest in digests.items()}
+        kept = {file: scores for file, scores in entries.items() if scores is not None}
         fresh = self._tester.scores_of_files([file for file in files if file not in kept])
         for file in files:
             if file in kept:

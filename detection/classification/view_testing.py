@@ -1,13 +1,14 @@
 """Testing classifiers: an image's scores are the mean over its views, and over the classifiers (§3.1).
 
-Views come from the feature maps, as windows do in detection (§3.1.5): the image passes the convolutions once
-a scale, and once more mirrored, since convolutions are not symmetric and so the map of the mirrored image is
-not the mirrored map. Or, to check, each view is cut out of the image and passes on its own, as in training.
-The two differ as cells near a view's border see the pixels beyond it in the one and zeros in the other.
+Views are pooled from the feature maps, as regions are in detection (§3.1.5): the image passes the
+convolutions once a scale, and once more mirrored, since convolutions are not symmetric and so the map of the
+mirrored image is not the mirrored map. Or, as a check, each view is cut out of the image and passes on its
+own, as in training. The two differ: cells near a view's border see the pixels beyond it in the first, and
+zeros in the second.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,23 +19,17 @@ from torch import Tensor
 
 from sppnet.common.arrays import FloatArray, Image, IntArray
 from sppnet.common.errors import InputError
+from sppnet.common.settings import check_choice
 from sppnet.detection.backbones import Geometry, weights_digest
 from sppnet.detection.classification.classifier import Classifier
-from sppnet.detection.classification.views import (
-    VIEW_NAMES,
-    ScaleViews,
-    ViewName,
-    ViewSettings,
-    make_views,
-    resize,
-)
+from sppnet.detection.classification.views import ScaleViews, ViewName, ViewSettings, make_views, resize
 from sppnet.detection.features.parallel import one_a_core
 from sppnet.detection.features.pooling import spatial_pyramid_pool
 from sppnet.detection.features.projection import Windows, project
 
 Source = Literal["maps", "crops"]
 SOURCES: tuple[Source, ...] = get_args(Source)
-# Crops that pass at a time, which bounds memory.
+# Crops that pass the network at a time, which bounds memory.
 _BATCH = 32
 
 
@@ -49,8 +44,15 @@ class ViewTester:
         source: ``maps``: pooled from the feature maps; ``crops``: each cut out and passed on its own.
 
     Raises:
-        InputError: classifiers of different classes, unknown views or source, or views that one without a
-            pyramid cannot take.
+        InputError: classifiers of different classes, unknown views or source, or views that a classifier
+            without a pyramid cannot take.
+
+    Example:
+        >>> from sppnet.detection.classification.classifier import ClassifierSettings
+        >>> settings = ClassifierSettings("zf5", (2, 1), size=64, width=16)
+        >>> tester = ViewTester([Classifier(("cat", "dog"), settings)], views="full")
+        >>> tester.scores(np.zeros((80, 110, 3), np.uint8)).shape
+        (2,)
     """
 
     classifiers: Sequence[Classifier]
@@ -59,29 +61,28 @@ class ViewTester:
     source: Source = "maps"
 
     def __post_init__(self) -> None:
-        for value, choices in ((self.views, VIEW_NAMES), (self.source, SOURCES)):
-            if value not in choices:
-                raise InputError(f"views {value!r}: choose one of {', '.join(choices)}")
-        for one in self.classifiers:
-            one.eval()
-            if one.classes != self.classes:
+        check_choice("views", self.views, ViewName)
+        check_choice("source", self.source, Source)
+        for classifier in self.classifiers:
+            classifier.eval()
+            if classifier.classes != self.classes:
                 raise InputError(
-                    f"classifiers of {_shortened(self.classes)} and of {_shortened(one.classes)}: "
+                    f"classifiers of {_shortened(self.classes)} and of {_shortened(classifier.classes)}: "
                     "only those of the same classes, in the same order, can be averaged"
                 )
-            if one.settings.levels:
+            if classifier.settings.levels:
                 continue
             if self.source == "maps" or "full" in self.views:
                 raise InputError(
-                    f"{one.settings.network} without a pyramid takes images of one size only: "
+                    f"{classifier.settings.network} without a pyramid takes images of one size only: "
                     "choose views centre, ten or multi, from crops"
                 )
-            size = self.settings_for(one).size
-            one.check_size(size, size)
+            size = self.settings_for(classifier).size
+            classifier.check_size(size, size)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes that scores are of."""
+        """The classes, in the order of the scores."""
         return self.classifiers[0].classes
 
     def settings_for(self, classifier: Classifier) -> ViewSettings:
@@ -89,16 +90,16 @@ class ViewTester:
         return self.settings or ViewSettings.proportional(classifier.settings.size)
 
     def made_by(self) -> dict[str, Any]:
-        """JSON values that tell scores of other classifiers, views or sizes apart."""
+        """JSON values that differ for scores of other classifiers, views or sizes."""
         return {
             "classifiers": [
                 {
-                    "classes": one.classes,
-                    "settings": asdict(one.settings),
-                    "weights": weights_digest(one),
-                    "sizes": asdict(self.settings_for(one)),
+                    "classes": classifier.classes,
+                    "settings": asdict(classifier.settings),
+                    "weights": weights_digest(classifier),
+                    "sizes": asdict(self.settings_for(classifier)),
                 }
-                for one in self.classifiers
+                for classifier in self.classifiers
             ],
             "views": self.views,
             "source": self.source,
@@ -121,13 +122,13 @@ class ViewTester:
         pooled_views = pooled_from_maps if self.source == "maps" else pooled_from_crops
         scores = np.zeros(len(self.classes))
         for classifier in self.classifiers:
-            parts = [
-                pooled_views(classifier, resize(image, one.height, one.width), one)
-                for one in make_views(self.views, height, width, self.settings_for(classifier))
+            by_scale = [
+                pooled_views(classifier, resize(image, views.height, views.width), views)
+                for views in make_views(self.views, height, width, self.settings_for(classifier))
             ]
             # All views at once: reading the layers' weights is most of their work.
-            pooled = torch.cat([vectors for vectors, _ in parts])
-            counts = np.concatenate([counts for _, counts in parts])
+            pooled = torch.cat([vectors for vectors, _ in by_scale])
+            counts = np.concatenate([counts for _, counts in by_scale])
             softmax = classifier.scores(pooled).double().softmax(dim=1).numpy()
             scores += counts @ softmax / counts.sum()
         return (scores / len(self.classifiers)).astype(np.float32)
@@ -135,7 +136,7 @@ class ViewTester:
     def scores_of_files(
         self, files: Sequence[Path], workers: int = 0
     ) -> Iterator[tuple[Path, FloatArray | InputError]]:
-        """`scores` of each image file in their order, or why there are none; see `one_a_core`."""
+        """`scores` of each image file in their order, or the error of the file; see `one_a_core`."""
         return one_a_core(self.scores, files, workers)
 
 
@@ -148,32 +149,32 @@ def pooled_from_maps(classifier: Classifier, image: Image, views: ScaleViews) ->
         views: N of them.
 
     Returns:
-        float32 (U, length), one vector for views that project to the same cells; int64 (U,), how many views
-        each is of.
+        float32 (U, length), one vector for all views with the same window; int64 (U,), how many views each
+        vector stands for.
     """
     network = classifier.network
     vectors, counts = [], []
     for flipped in (False, True):
-        mine = views.flipped == flipped
-        if not mine.any():
+        rows = views.flipped == flipped
+        if not rows.any():
             continue
         pixels = image[:, ::-1] if flipped else image
         boxes = views.mirrored_boxes if flipped else views.boxes
         values = network.feature_map(pixels).permute(1, 2, 0).contiguous().numpy()
-        cells = view_cells(boxes[mine], (views.height, views.width), network.geometry, values.shape[:2])
-        distinct, count = np.unique(cells, axis=0, return_counts=True)
+        windows = view_windows(boxes[rows], (views.height, views.width), network.geometry, values.shape[:2])
+        distinct, count = np.unique(windows, axis=0, return_counts=True)
         vectors.append(torch.from_numpy(spatial_pyramid_pool(values, distinct, classifier.settings.levels)))
         counts.append(count)
     return torch.cat(vectors), np.concatenate(counts)
 
 
-def view_cells(
+def view_windows(
     boxes: FloatArray, image_size: tuple[int, int], geometry: Geometry, map_size: tuple[int, int]
-) -> Cells:
-    """Projects views onto the map as detection projects windows.
+) -> Windows:
+    """Projects views onto the map as detection projects regions.
 
-    But a view's side on the image's border takes the map's: these are the cells that the view cut out would
-    have there, and so the full image is the whole map.
+    But a view's side on the image's border is projected to the map's border: these are the cells that the
+    view would have there if it were cut out, and so the full image is the whole map.
 
     Args:
         boxes: float32 (N, 4), xyxy, pixels of the network's input.
@@ -183,26 +184,31 @@ def view_cells(
 
     Returns:
         int32 (N, 4), x0 y0 x1 y1 in cells, right and bottom exclusive.
+
+    Example:
+        >>> boxes = np.array([[0, 0, 57, 32], [8, 0, 40, 32]], np.float32)
+        >>> view_windows(boxes, (40, 57), Geometry(8, 0.0, 8), (5, 8)).tolist()
+        [[0, 0, 8, 4], [2, 0, 5, 4]]
     """
-    cells = project(boxes, (1.0, 1.0), geometry, map_size)
+    windows = project(boxes, (1.0, 1.0), geometry, map_size)
     for axis in (0, 1):
-        cells[boxes[:, axis] <= 0, axis] = 0
-        cells[boxes[:, axis + 2] >= image_size[1 - axis], axis + 2] = map_size[1 - axis]
-    return cells
+        windows[boxes[:, axis] <= 0, axis] = 0
+        windows[boxes[:, axis + 2] >= image_size[1 - axis], axis + 2] = map_size[1 - axis]
+    return windows
 
 
 def pooled_from_crops(classifier: Classifier, image: Image, views: ScaleViews) -> tuple[Tensor, IntArray]:
     """Cuts views of one scale out of the image and passes each on its own; else like `pooled_from_maps`."""
-    places = np.column_stack([views.boxes, views.flipped]).astype(np.int64)
-    distinct, counts = np.unique(places, axis=0, return_counts=True)
+    rows = np.column_stack([views.boxes, views.flipped]).astype(np.int64)
+    distinct, counts = np.unique(rows, axis=0, return_counts=True)
     sides = distinct[:, 2:4] - distinct[:, :2]
     vectors: list[Tensor] = []
     order: list[int] = []
     for size in np.unique(sides, axis=0):
-        alike = np.flatnonzero((sides == size).all(axis=1))
-        for start in range(0, len(alike), _BATCH):
-            batch = alike[start : start + _BATCH]
-            crops = [classifier.network.normalise(_cut(image, *distinct[one])) for one in batch]
+        same_size = np.flatnonzero((sides == size).all(axis=1))
+        for start in range(0, len(same_size), _BATCH):
+            batch = same_size[start : start + _BATCH]
+            crops = [classifier.network.normalise(_cut(image, *distinct[index])) for index in batch]
             vectors.append(classifier.pool(classifier.network(torch.cat(crops))))
             order += batch.tolist()
     return torch.cat(vectors), counts[order]
@@ -215,7 +221,7 @@ def _cut(image: Image, left: int, top: int, right: int, bottom: int, flipped: in
 
 @dataclass(frozen=True)
 class Agreement:
-    """Views from feature maps against views from crops, of the same images in one run.
+    """Scores of views from feature maps against those from crops, of the same images in one run.
 
     Attributes:
         images: how many.
@@ -234,12 +240,15 @@ class Agreement:
     seconds_crops: float
 
 
-def compare_sources(tester: ViewTester, images: Iterable[Image]) -> Agreement:
+def compare_sources(
+    tester: ViewTester, images: Iterable[Image], clock: Callable[[], float] = time.perf_counter
+) -> Agreement:
     """Scores images from maps and from crops, one image after the other.
 
     Args:
-        tester: its own source does not matter.
+        tester: the classifiers and their views; its source does not matter.
         images: uint8 (H, W, 3) RGB, at least one.
+        clock: gives the time in seconds.
 
     Raises:
         InputError: a classifier has no pyramid.
@@ -248,12 +257,13 @@ def compare_sources(tester: ViewTester, images: Iterable[Image]) -> Agreement:
     scores: dict[str, list[FloatArray]] = {source: [] for source in testers}
     seconds = dict.fromkeys(testers, 0.0)
     for number, image in enumerate(images):
-        for source, one in testers.items():
+        for source, source_tester in testers.items():
             if number == 0:
-                one.scores(image)  # what is loaded or compiled once is not counted
-            start = time.perf_counter()
-            scores[source].append(one.scores(image))
-            seconds[source] += time.perf_counter() - start
+                # Once without the clock: loading and compiling does not count.
+                source_tester.scores(image)
+            start = clock()
+            scores[source].append(source_tester.scores(image))
+            seconds[source] += clock() - start
     maps, crops = np.array(scores["maps"]), np.array(scores["crops"])
     varied = maps.std() > 0 and crops.std() > 0
     return Agreement(

@@ -1,7 +1,7 @@
-"""Views of an image: the windows whose scores are averaged in testing a classifier (SPP-net §3.1).
+"""Views of an image: its parts whose scores are averaged in testing a classifier (SPP-net §3.1).
 
-A view is a box on the image resized so that its short side has a given length, and whether what lies in the
-box is then mirrored.
+A view is a box on the resized image, whose short side has a given length; the part in the box may be
+mirrored.
 """
 
 import math
@@ -13,20 +13,22 @@ import numpy as np
 
 from sppnet.common.arrays import BoolArray, FloatArray, Image
 from sppnet.common.errors import InputError
+from sppnet.common.settings import check_choice
 
 ViewName = Literal["centre", "ten", "full", "multi", "multi+full"]
 VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)
 
 # The paper's networks see 224 x 224 pixels; all its scales are relative to that.
 _PAPER_SIZE = 224
-# Longer strips than this do not occur among photographs, and resizing one to a given short side has no bound.
+# Longer strips than this do not occur among photographs, and resizing a strip to a given short side has no
+# bound.
 _LONGEST = 16.0
 
-# Places of a window, as the share of the room beside it that lies to its left, and above it.
-_Place = tuple[float, float]
-_CENTRE: _Place = (0.5, 0.5)
-_CORNERS: tuple[_Place, ...] = ((0, 0), (1, 0), (0, 1), (1, 1))
-_SIDES: tuple[_Place, ...] = ((0.5, 0), (0, 0.5), (1, 0.5), (0.5, 1))
+# The position of a view: the share of the room beside it that lies to its left, and of that above it.
+_Position = tuple[float, float]
+_CENTRE: _Position = (0.5, 0.5)
+_CORNERS: tuple[_Position, ...] = ((0, 0), (1, 0), (0, 1), (1, 1))
+_SIDES: tuple[_Position, ...] = ((0.5, 0), (0, 0.5), (1, 0.5), (0.5, 1))
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,13 @@ class ViewSettings:
         size: side of a view; the network's input in training (224 in the paper).
         scale: short side of the image for ``centre``, ``ten`` and ``full`` (256: §3.1.1 and §3.1.4).
         scales: short sides of the image for ``multi`` (§3.1.5).
+
+    Raises:
+        InputError: no scale, or a scale below the view's size.
+
+    Example:
+        >>> ViewSettings.proportional(112)
+        ViewSettings(size=112, scale=128, scales=(112, 128, 150, 180, 224, 280))
     """
 
     size: int = _PAPER_SIZE
@@ -54,7 +63,7 @@ class ViewSettings:
     def proportional(cls, size: int) -> "ViewSettings":
         """The paper's scales for views of another size: for 112, half of each."""
         paper = cls()
-        scaled = [round(one * size / _PAPER_SIZE) for one in (paper.scale, *paper.scales)]
+        scaled = [round(scale * size / _PAPER_SIZE) for scale in (paper.scale, *paper.scales)]
         return cls(size, scaled[0], tuple(scaled[1:]))
 
 
@@ -66,7 +75,7 @@ class ScaleViews:
         height, width: of the image at this scale, pixels.
         boxes: float32 (N, 4), xyxy, 0-based pixel edges of the resized image, right and bottom exclusive;
             whole numbers.
-        flipped: bool (N,), whether what the box holds is mirrored left to right.
+        flipped: bool (N,), whether the part in the box is mirrored left to right.
     """
 
     height: int
@@ -79,7 +88,7 @@ class ScaleViews:
 
     @property
     def mirrored_boxes(self) -> FloatArray:
-        """The boxes where they lie on the mirrored image, float32 (N, 4)."""
+        """The boxes on the mirrored image, float32 (N, 4)."""
         mirrored: FloatArray = self.boxes[:, [2, 1, 0, 3]]
         mirrored[:, [0, 2]] = self.width - mirrored[:, [0, 2]]
         return mirrored
@@ -90,17 +99,17 @@ def make_views(
 ) -> list[ScaleViews]:
     """The views of an image, scale by scale.
 
-    ``centre``: one. ``ten``: the centre and the four corners, each also mirrored. ``full``: the whole image,
-    not square (§3.1.4). ``multi`` (§3.1.5): at each of the six scales the centre, the corners and the middles
-    of the sides, each also mirrored, 18; where the short side is the view's, all of these lie in a row and 6
-    remain, of the centre and the two ends; 96 in all. ``multi+full``: these, the full image and its mirror
-    image, 98.
+    ``centre``: one view. ``ten``: the centre and the four corners, each also mirrored. ``full``: the whole
+    image, not square (§3.1.4). ``multi`` (§3.1.5): at each of the six scales the centre, the corners and the
+    middles of the sides, each also mirrored, 18; where the short side is the view's, all of these lie in a
+    row and 6 remain, of the centre and the two ends; 96 in all. ``multi+full``: these, the full image and its
+    mirror image, 98.
 
     All 96 count alike, also where some coincide: of a square image at the smallest scale the six are three
     times the whole image and three times its mirror image, so the scale weighs the same for every image.
 
     Args:
-        name: which.
+        name: of the views.
         height: of the image, pixels.
         width: likewise.
         settings: the sizes; None: the paper's.
@@ -110,7 +119,15 @@ def make_views(
 
     Raises:
         InputError: unknown name, or an image more than 16 times as long as wide.
+
+    Example:
+        >>> (views,) = make_views("centre", height=375, width=500)
+        >>> views.height, views.width, views.boxes.tolist()
+        (256, 341, [[58.0, 16.0, 282.0, 240.0]])
+        >>> [len(views) for views in make_views("multi", height=375, width=500)]
+        [6, 18, 18, 18, 18, 18]
     """
+    check_choice("views", name, ViewName)
     settings = settings or ViewSettings()
     corners, sides = (_CENTRE, *_CORNERS), (_CENTRE, *_CORNERS, *_SIDES)
     if name == "centre":
@@ -119,21 +136,19 @@ def make_views(
         return [_at(height, width, settings.scale, settings.size, corners, mirror=True)]
     if name == "full":
         return [_full(height, width, settings.scale, mirror=False)]
-    if name not in VIEW_NAMES:
-        raise InputError(f"views {name!r}: choose one of {', '.join(VIEW_NAMES)}")
     views = []
     for scale in settings.scales:
-        ends: tuple[_Place, ...] = (_CENTRE, (0, 0), (1, 1))
-        places = ends if scale == settings.size else sides
-        views.append(_at(height, width, scale, settings.size, places, mirror=True))
+        ends: tuple[_Position, ...] = (_CENTRE, (0, 0), (1, 1))
+        positions = ends if scale == settings.size else sides
+        views.append(_at(height, width, scale, settings.size, positions, mirror=True))
     if name == "multi":
         return views
     full = _full(height, width, settings.scale, mirror=True)
     if settings.scale not in settings.scales:
         return [*views, full]
-    # One scale, one pass through the convolutions.
-    place = settings.scales.index(settings.scale)
-    views[place] = _joined(views[place], full)
+    # Joined, so that the scale takes one pass through the convolutions.
+    index = settings.scales.index(settings.scale)
+    views[index] = _joined(views[index], full)
     return views
 
 
@@ -142,6 +157,10 @@ def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 
     Raises:
         InputError: it is more than 16 times as long as wide.
+
+    Example:
+        >>> resized_size(375, 500, short_side=256)
+        (256, 341)
     """
     if max(height, width) > _LONGEST * min(height, width):
         raise InputError(f"{width}x{height} pixels: over {_LONGEST:.0f} times as long as wide; cut it")
@@ -158,10 +177,10 @@ def resize(image: Image, height: int, width: int) -> Image:
 
 
 def _at(
-    height: int, width: int, scale: int, size: int, places: tuple[_Place, ...], mirror: bool
+    height: int, width: int, scale: int, size: int, positions: tuple[_Position, ...], mirror: bool
 ) -> ScaleViews:
     height, width = resized_size(height, width, scale)
-    corners = [(math.floor(x * (width - size)), math.floor(y * (height - size))) for x, y in places]
+    corners = [(math.floor(x * (width - size)), math.floor(y * (height - size))) for x, y in positions]
     return _views(height, width, [(x, y, x + size, y + size) for x, y in corners], mirror)
 
 
@@ -171,14 +190,15 @@ def _full(height: int, width: int, scale: int, mirror: bool) -> ScaleViews:
 
 
 def _views(height: int, width: int, boxes: list[tuple[int, int, int, int]], mirror: bool) -> ScaleViews:
-    both = boxes * 2 if mirror else boxes
-    return ScaleViews(height, width, np.array(both, np.float32), np.arange(len(both)) >= len(boxes))
+    repeated = boxes * 2 if mirror else boxes
+    flipped = np.arange(len(repeated)) >= len(boxes)
+    return ScaleViews(height, width, np.array(repeated, np.float32), flipped)
 
 
-def _joined(one: ScaleViews, other: ScaleViews) -> ScaleViews:
+def _joined(first: ScaleViews, second: ScaleViews) -> ScaleViews:
     return ScaleViews(
-        one.height,
-        one.width,
-        np.concatenate([one.boxes, other.boxes]),
-        np.concatenate([one.flipped, other.flipped]),
+        first.height,
+        first.width,
+        np.concatenate([first.boxes, second.boxes]),
+        np.concatenate([first.flipped, second.flipped]),
     )

@@ -1,1 +1,1 @@
-"""Networks that are taught by other networks."""
+"""Distillation: a network is taught by other networks."""

@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): the optimiser whose every step has directions of one size."""
+"""Muon (Jordan et al. 2024): an optimiser whose steps have the same size in all directions."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Of the authors' code: the quintic that brings singular values near 1 fastest, and how often it is applied.
+# The authors' code: coefficients of the quintic that brings singular values near 1 fastest, and iterations.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 # Makes a step's root mean square that of AdamW's, so that its learning rates serve (Liu et al. 2025).
@@ -18,17 +18,32 @@ class Muon(torch.optim.Optimizer):
 
     Kernels of convolutions count as matrices of outputs × all the rest. `torch.optim.Muon` takes matrices
     only, and multiplies in bfloat16, which a processor that lacks it computes many times slower than float32.
+
+    Example:
+        >>> weight = nn.Parameter(torch.eye(2))
+        >>> optimiser = Muon([weight], lr=0.1)
+        >>> weight.sum().backward()
+        >>> optimiser.step()
+        >>> bool((weight < torch.eye(2)).all())
+        True
     """
 
     def __init__(
         self, weights: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.95, weight_decay: float = 0.0
     ) -> None:
-        """Takes weights of two or more axes, AdamW's learning rate, and decay as AdamW's."""
+        """Takes the weights to train.
+
+        Args:
+            weights: of two or more axes.
+            lr: learning rate, of the size of AdamW's.
+            momentum: the part that a step keeps of the moving average of gradients.
+            weight_decay: as AdamW's.
+        """
         super().__init__(weights, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step along the gradients that there are."""
+        """Makes a step; weights without a gradient stay."""
         assert closure is None
         for group in self.param_groups:
             for weight in group["params"]:
@@ -46,7 +61,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthonormal(matrix: Tensor) -> Tensor:
-    """A float (m, n) matrix with its singular values brought to between about 0.7 and 1.2 (Newton-Schulz)."""
+    """Brings the singular values of a float (m, n) matrix to between about 0.7 and 1.2 (Newton-Schulz).
+
+    Example:
+        >>> torch.linalg.svdvals(orthonormal(torch.diag(torch.tensor([3.0, 1.0])))) > 0.6
+        tensor([True, True])
+    """
     wide: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (wide.norm() + torch.finfo(wide.dtype).tiny)
     linear, cubic, quintic = _QUINTIC

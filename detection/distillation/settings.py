@@ -1,4 +1,4 @@
-"""How a network is taught by others to see; our own, the papers have nothing like it."""
+"""Settings of distilling; it is our own, the papers have nothing like it."""
 
 from dataclasses import dataclass
 
@@ -9,29 +9,38 @@ from sppnet.common.errors import InputError
 class DistillSettings:
     """Training of a network's convolutions to reproduce the maps of stronger networks.
 
-    None of these has a source but our own trials; the ones with zf5 stand in its model card.
+    All defaults come from our own trials; those with zf5 stand in its model card.
 
     Attributes:
-        network: the one that learns; a plain chain of layers.
+        network: the network that learns; a plain chain of layers.
         teachers: each a network's name, ``name=file of weights`` or a trained detector's folder, then for
             each of ``scales`` the short side, in pixels, at which the teacher sees the same image. ``labels``
             instead: the annotated boxes, as a map of each class.
         start: a file of the network's weights to go on from; ``own``: those that come with it; empty: random.
         scales: short sides, in pixels, of the images that crops are taken from.
         crop: side of the square crops, in pixels; at most the least of ``scales``.
-        border: cells at a crop's border that do not count: they see padding where the teacher saw the image.
+        border: so many cells at each border of a crop do not count: they see padding where the teacher saw
+            the image.
         batch: crops in a step.
         steps: of training.
         rate: the greatest learning rate of Muon and AdamW, after ``warmup`` steps; it falls to 0 along a
             cosine.
-        warmup: steps.
+        warmup: steps over which the rate rises.
         weight_decay: of weights, not biases.
         bfloat16: whether convolutions are computed in bfloat16; faster on processors that have it (AVX-512
             BF16, AMX), many times slower on others.
         statistics_images: a teacher's channels are brought to mean 0 and variance 1 over so many images.
-        validation: part of the images that is held out to show what is explained of the teachers' maps.
+        validation: part of the images that is held out, to measure how much of the teachers' maps is
+            explained.
         snapshot_every: steps between validations; the weights at each are kept.
         seed: of all random choices.
+
+    Raises:
+        InputError: a value out of range, or values that do not fit each other.
+
+    Example:
+        >>> DistillSettings(teachers=("alexnet 400",), scales=(344,)).crop
+        336
     """
 
     network: str = "zf5"

@@ -1,135 +1,92 @@
-"""Teachers: networks whose maps another one learns, and those maps brought to its cells."""
+"""Teachers: networks, or annotated boxes, whose maps a student learns to reproduce."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from sppnet.common.arrays import FloatArray, Image
+from sppnet.common.arrays import FloatArray
 from sppnet.common.errors import InputError
 from sppnet.common.files import file_digest
 from sppnet.data.images import read_image
 from sppnet.data.types import Example
 from sppnet.detection.backbones import Geometry, Network, build_network
 from sppnet.detection.detector import Detector
-from sppnet.detection.features.extractor import FeatureExtractor, FeatureMap, FeatureSettings
-from sppnet.detection.features.map_store import MapStore
+from sppnet.detection.features.extractor import SPPExtractor
+from sppnet.detection.features.feature_map import FeatureMap
+from sppnet.detection.features.settings import FeatureSettings
 from sppnet.proposals import image_key
 
-# What a teacher is named by that is none: the annotated boxes.
+# The name, among teachers, of the annotated boxes.
 LABELS = "labels"
-
-
-@dataclass(frozen=True)
-class View:
-    """A square part of a resized image, maybe mirrored: what a student sees in one go.
-
-    Attributes:
-        scale: which of the scales the image was resized to.
-        left, top: of the crop in the resized image, in pixels.
-        side: of the crop, in pixels.
-        mirrored: whether the crop is mirrored left to right afterwards.
-    """
-
-    scale: int
-    left: int
-    top: int
-    side: int
-    mirrored: bool
-
-    def cut(self, resized: Image) -> Image:
-        """The crop, uint8 (side, side, 3), of the resized image."""
-        crop = resized[self.top : self.top + self.side, self.left : self.left + self.side]
-        return crop[:, ::-1] if self.mirrored else crop
-
-    def pixels(self, geometry: Geometry, cells: int) -> tuple[FloatArray, FloatArray]:
-        """Columns and rows of the resized image, in pixels, that the crop's cells are centred on."""
-        centres = geometry.offset + geometry.stride * np.arange(cells, dtype=np.float32)
-        across = self.side - 1 - centres if self.mirrored else centres
-        return self.left + across, self.top + centres
 
 
 class Teacher:
     """A network that teaches, at the short sides that belong to the student's scales.
 
     Attributes:
-        parts: channels of each of its taps, which count alike.
+        level_channels: channels of each of its feature levels, which count alike.
     """
 
     def __init__(self, text: str, scales: int, maps: Path, map_bytes: int) -> None:
-        """Builds the teacher that ``text`` (see `DistillSettings.teachers`) names.
+        """Builds a teacher.
+
+        Args:
+            text: names it, see `DistillSettings.teachers`.
+            scales: number of the student's scales.
+            maps: folder where its maps are stored.
+            map_bytes: bound on that folder.
 
         Raises:
-            InputError: no such network, weights or folder, or not one short side for each of ``scales``.
+            InputError: no such network, weights or folder, or not one short side for each of the scales.
         """
-        name, *sides = teacher_parts(text, scales)
+        name, *sides = split_teacher(text, scales)
         if len(sides) != scales or not all(side.isdecimal() and int(side) > 0 for side in sides):
             raise InputError(
                 f"teacher {text!r}: write its name, then a short side in pixels for each of {scales} scales"
             )
         network = named_network(name)
         components = network.feature_levels.components
-        self.parts = network.feature_levels.level_channels if components is None else (components,)
-        self._extractors = [FeatureExtractor(network, FeatureSettings((int(side),))) for side in sides]
-        self._stores = [MapStore(maps, extractor, map_bytes) for extractor in self._extractors]
-        self.geometry = network.geometry
+        level_channels = network.feature_levels.level_channels
+        self.level_channels = level_channels if components is None else (components,)
+        self._extractors = [SPPExtractor(network, FeatureSettings((int(side),))) for side in sides]
+        self._stores = [extractor.store(maps, map_bytes) for extractor in self._extractors]
+        self._geometry = network.geometry
 
-    def map(self, example: Example, scale: int) -> FeatureMap:
-        """Its map of a whole image, for the student's ``scale``; computed once, then kept on disk."""
-        extractor, store = self._extractors[scale], self._stores[scale]
-        digest = image_key(example).image_digest
-        return store.get(digest, lambda: extractor.maps(read_image(example.path)))[0]
-
-    def look(
+    def values_at(
         self, example: Example, scale: int, factor: tuple[float, float], columns: FloatArray, rows: FloatArray
     ) -> FloatArray:
-        """`seen` of an image's map for one of the student's scales."""
-        return self.seen(self.map(example, scale), factor, columns, rows)
+        """The teacher's features at pixels of the student's resized image.
 
-    def seen(
-        self,
-        one_map: FeatureMap,
-        factor: tuple[float, float],
-        columns: FloatArray,
-        rows: FloatArray,
-    ) -> FloatArray:
-        """What the teacher sees at pixels of the student's resized image.
+        Its map of the whole image is computed once, then kept on disk.
 
         Args:
-            one_map: of the image.
+            example: the image.
+            scale: index of the student's scale.
             factor: resize factors in x and y of the student's image.
-            columns: float32 (w,), in pixels of it.
+            columns: float32 (w,), in pixels of the student's image.
             rows: float32 (h,), likewise.
 
         Returns:
             float32 (h, w, C), interpolated between the teacher's cells.
         """
-        values = one_map.values
-        for axis, pixels in enumerate((rows, columns)):
-            ratio = one_map.factor[1 - axis] / factor[1 - axis]
-            # Pixel 0 is centred on 0 here, but images are resized about their corner.
-            own = (pixels + 0.5) * ratio - 0.5
-            places = (own - self.geometry.offset) / self.geometry.stride
-            values = _interpolated(values, axis, places.astype(np.float32))
-        return values
+        extractor, store = self._extractors[scale], self._stores[scale]
+        digest = image_key(example).image_digest
+        (feature_map,) = store.get(digest, lambda: extractor.prepare(read_image(example.path)))
+        return values_at_pixels(feature_map, self._geometry, factor, columns, rows)
 
 
 class Labels:
-    """Takes the annotated boxes for a teacher, who sees of each class whether an object of it is there.
+    """The annotated boxes as a teacher: its channel of a class is 1 where an object of the class is.
 
     Attributes:
-        parts: see `Teacher`.
+        level_channels: see `Teacher`.
     """
 
     def __init__(self, classes: int) -> None:
         """Takes the number of classes."""
-        self.parts = (classes,)
+        self.level_channels = (classes,)
 
-    def look(
+    def values_at(
         self,
         example: Example,
         _scale: int,
@@ -139,10 +96,10 @@ class Labels:
     ) -> FloatArray:
         """Float32 (h, w, classes): 1 for the class of the smallest box around a pixel, else 0.
 
-        Arguments are `Teacher.look`'s.
+        The arguments are those of `Teacher.values_at`.
         """
         x, y = ((pixels + 0.5) / ratio for pixels, ratio in zip((columns, rows), factor, strict=True))
-        values = np.zeros((len(y), len(x), *self.parts), np.float32)
+        values = np.zeros((len(y), len(x), *self.level_channels), np.float32)
         areas = np.prod(example.boxes[:, 2:] - example.boxes[:, :2], axis=1)
         for index in np.argsort(-areas, kind="stable"):
             left, top, right, bottom = example.boxes[index]
@@ -152,18 +109,61 @@ class Labels:
         return values
 
 
-def _interpolated(values: FloatArray, axis: int, places: FloatArray) -> FloatArray:
-    """Linear interpolation along an axis at fractional ``places``; beyond the ends, the end's value."""
-    places = places.clip(0, values.shape[axis] - 1)
-    below = np.floor(places).astype(np.int64)
+def values_at_pixels(
+    feature_map: FeatureMap,
+    geometry: Geometry,
+    factor: tuple[float, float],
+    columns: FloatArray,
+    rows: FloatArray,
+) -> FloatArray:
+    """A map's features at pixels of the same image at another size.
+
+    Args:
+        feature_map: of the whole image.
+        geometry: of the network that made it.
+        factor: resize factors in x and y of the image at the other size.
+        columns: float32 (w,), pixels of the image at the other size.
+        rows: float32 (h,), likewise.
+
+    Returns:
+        float32 (h, w, C), interpolated between the cells of the map.
+
+    Example:
+        >>> values = np.array([[[0], [1], [2]]], np.float32)
+        >>> cells = FeatureMap(values, factor=(1.0, 1.0))
+        >>> columns, rows = np.array([4, 8, 12], np.float32), np.array([0], np.float32)
+        >>> values_at_pixels(cells, Geometry(8, 0.0, 8), (1.0, 1.0), columns, rows)[0, :, 0]
+        array([0.5, 1. , 1.5], dtype=float32)
+    """
+    values = feature_map.values
+    for axis, pixels in enumerate((rows, columns)):
+        ratio = feature_map.factor[1 - axis] / factor[1 - axis]
+        # Pixel 0 is centred on 0 here, but images are resized about their corner.
+        in_map_image = (pixels + 0.5) * ratio - 0.5
+        cells = (in_map_image - geometry.offset) / geometry.stride
+        values = _interpolated(values, axis, cells.astype(np.float32))
+    return values
+
+
+def _interpolated(values: FloatArray, axis: int, cells: FloatArray) -> FloatArray:
+    """Linear interpolation along an axis at fractional cells; beyond the ends, the end's value."""
+    cells = cells.clip(0, values.shape[axis] - 1)
+    below = np.floor(cells).astype(np.int64)
     above = np.minimum(below + 1, values.shape[axis] - 1)
-    weight = (places - below).astype(np.float32).reshape([-1 if one == axis else 1 for one in range(3)])
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    weight = (cells - below).astype(np.float32).reshape(shape)
     result: FloatArray = (1 - weight) * values.take(below, axis) + weight * values.take(above, axis)
     return result
 
 
-def teacher_parts(text: str, scales: int) -> list[str]:
-    """What names a teacher's network, and its short side for each of ``scales``, as far as they are given."""
+def split_teacher(text: str, scales: int) -> list[str]:
+    """The name of a teacher's network, and its short sides for ``scales``, as far as they are given.
+
+    Example:
+        >>> split_teacher("alexnet=my weights.pth 576 400", 2)
+        ['alexnet=my weights.pth', '576', '400']
+    """
     # From the right: a file's name may have blanks.
     return text.rsplit(maxsplit=scales)
 
@@ -184,37 +184,6 @@ def source_digest(text: str) -> str:
     """
     _, _, weights = text.partition("=")
     # A model's description has the digest of its weights.
-    file = next((one for one in (Path(text) / "model.json", Path(weights)) if one.is_file()), None)
+    files = (Path(text) / "model.json", Path(weights))
+    file = next((path for path in files if path.is_file()), None)
     return "" if file is None else file_digest(file)
-
-
-@dataclass(frozen=True, eq=False)
-class Standard:
-    """Brings a teacher's channels to mean 0 and variance 1.
-
-    Attributes:
-        mean, deviation: float32 (C,).
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """Float (..., C) to the same shape."""
-        return (values - self.mean) / self.deviation
-
-
-def standard_of(maps: Sequence[NDArray[np.float32]], alike: bool = False) -> Standard:
-    """The mean and deviation of the channels of some maps, each float32 (h, w, C).
-
-    Args:
-        maps: at least one.
-        alike: all channels get the same deviation, that of their joint variance. Of labels, a class of which
-            the maps show few or none would else count for more than all others.
-    """
-    cells = np.concatenate([one.reshape(-1, one.shape[2]) for one in maps])
-    variance = cells.var(axis=0)
-    deviation = np.sqrt(np.full_like(variance, variance.mean()) if alike else variance)
-    # A channel that hardly ever differs from its mean must not be blown up.
-    deviation += 0.01 * deviation.mean() + np.finfo(np.float32).tiny
-    return Standard(torch.from_numpy(cells.mean(axis=0)), torch.from_numpy(deviation))

@@ -1,14 +1,15 @@
-"""The network of fully connected layers as it is trained: fc6, fc7, fc8 with dropout."""
+"""The network of fully connected layers that fine-tuning trains: fc6, fc7, fc8 with dropout."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-from sppnet.detection.fc_layers import FullyConnected, SoftmaxHead, as_array
+from sppnet.detection.fc_layers import FullyConnected, as_array
+from sppnet.detection.heads import SoftmaxHead
 from sppnet.detection.training.finetuning_settings import FineTuningSettings
 
-# Paper §4.1: fc8, and by R-CNN's and Caffe's habit any layer that is called gaussian here.
+# Standard deviation of gaussian weights. Paper §4.1 for fc8; for fc6 and fc7 the habit of R-CNN and Caffe.
 _GAUSSIAN = 0.01
 
 
@@ -17,6 +18,11 @@ class FCNetwork(nn.Module):
 
     Attributes:
         mean, deviation: float32 (inputs,), by which vectors are standardised; zeros and ones at first.
+
+    Example:
+        >>> net = FCNetwork(inputs=1280, classes=20, settings=FineTuningSettings(width=24))
+        >>> net(torch.zeros(3, 1280)).shape
+        torch.Size([3, 21])
     """
 
     mean: Tensor
@@ -47,7 +53,7 @@ class FCNetwork(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Logits (N, C + 1), the background last, of pooled vectors (N, inputs), scaled."""
+        """Logits (N, C + 1), the background last, of pooled vectors (N, inputs) times their norm factor."""
         values = self.input_dropout((vectors - self.mean) / self.deviation)
         for layer in (self.fc6, self.fc7):
             values = self.dropout(torch.relu(layer(values)))
@@ -56,21 +62,24 @@ class FCNetwork(nn.Module):
 
     def start_from(self, layers: FullyConnected) -> None:
         """Takes over fc6, and fc7 where ``layers`` has it."""
-        own = (self.fc6, self.fc7)[: len(layers.biases)]
+        targets = (self.fc6, self.fc7)[: len(layers.biases)]
         with torch.no_grad():
-            for mine, factors, bias in zip(own, layers.factors, layers.biases, strict=True):
-                mine.weight.copy_(factors[0])
-                mine.bias.copy_(bias)
+            for target, factors, bias in zip(targets, layers.factors, layers.biases, strict=True):
+                target.weight.copy_(factors[0])
+                target.bias.copy_(bias)
 
-    def layers(self, scale: float) -> FullyConnected:
-        """fc6 and fc7 for the detector, for vectors as they come.
+    def layers(self, norm_factor: float) -> FullyConnected:
+        """fc6 and fc7 for the detector, for vectors as the extractor gives them.
 
-        What was done to the vectors that they were trained on goes into fc6: the ``scale``, mean, deviation.
+        They were trained on vectors times ``norm_factor``, standardised by mean and deviation. All of that
+        becomes part of fc6.
         """
         fc6 = (self.fc6.weight / self.deviation).detach()
-        weights = fc6 * scale, self.fc7.weight.detach()
+        weights = fc6 * norm_factor, self.fc7.weight.detach()
         biases = self.fc6.bias.detach() - fc6 @ self.mean, self.fc7.bias.detach()
-        return FullyConnected(tuple((one.clone(),) for one in weights), tuple(one.clone() for one in biases))
+        return FullyConnected(
+            tuple((weight.clone(),) for weight in weights), tuple(bias.clone() for bias in biases)
+        )
 
     def head(self) -> SoftmaxHead:
         """fc8 for the detector."""

@@ -1,10 +1,18 @@
-"""How the fully connected layers are made and trained; each constant's source."""
+"""Settings of the fully connected layers and their training; each constant's source."""
 
 import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from sppnet.common.errors import InputError
+from sppnet.common.settings import check_choice
+
+Inputs = Literal["scaled", "centred", "standardised"]
+Initialisation = Literal["he", "gaussian"]
+Optimiser = Literal["sgd", "adamw"]
+Decay = Literal["steps", "cosine"]
+# What the best snapshot is chosen by.
+Choose = Literal["loss", "accuracy", "precision"]
 
 
 @dataclass(frozen=True)
@@ -12,30 +20,30 @@ class FineTuningSettings:
     """The fully connected layers fc6, fc7 and fc8, and their training with the convolutions frozen.
 
     Defaults without a source are ours. Of them only centred inputs were compared with the alternative on
-    held-out windows (VOC2007, AlexNet, 700 images); optimiser, rate, decay, dropout and steps were not.
+    held-out regions (VOC2007, AlexNet, 700 images); optimiser, rate, decay, dropout and steps were not.
 
     Attributes:
         width: numbers that fc6 and fc7 give (paper: 4,096).
-        weights: a file that fc6 and fc7, or fc6 alone, start from; its scale of features is then taken over,
-            too. Empty: random.
-        inputs: what becomes of pooled vectors: ``scaled`` by one number; ``centred``: the training windows'
-            mean taken off, too; ``standardised``: divided by their standard deviation, too, place by place.
-            Our own: it becomes part of fc6 in the end. Layers from a file take vectors as they are.
+        weights: a file that fc6 and fc7, or fc6 alone, start from; empty: random. Layers from a file take
+            pooled vectors as they are.
+        inputs: how pooled vectors are prepared: ``scaled``: multiplied by one number; ``centred``: the mean
+            of the training regions taken off, too; ``standardised``: each number divided by its standard
+            deviation, too. Our own: it becomes part of fc6 in the end.
         initialisation: of random layers: ``he`` (normal, variance 2 / inputs), or ``gaussian`` (standard
             deviation 0.01). fc8 is always gaussian (paper §4.1).
         dropout: of fc6's and fc7's results (released code: 0.5).
         input_dropout: of the pooled vectors; our own.
-        batch: windows in a step (paper §4.1: 128).
-        positive_fraction: of them positives (paper §4.1: 0.25).
+        batch: regions in a step (paper §4.1: 128).
+        positive_fraction: the part of them that are positives (paper §4.1: 0.25).
         min_positive_iou: least IoU of a positive with ground truth (paper §4.1: 0.5).
         negative_iou_range: IoU of negatives, from and below (paper §4.1: 0.1 and 0.5).
-        proposals_per_image: proposals drawn from an image at a time, ``positive_fraction`` of them
-            positives, as far as there are so many.
-        draw_steps: after so many steps windows are drawn anew.
-        disk_gb: the drawn vectors take at most so much, in 10^9 bytes, those of all processes together; fewer
-            windows are drawn of each image where they would take more.
-        flip: whether half of the windows are taken from the mirrored image (released code).
-        random_scale: whether a window is pooled from a random scale, where there are several (released code).
+        proposals_per_image: regions drawn from an image at a time, ``positive_fraction`` of them positives,
+            as far as there are so many.
+        draw_steps: after so many steps regions are drawn anew.
+        disk_gb: bound on the drawn vectors of all processes together, in 10^9 bytes; fewer regions are drawn
+            from each image where they would take more.
+        flip: whether half of the regions are taken from the mirrored image (released code).
+        random_scale: whether a region is pooled from a random scale, where there are several (released code).
         optimiser: ``sgd`` with momentum (paper), or ``adamw``.
         rates: learning rates, one after the other.
         steps: how long each of them holds.
@@ -47,15 +55,23 @@ class FineTuningSettings:
             it on the test images, which we do not.
         validate_every: steps between snapshots (released code: 2,000).
         choose: the snapshot with the least validation ``loss``, or the greatest ``accuracy`` (mean over the
-            classes) or average ``precision`` of the held-out windows.
-        min_probability: the softmax head drops windows below.
+            classes) or average ``precision`` of the held-out regions.
+        min_probability: the softmax head drops regions below.
         seed: of all random choices.
+
+    Raises:
+        InputError: a value out of range, an unknown choice, or values that do not fit each other.
+
+    Example:
+        >>> settings = FineTuningSettings(rates=(1e-3, 1e-4), steps=(300, 100), decay="steps")
+        >>> settings.total_steps, settings.rate(299), settings.rate(300)
+        (400, 0.001, 0.0001)
     """
 
     width: int = 512
     weights: str = ""
-    inputs: Literal["scaled", "centred", "standardised"] = "centred"
-    initialisation: Literal["he", "gaussian"] = "he"
+    inputs: Inputs = "centred"
+    initialisation: Initialisation = "he"
     dropout: float = 0.5
     input_dropout: float = 0.0
     batch: int = 128
@@ -67,29 +83,25 @@ class FineTuningSettings:
     disk_gb: float = 6.0
     flip: bool = True
     random_scale: bool = True
-    optimiser: Literal["sgd", "adamw"] = "adamw"
+    optimiser: Optimiser = "adamw"
     rates: tuple[float, ...] = (3e-4,)
     steps: tuple[int, ...] = (4000,)
-    decay: Literal["steps", "cosine"] = "cosine"
+    decay: Decay = "cosine"
     momentum: float = 0.9
     weight_decay: float = 0.01
     bias_rate: float = 1.0
     validation: float = 0.1
     validate_every: int = 500
-    choose: Literal["loss", "accuracy", "precision"] = "precision"
+    choose: Choose = "precision"
     min_probability: float = 0.01
     seed: int = 6
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("inputs", ("scaled", "centred", "standardised")),
-            ("initialisation", ("he", "gaussian")),
-            ("optimiser", ("sgd", "adamw")),
-            ("decay", ("steps", "cosine")),
-            ("choose", ("loss", "accuracy", "precision")),
-        ):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} {getattr(self, name)!r}: choose {' or '.join(known)}")
+        check_choice("inputs", self.inputs, Inputs)
+        check_choice("initialisation", self.initialisation, Initialisation)
+        check_choice("optimiser", self.optimiser, Optimiser)
+        check_choice("decay", self.decay, Decay)
+        check_choice("choose", self.choose, Choose)
         for name in ("width", "batch", "proposals_per_image", "draw_steps", "validate_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
@@ -103,7 +115,7 @@ class FineTuningSettings:
             if not 0 < round(getattr(self, name) * self.positive_fraction) < getattr(self, name):
                 raise InputError(
                     f"{name} {getattr(self, name)} with positive_fraction {self.positive_fraction} leaves no "
-                    "positives, or no negatives; give more windows, or another part"
+                    "positives, or no negatives; give more regions, or another part"
                 )
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; it must not be negative")
@@ -111,17 +123,18 @@ class FineTuningSettings:
         if not 0 <= low < high <= self.min_positive_iou <= 1:
             raise InputError(
                 f"negative_iou_range {self.negative_iou_range}, min_positive_iou {self.min_positive_iou}: "
-                "give two rising overlaps, at most min_positive_iou"
+                "give two rising values of IoU, at most min_positive_iou"
             )
         if not self.rates or len(self.rates) != len(self.steps) or min(self.steps) < 1:
             raise InputError(
-                f"rates {self.rates} and steps {self.steps}: give as many of the one as the other"
+                f"rates {self.rates} and steps {self.steps}: give as many steps as rates, each at least 1"
             )
         if self.decay == "cosine" and len(self.rates) > 1:
             raise InputError(f"rates {self.rates}: with decay = 'cosine' give one")
         if min(*self.rates, self.disk_gb, self.bias_rate) <= 0 or min(self.momentum, self.weight_decay) < 0:
             raise InputError(
-                f"{self}: rates and disk_gb must be positive, momentum and weight_decay not negative"
+                f"{self}: rates, disk_gb and bias_rate must be positive, "
+                "momentum and weight_decay not negative"
             )
 
     @property

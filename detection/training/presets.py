@@ -1,15 +1,15 @@
-"""All settings of a run, and the named presets; each constant's source stands in its dataclass."""
+"""The settings of a run, and the named presets; each constant's source stands in its dataclass."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sppnet.common.errors import InputError
-from sppnet.common.settings import changed, override
-from sppnet.detection.features.extractor import FeatureSettings
-from sppnet.detection.nms import DetectionSettings
+from sppnet.common.settings import changed, check_choice, override
+from sppnet.detection.detection_settings import DetectionSettings
+from sppnet.detection.features.settings import FeatureSettings
 from sppnet.detection.training.finetuning_settings import (
     PAPER_FINETUNING,
     RELEASED_FINETUNING,
@@ -25,20 +25,30 @@ from sppnet.svm import (
     RegressionSettings,
 )
 
-# About 2 GB of it and more go to all but the negatives (`sppnet.detection.training.svm_training`).
+# About 2 GB of it and more go to everything but the negatives (`sppnet.detection.training.svm_training`).
 MIN_MEMORY_GB = 2.5
+
+EngineName = Literal["own", "opencv"]
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Which network, and its weights.
+    """The network and its weights.
 
     Attributes:
         name: zf5, alexnet, vgg16, efficientnet_lite0, efficientnet_lite2, or any timm model.
         weights: a file, ``random``, or empty for the network's own.
-        feature_levels: strides of the maps of a timm model to join; empty for its default, 16 and 32.
-        pca: reduce the map to this many channels, learned on training maps; 0 keeps all.
+        feature_levels: strides of the maps of a timm model that are joined; empty: its default, 16 and 32.
+        pca: channels that the map is reduced to by a principal component analysis of training maps; 0: all
+            are kept.
         seed: of random weights.
+
+    Raises:
+        InputError: a value out of range.
+
+    Example:
+        >>> NetworkSettings("alexnet", "random").pca
+        0
     """
 
     name: str = "efficientnet_lite0"
@@ -49,22 +59,30 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         if self.pca < 0 or any(type(level) is not int or level < 1 for level in self.feature_levels):
-            raise InputError(f"{self}: pca must not be negative, and taps are strides in pixels")
+            raise InputError(f"{self}: pca must not be negative, and feature_levels are strides in pixels")
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What training takes, beside mining and regression.
+    """The settings of training, beside those of mining and regression.
 
     Attributes:
         difficult_positives: whether difficult objects are positives. SPP-net was trained without them (Fast
-            R-CNN, table 1); its released script takes them. Windows on them are never negatives.
-        norm_images, norm_proposals: the mean feature norm is taken over so many windows of so many images
-            (released code: 200 of 200).
-        feature_level_images: taps and PCA are fitted on so many images; our own.
+            R-CNN, table 1); its released script takes them. Proposals on them are never negatives.
+        norm_images, norm_proposals: the mean feature norm is taken over so many regions of each of so many
+            images (released code: 200 of 200).
+        feature_level_images: the weights that join feature levels, and the PCA, are fitted on so many images;
+            our own.
         regression: whether box regressors are trained.
-        memory_gb: what training may take at its peak, in 10^9 bytes.
+        memory_gb: bound on the memory of training, in 10^9 bytes.
         seed: of all random choices of training.
+
+    Raises:
+        InputError: a value out of range.
+
+    Example:
+        >>> TrainingSettings(memory_gb=8).norm_images
+        200
     """
 
     difficult_positives: bool = False
@@ -87,22 +105,30 @@ class RunSettings:
     """Everything that a run's figures depend on, besides the images.
 
     Attributes:
-        network: and its weights.
+        network: the network and its weights.
         boxes: the name of imported boxes to use; empty for Selective Search.
         engine: of Selective Search: ``own``, or ``opencv`` for OpenCV's.
         proposals: settings of our own Selective Search.
         opencv: settings of OpenCV's.
-        features: windows to vectors.
-        mining: of the SVMs.
+        features: how regions of an image become vectors.
+        mining: of hard negatives, and the SVMs.
         regression: of boxes.
         detection: thresholds.
         training: the rest of training.
         finetuning: of the fully connected layers.
+
+    Raises:
+        InputError: an unknown engine.
+
+    Example:
+        >>> settings = RunSettings(network=NetworkSettings("alexnet"), engine="opencv")
+        >>> settings.proposer.max_proposals, settings.detection.nms_iou
+        (2000, 0.3)
     """
 
     network: NetworkSettings = field(default_factory=NetworkSettings)
     boxes: str = ""
-    engine: Literal["own", "opencv"] = "own"
+    engine: EngineName = "own"
     proposals: SelectiveSearch = field(default_factory=SelectiveSearch)
     opencv: OpenCVSelectiveSearch = field(default_factory=OpenCVSelectiveSearch)
     features: FeatureSettings = field(default_factory=FeatureSettings)
@@ -113,12 +139,15 @@ class RunSettings:
     finetuning: FineTuningSettings = field(default_factory=FineTuningSettings)
 
     def __post_init__(self) -> None:
-        if self.engine not in ("own", "opencv"):
-            raise InputError(f"engine {self.engine!r}: choose own or opencv")
+        check_choice("engine", self.engine, EngineName)
+
+    def without_finetuning(self) -> dict[str, Any]:
+        """The settings that SVMs depend on, as JSON values; of fine-tuning only the weights count."""
+        return {name: value for name, value in asdict(self).items() if name != "finetuning"}
 
     @property
     def proposer(self) -> Engine:
-        """What proposes windows."""
+        """The engine that ``boxes`` and ``engine`` choose."""
         if self.boxes:
             return ImportedBoxes(self.boxes)
         return self.opencv if self.engine == "opencv" else self.proposals
@@ -143,13 +172,13 @@ PRESETS = {
     "paper-1scale-rcnn-regression": replace(_PAPER, regression=RCNN_REGRESSION),
     # Paper §4.1: five scales.
     "paper-5scale": replace(_PAPER, features=FeatureSettings(scales=(480, 576, 688, 864, 1200))),
-    # R-CNN (reference for `sppnet compare`): each window on its own; its mining and regression.
+    # R-CNN (reference for `sppnet compare`): each region on its own; its mining and regression.
     "rcnn": RunSettings(
         mining=RELEASED_MINING,
         regression=RCNN_REGRESSION,
         features=FeatureSettings(mode="rcnn", levels=(6,)),
     ),
-    # Released code, which has 874 for 864 (see DIFFERENCES.md).
+    # Released code, which has 874 for 864 (see docs/differences.md).
     "released-1scale": _RELEASED,
     "released-5scale": replace(
         _RELEASED, features=replace(_RELEASED.features, scales=(480, 576, 688, 874, 1200))
@@ -173,9 +202,61 @@ def make_settings(
 
     Raises:
         InputError: an unknown preset or key (the nearest is named), TOML that cannot be read, a wrong value.
+
+    Example:
+        >>> make_settings("paper-5scale", changes=["features.scales = [480, 688]"]).features.scales
+        (480, 688)
+        >>> make_settings("papr-1scale")
+        Traceback (most recent call last):
+        ...
+        sppnet.common.errors.InputError: no preset 'papr-1scale'; did you mean 'paper-1scale'? There are ...
     """
     if preset not in PRESETS:
         nearest = get_close_matches(preset, PRESETS, 1, cutoff=0)[0]
         raise InputError(f"no preset {preset!r}; did you mean {nearest!r}? There are {', '.join(PRESETS)}")
     settings = changed(PRESETS[preset], config, changes)
     return override(settings, {"network": network or {}}, "network")
+
+
+def settings_by_name(settings: RunSettings, values: Mapping[str, Any]) -> RunSettings:
+    """Settings overridden by values under short names.
+
+    Args:
+        settings: to start from.
+        values: by the name of a setting (``scales``), where only one table has it; by that of a table, with
+            its settings (``features={"scales": …}``); or by both (``"features.scales"``).
+
+    Raises:
+        InputError: a name that no table has (the nearest is named) or that several have, or a wrong value.
+
+    Example:
+        >>> settings_by_name(PRESETS["default"], {"scales": (480, 688)}).features.scales
+        (480, 688)
+    """
+    tables = {table.name: getattr(settings, table.name) for table in fields(settings)}
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        table, _, key = name.partition(".")
+        if not key and name not in tables:
+            table, key = _table_of(name, tables), name
+        if key:
+            nested.setdefault(table, {})[key] = value
+        elif isinstance(value, Mapping):
+            nested.setdefault(table, {}).update(value)
+        else:
+            nested[table] = value
+    return override(settings, nested, "settings")
+
+
+def _table_of(name: str, tables: Mapping[str, Any]) -> str:
+    """The one table that has a setting of this name."""
+    keys = {table: [key.name for key in fields(part)] for table, part in tables.items() if is_dataclass(part)}
+    holders = [table for table, names in keys.items() if name in names]
+    if len(holders) > 1:
+        choices = " or ".join(f"{holder}={{{name!r}: …}}" for holder in holders)
+        raise InputError(f"setting {name!r} is in several tables: give {choices}")
+    if not holders:
+        known = [*tables, *(key for names in keys.values() for key in names)]
+        nearest = get_close_matches(name, known, 1, cutoff=0)[0]
+        raise InputError(f"unknown setting {name!r}; did you mean {nearest!r}?")
+    return holders[0]

@@ -1,29 +1,33 @@
-"""How well fully connected layers classify held-out windows."""
+"""Validation of fully connected layers on regions of held-out images."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from sppnet.common.arrays import FloatArray, IntArray
 from sppnet.common.distributed import Group
-from sppnet.detection.fc_layers import log_odds
+from sppnet.detection.heads import log_odds
+from sppnet.detection.training.finetuning_settings import Choose
+from sppnet.detection.training.window_batches import RegionDraw
 
+# Vectors that pass the network at a time.
 _CHUNK = 1024
 
 
 @dataclass(frozen=True)
 class Score:
-    """One validation.
+    """The figures of one validation.
 
     Attributes:
         step: steps made before it.
-        loss: mean cross-entropy over the windows.
-        accuracy: mean over the classes, background included, of the part of their windows that is right.
-        precision: mean over the classes of the average precision in telling their windows from the others.
+        loss: mean cross-entropy over the regions.
+        accuracy: mean over the classes, background included, of the part of their regions that is right.
+        precision: mean over the classes of the average precision in telling their regions from the others.
+
+    Example:
+        >>> Score(step=500, loss=0.4, accuracy=0.7, precision=0.6).merit("loss")
+        -0.4
     """
 
     step: int
@@ -31,47 +35,39 @@ class Score:
     accuracy: float
     precision: float
 
-    def merit(self, choose: Literal["loss", "accuracy", "precision"]) -> float:
-        """What is to be as great as possible."""
+    def merit(self, choose: Choose) -> float:
+        """The figure that chooses the best validation; greater is better."""
         return -self.loss if choose == "loss" else float(getattr(self, choose))
 
 
-def validate(
-    net: nn.Module,
-    read: Callable[[IntArray], FloatArray],
-    mine: IntArray,
-    labels: IntArray,
-    classes: int,
-    step: int,
-    group: Group,
-) -> Score:
-    """Scores a network on windows that the processes share out.
+def validate(net: nn.Module, held_out: RegionDraw, step: int, group: Group) -> Score:
+    """Scores a network on held-out regions, of which each process does its share.
 
     Args:
         net: pooled vectors to logits (N, C + 1), background last.
-        read: the vectors at places in this process' file.
-        mine: int64 (n,), which windows those are, in the order of the file.
-        labels: int64 (N,), of all windows, 0 to C.
-        classes: C.
-        step: made before.
+        held_out: the regions.
+        step: steps made before.
         group: the processes.
     """
-    # It takes over a second to load, which no other command has to wait for.
+    # Imported here, as it takes over a second to load, which no other command has to wait for.
     from sklearn.metrics import average_precision_score
 
     net.eval()
-    logits = torch.zeros(len(labels), classes + 1)
+    labels, share = held_out.labels, held_out.share
+    logits = torch.zeros(len(labels), held_out.classes + 1)
     with torch.inference_mode():
-        for start in range(0, len(mine), _CHUNK):
-            part = np.arange(start, min(start + _CHUNK, len(mine)))
-            logits[mine[part]] = net(torch.from_numpy(read(part)))
+        for start in range(0, len(share), _CHUNK):
+            rows = np.arange(start, min(start + _CHUNK, len(share)))
+            logits[share[rows]] = net(torch.from_numpy(held_out.file.read(rows)))
         group.add(logits)
         loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels)).item()
-    found = logits.argmax(dim=1).numpy()
+    predicted = logits.argmax(dim=1).numpy()
     odds = log_odds(logits.numpy())
     present = np.unique(labels)
-    accuracy = np.mean([(found[labels == label] == label).mean() for label in present])
+    accuracy = np.mean([(predicted[labels == label] == label).mean() for label in present])
     precision = [
-        average_precision_score(labels == label, odds[:, label]) for label in present if label < classes
+        average_precision_score(labels == label, odds[:, label])
+        for label in present
+        if label < held_out.classes
     ]
     return Score(step, loss, float(accuracy), float(np.mean(precision)) if precision else 0.0)

@@ -21,7 +21,7 @@ MAPS = {
     "overfeat5": ([36, 18, 18, 18, 18], [29, 14, 14, 14, 14]),
     "overfeat7": ([36, 18, 18, 18, 18, 18, 18], [29, 14, 14, 14, 14, 14, 14]),
 }
-# Filters times (numbers in one + its bias).
+# Filters times (numbers in a filter + its bias).
 CONVOLUTIONS = {
     "zf5": 96 * (3 * 49 + 1)
     + 256 * (96 * 25 + 1)
@@ -68,7 +68,8 @@ def test_parameters(name, levels):
     fully_connected = 4096 * (inputs + 1) + 4096 * (4096 + 1) + 1000 * (4096 + 1)
     with torch.device("meta"):  # shapes alone
         made = Classifier([str(number) for number in range(1000)], ClassifierSettings(name, levels))
-    assert sum(one.numel() for one in made.parameters()) == CONVOLUTIONS[name] + fully_connected
+    numbers = sum(parameter.numel() for parameter in made.parameters())
+    assert numbers == CONVOLUTIONS[name] + fully_connected
 
 
 @pytest.mark.parametrize(
@@ -94,8 +95,8 @@ def test_pooling_is_that_of_detection(levels, size):
     classifier = Classifier(THREE, replace(TINY, levels=levels))
     pooled = classifier.pool(maps)
     whole = np.array([[0, 0, size[1], size[0]]], np.int32)
-    for one, vector in zip(maps, pooled, strict=True):
-        expected = spatial_pyramid_pool(one.permute(1, 2, 0).contiguous().numpy(), whole, levels)[0]
+    for values, vector in zip(maps, pooled, strict=True):
+        expected = spatial_pyramid_pool(values.permute(1, 2, 0).contiguous().numpy(), whole, levels)[0]
         assert np.array_equal(vector.numpy(), expected)
 
 

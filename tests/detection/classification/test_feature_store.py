@@ -1,4 +1,4 @@
-"""Stored vectors: as good as computed ones, and no more than a cache."""
+"""Stored vectors: equal to computed ones, and no more than a cache."""
 
 import errno
 from pathlib import Path
@@ -10,8 +10,7 @@ import pytest
 from sppnet.common.errors import InputError
 from sppnet.data import read_image
 from sppnet.detection.backbones import build_network
-from sppnet.detection.classification import feature_store as feature_files
-from sppnet.detection.classification.feature_store import FeatureFiles
+from sppnet.detection.classification.feature_store import FeatureStore
 from sppnet.detection.classification.image_features import ImageFeatureExtractor, ImageFeatureSettings
 
 SETTINGS = ImageFeatureSettings("warp", (32,), levels=(1,))
@@ -41,9 +40,8 @@ def extractor(network):
 
 
 @pytest.fixture
-def images(tmp_path, monkeypatch):
-    """Five of them; two go into a file."""
-    monkeypatch.setattr(feature_files, "_CHUNK", 2)
+def images(tmp_path):
+    """Five image files."""
     rng = np.random.default_rng(0)
     files = [tmp_path / f"{number}.png" for number in range(5)]
     for file in files:
@@ -52,10 +50,11 @@ def images(tmp_path, monkeypatch):
 
 
 def read(extractor, folder, images, max_bytes=GIGABYTE):
-    """The vectors, how many of them were computed, and what was said of progress."""
-    said, before = [], extractor.count
-    vectors = FeatureFiles(folder, extractor, max_bytes).read(images, lambda *one: said.append(one))
-    return vectors, extractor.count - before, said
+    """The vectors, how many of them were computed, and the calls of progress. Two images go into a file."""
+    calls, before = [], extractor.count
+    store = FeatureStore(folder, extractor, max_bytes, images_per_file=2)
+    vectors = store.read(images, lambda done, total: calls.append((done, total)))
+    return vectors, extractor.count - before, calls
 
 
 def directly(extractor, images):
@@ -63,35 +62,35 @@ def directly(extractor, images):
 
 
 def test_stored_vectors_are_those_that_were_computed(extractor, images, tmp_path):
-    first, computed, said = read(extractor, tmp_path / "store", images)
+    first, computed, calls = read(extractor, tmp_path / "store", images)
     assert computed == 5
-    assert said == [(0, 5), (2, 5), (4, 5), (5, 5)]
+    assert calls == [(0, 5), (2, 5), (4, 5), (5, 5)]
     assert first.dtype == np.float16
     np.testing.assert_array_equal(first, directly(extractor, images).astype(np.float16))
     assert len(np.unique(first, axis=0)) == 5
     second, computed, again = read(extractor, tmp_path / "store", images)
     assert computed == 0
-    assert again == said
+    assert again == calls
     np.testing.assert_array_equal(second, first)
 
 
 def test_no_images(extractor, tmp_path):
-    vectors, _, said = read(extractor, tmp_path / "store", [])
+    vectors, _, calls = read(extractor, tmp_path / "store", [])
     assert vectors.shape == (0, extractor.length)
-    assert said == [(0, 0)]
+    assert calls == [(0, 0)]
     assert not (tmp_path / "store").exists()
 
 
 def test_images_are_known_by_what_is_in_them(extractor, images, tmp_path):
     first, _, _ = read(extractor, tmp_path / "store", images)
     moved = [image.rename(tmp_path / f"moved-{image.name}") for image in images]
-    found, computed, _ = read(extractor, tmp_path / "store", moved)
+    vectors, computed, _ = read(extractor, tmp_path / "store", moved)
     assert computed == 0
-    np.testing.assert_array_equal(found, first)
+    np.testing.assert_array_equal(vectors, first)
     moved[2].write_bytes(moved[0].read_bytes())
-    found, computed, _ = read(extractor, tmp_path / "store", moved)
+    vectors, computed, _ = read(extractor, tmp_path / "store", moved)
     assert computed == 2
-    np.testing.assert_array_equal(found, first[[0, 1, 0, 3, 4]])
+    np.testing.assert_array_equal(vectors, first[[0, 1, 0, 3, 4]])
 
 
 @pytest.mark.parametrize("damage", ["emptied", "cut", "flipped", "zeroed", "gone"])
@@ -109,9 +108,9 @@ def test_a_damaged_file_is_as_good_as_none(extractor, images, tmp_path, damage):
     else:
         files[0].write_bytes(broken[damage])
     for expected in (2, 0):
-        found, computed, _ = read(extractor, tmp_path / "store", images)
+        vectors, computed, _ = read(extractor, tmp_path / "store", images)
         assert computed == expected
-        np.testing.assert_array_equal(found, first)
+        np.testing.assert_array_equal(vectors, first)
     assert files[0].read_bytes() == whole
 
 
@@ -120,9 +119,9 @@ def test_the_folder_has_a_bound(extractor, images, tmp_path, caplog):
     # Room for the first file, and not quite for the second.
     for computed_then in (5, 3):
         caplog.clear()
-        found, computed, _ = read(extractor, tmp_path / "store", images, 2 * FILE - 1)
+        vectors, computed, _ = read(extractor, tmp_path / "store", images, 2 * FILE - 1)
         assert computed == computed_then
-        np.testing.assert_array_equal(found, first)
+        np.testing.assert_array_equal(vectors, first)
         assert [file.stat().st_size for file in (tmp_path / "store").iterdir()] == [FILE]
         (message,) = caplog.messages
         assert "bound" in message
@@ -145,10 +144,10 @@ def test_other_settings_and_weights_find_nothing(extractor, network, images, tmp
         Counting(network, ImageFeatureSettings("crop", (32,), levels=(1,))),
         Counting(build_network("zf5", "random", seed=1), SETTINGS),
     ):
-        found, computed, _ = read(other, tmp_path / "store", images)
+        vectors, computed, _ = read(other, tmp_path / "store", images)
         assert computed == 5
-        np.testing.assert_array_equal(found, directly(other, images).astype(np.float16))
-    # And what was there stays.
+        np.testing.assert_array_equal(vectors, directly(other, images).astype(np.float16))
+    # The vectors stored before stay.
     assert read(extractor, tmp_path / "store", images)[1] == 0
 
 
@@ -160,9 +159,9 @@ def test_a_full_disk_is_a_warning(extractor, images, tmp_path, caplog, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", half)
-        found, computed, _ = read(extractor, tmp_path / "store", images)
+        vectors, computed, _ = read(extractor, tmp_path / "store", images)
     assert computed == 5
-    np.testing.assert_array_equal(found, directly(extractor, images).astype(np.float16))
+    np.testing.assert_array_equal(vectors, directly(extractor, images).astype(np.float16))
     assert not list((tmp_path / "store").iterdir())
     (message,) = caplog.messages
     assert "No space left" in message

@@ -11,7 +11,7 @@ import torch
 
 from sppnet.data.image_folder import open_image_folder
 from sppnet.data.images import read_image
-from sppnet.detection.backbones.base import IMAGENET, RELEASED
+from sppnet.detection.backbones.normalisation import IMAGENET, RELEASED
 from sppnet.detection.classification.classifier import ClassifierSettings
 from sppnet.detection.classification.image_batches import (
     Request,
@@ -33,7 +33,7 @@ PLAIN = replace(SETTINGS, flip=False, colour=0.0)
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory):
-    """Noise in three classes. The first two have the short side asked for; the third is of one gray."""
+    """Noise in three classes. The first two images need no resizing; the third is of one gray."""
     folder = tmp_path_factory.mktemp("noise")
     rng = np.random.default_rng(0)
     sizes = [(36, 41), (47, 36), (36, 36), (72, 90), (51, 33), (36, 36), (60, 50), (40, 80)]
@@ -51,7 +51,7 @@ def read(noise, requests, settings=SETTINGS, workers=0):
     return batch.images.numpy()
 
 
-def window(image, top, left):
+def square(image, top, left):
     return image[top : top + SIZE, left : left + SIZE]
 
 
@@ -60,8 +60,8 @@ def test_the_centre_or_a_corner(noise, index):
     image = read_image(noise.paths[index])
     height, width = image.shape[:2]
     down, right = height - SIZE, width - SIZE
-    places = [(down // 2, right // 2), (0, 0), (0, right), (down, 0), (down, right)]
-    expected = [window(image, *place).tobytes() for place in places]
+    starts = [(down // 2, right // 2), (0, 0), (0, right), (down, 0), (down, right)]
+    expected = [square(image, *start).tobytes() for start in starts]
     crops = read(noise, [Request(index, SIZE, epoch) for epoch in range(300)], PLAIN)
     counts = Counter(crop.tobytes() for crop in crops)
     assert counts.keys() == set(expected)
@@ -69,10 +69,10 @@ def test_the_centre_or_a_corner(noise, index):
     assert all(30 < times < 90 for times in counts.values())
 
 
-def test_any_place(noise):
+def test_any_position(noise):
     """All 5 x 10 of them, the last too, and nothing else."""
     image = read_image(noise.paths[0])
-    expected = {window(image, top, left).tobytes() for top in range(5) for left in range(10)}
+    expected = {square(image, top, left).tobytes() for top in range(5) for left in range(10)}
     requests = [Request(0, SIZE, epoch) for epoch in range(700)]
     crops = read(noise, requests, replace(PLAIN, crop="anywhere"))
     assert {crop.tobytes() for crop in crops} == expected
@@ -86,7 +86,7 @@ def test_the_centre_to_test_on_is_that_of_the_views(noise, index):
     left, top, _, _ = views.boxes[0].astype(int)
     # With all the changes of training in the settings, none is made.
     (crop,) = read(noise, [Request(index, SIZE)])
-    np.testing.assert_array_equal(crop, window(resized, top, left))
+    np.testing.assert_array_equal(crop, square(resized, top, left))
 
 
 @pytest.mark.parametrize("crop", ["corners", "anywhere"])
@@ -95,23 +95,23 @@ def test_the_small_input_is_the_large_one_resized(noise, crop):
     large = read(noise, [Request(3, SIZE, epoch) for epoch in range(20)], settings)
     small = read(noise, [Request(3, SMALL, epoch) for epoch in range(20)], settings)
     assert small.shape == (20, SMALL, SMALL, 3)
-    for one, other in zip(large, small, strict=True):
-        np.testing.assert_array_equal(other, cv2.resize(one, (SMALL, SMALL)))
+    for large_crop, small_crop in zip(large, small, strict=True):
+        np.testing.assert_array_equal(small_crop, cv2.resize(large_crop, (SMALL, SMALL)))
 
 
 def test_half_are_mirrored(noise):
     requests = [Request(4, SIZE, epoch) for epoch in range(300)]
     plain, flipped = read(noise, requests, PLAIN), read(noise, requests, replace(PLAIN, flip=True))
     mirrored = 0
-    for one, other in zip(plain, flipped, strict=True):
-        same = np.array_equal(one, other)
-        assert same or np.array_equal(one[:, ::-1], other)
+    for crop, maybe_mirrored in zip(plain, flipped, strict=True):
+        same = np.array_equal(crop, maybe_mirrored)
+        assert same or np.array_equal(crop[:, ::-1], maybe_mirrored)
         mirrored += not same
     assert 115 < mirrored < 185
 
 
 def test_colours_shift_along_the_principal_axes(noise):
-    """Of a gray image: by one shift for the whole crop, in grays above all, as far as the paper's source."""
+    """A gray crop shifts as a whole, above all to other grays, as far as the paper's source says."""
     settings = replace(PLAIN, colour=0.1)
     crops = read(noise, [Request(2, SIZE, epoch) for epoch in range(1000)], settings).astype(float)
     assert (crops == crops[:, :1, :1]).all()
@@ -144,7 +144,7 @@ def test_crops_follow_from_seed_epoch_and_image_alone(noise):
 
 
 def test_processes_make_no_difference(noise):
-    """Batches come in the order asked for, the same ones; random states here are left alone."""
+    """The same batches come in the order of the requests; random states of this process are left alone."""
     requests = [
         batch for epoch in range(2) for batch in epoch_requests(SETTINGS, len(noise), epoch)
     ] + centre_requests(SETTINGS, len(noise))
@@ -152,13 +152,27 @@ def test_processes_make_no_difference(noise):
     alone, helped = (list(read_batches(noise, requests, SETTINGS, workers)) for workers in (0, 2))
     assert torch.equal(torch.random.get_rng_state(), states[0])
     np.testing.assert_array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
-    assert [one.images.shape for one in alone] == [(4, 32, 32, 3)] * 2 + [(4, 24, 24, 3)] * 2 + [
-        (4, 32, 32, 3)
-    ] * 2
-    for one, other, asked in zip(alone, helped, requests, strict=True):
-        assert torch.equal(one.images, other.images)
-        expected = [noise.labels[request.index] for request in asked]
-        assert one.labels.tolist() == other.labels.tolist() == expected
+    assert [batch.images.shape[1] for batch in alone] == [32, 32, 24, 24, 32, 32]
+    for batch, read_ahead, batch_requests in zip(alone, helped, requests, strict=True):
+        assert len(batch.images) == 4
+        assert torch.equal(batch.images, read_ahead.images)
+        expected = [noise.labels[request.index] for request in batch_requests]
+        assert batch.labels.tolist() == read_ahead.labels.tolist() == expected
+
+
+@pytest.mark.timeout(60)
+def test_processes_start_while_opencv_has_threads_here(noise):
+    """A forked process that ends OpenCV's threads, which it does not have, waits for ever."""
+    threads = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(4)
+        # Large enough for OpenCV to start its threads.
+        cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (1500, 1500), interpolation=cv2.INTER_CUBIC)
+        batches = list(read_batches(noise, [[Request(0, SIZE)], [Request(1, SIZE)]], SETTINGS, 2))
+        assert [len(batch.images) for batch in batches] == [1, 1]
+        assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def test_requests_are_taken_as_batches_are_read(noise):

@@ -13,8 +13,8 @@ from toy_network import toy_layers
 
 from sppnet.common.errors import InputError
 from sppnet.detection.backbones import FeatureLevels, Geometry, Network, build_network
-from sppnet.detection.backbones.base import IMAGENET
 from sppnet.detection.backbones.build import CHAINS
+from sppnet.detection.backbones.normalisation import IMAGENET
 from sppnet.detection.classification import image_features
 from sppnet.detection.classification.classifier import Classifier, ClassifierSettings
 from sppnet.detection.classification.image_features import (
@@ -66,7 +66,7 @@ def slowly_resized(image, height, width):
 
 
 def slow_view(image, view, scale):
-    """What the paper says of each, with sizes worked out from the ratio of the sides."""
+    """The views of the paper, with sizes worked out from the ratio of the sides."""
     height, width = image.shape[:2]
     if view == "warp":
         return slowly_resized(image, scale, scale)
@@ -87,10 +87,10 @@ def test_views_are_the_slow_ones(image, view, turned):
     image = image[:49, :75]
     image = image.transpose(1, 0, 2) if turned else image
     for scale in (14, 56):  # shrunk and enlarged
-        found, expected = take_view(image, view, scale), slow_view(image, view, scale)
-        assert found.dtype == np.uint8
+        taken, expected = take_view(image, view, scale), slow_view(image, view, scale)
+        assert taken.dtype == np.uint8
         # OpenCV interpolates with fixed-point weights.
-        np.testing.assert_allclose(found, expected, atol=1.5)
+        np.testing.assert_allclose(taken, expected, atol=1.5)
 
 
 def test_sizes_of_views():
@@ -138,7 +138,7 @@ def test_several_scales_are_averaged(toy, image):
     """Each counts alike, however large its vector is before it is normalised."""
     network = toy()
     scales = (32, 48, 90)
-    each = [ImageFeatureExtractor(network, ImageFeatureSettings("full", (one,)))(image) for one in scales]
+    each = [ImageFeatureExtractor(network, ImageFeatureSettings("full", (scale,)))(image) for scale in scales]
     together = ImageFeatureExtractor(network, ImageFeatureSettings("full", scales))(image)
     np.testing.assert_allclose(together, unit(sum(each)), atol=1e-6)
     assert np.linalg.norm(together) == pytest.approx(1, abs=1e-6)
@@ -161,7 +161,8 @@ def test_layers_of_a_classifier(toy_classifier, image, layer):
     values = classifier.network.feature_map(take_view(image, "full", 40))
     expected = slow_pyramid(values, (3, 1))
     for name in {"conv": (), "fc6": ("fc6",), "fc7": ("fc6", "fc7")}[layer]:
-        weight, bias = (one.detach().numpy() for one in getattr(classifier, name).parameters())
+        layer = getattr(classifier, name)
+        weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
         expected = np.maximum(weight @ expected + bias, 0)
     assert expected.any()
     vector = extractor(image)
@@ -180,7 +181,7 @@ def test_a_classifier_without_spp_takes_its_own_size_alone(toy_classifier, image
             ImageFeatureExtractor(classifier, ImageFeatureSettings(view, (scale,)))(image)
 
 
-class TwoTaps(Network):
+class TwoLevels(Network):
     """Maps of strides 4 and 8, the second with much larger values."""
 
     def __init__(self):
@@ -190,7 +191,7 @@ class TwoTaps(Network):
                          geometries, feature_levels)  # fmt: skip
         self.multiple = 8
         nn.init.constant_(self.layers[1].bias, 50)
-        self.layers.forward = lambda images: [one(images) for one in self.layers]
+        self.layers.forward = lambda images: [layer(images) for layer in self.layers]
 
     def cells(self, height, width):
         return -(-height // 4), -(-width // 4)
@@ -201,16 +202,16 @@ class TwoTaps(Network):
 
 @pytest.fixture
 def files(image, tmp_path):
-    found = []
+    paths = []
     for number, pixels in enumerate((image, image[:, ::-1], image[:60, 20:])):
-        found.append(tmp_path / f"{number}.png")
-        cv2.imwrite(str(found[-1]), pixels[:, :, ::-1])
-    return found
+        paths.append(tmp_path / f"{number}.png")
+        cv2.imwrite(str(paths[-1]), pixels[:, :, ::-1])
+    return paths
 
 
 def test_several_maps_are_joined_by_constants_that_are_kept(image, files, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    network, settings = TwoTaps().eval(), ImageFeatureSettings("full", (32, 48))
+    network, settings = TwoLevels().eval(), ImageFeatureSettings("full", (32, 48))
     extractor = ImageFeatureExtractor(network, settings)
     unfitted = extractor.made_by()
     norms = [[], []]
@@ -220,42 +221,42 @@ def test_several_maps_are_joined_by_constants_that_are_kept(image, files, tmp_pa
                 norms, network.level_maps(take_view(pixels, "full", scale)), strict=True
             ):
                 level.append(values.norm(dim=0).flatten())
-    extractor.fit_feature_levels(files, tmp_path / "taps")
-    expected = [1 / float(torch.cat(one).mean()) for one in norms]
-    np.testing.assert_allclose(network.feature_levels.scales, expected, rtol=1e-5)
+    extractor.fit_feature_levels(files, tmp_path / "levels")
+    expected = [1 / float(torch.cat(level).mean()) for level in norms]
+    np.testing.assert_allclose(network.feature_levels.weights, expected, rtol=1e-5)
     assert expected[0] > 5 * expected[1]
     assert extractor.made_by() != unfitted
 
     # The same network as it was before.
-    again = ImageFeatureExtractor(TwoTaps().eval(), settings)
+    again = ImageFeatureExtractor(TwoLevels().eval(), settings)
     again.network.load_state_dict(network.state_dict() | {"taps.scales": torch.ones(2)})
     with monkeypatch.context() as patch:
         patch.delattr(image_features, "fit_feature_levels")
-        again.fit_feature_levels(files, tmp_path / "taps")
+        again.fit_feature_levels(files, tmp_path / "levels")
     assert again.made_by() == extractor.made_by()
     np.testing.assert_array_equal(again(image), extractor(image))
     # Of other images they are fitted anew.
     again.network.set_feature_levels(FeatureLevels((5, 3)))
-    again.fit_feature_levels(files[:1], tmp_path / "taps")
+    again.fit_feature_levels(files[:1], tmp_path / "levels")
     assert again.made_by() != extractor.made_by()
 
 
 def test_images_that_no_constants_can_be_fitted_on_are_named(files, tmp_path):
     cv2.imwrite(str(tmp_path / "strip.png"), np.zeros((2, 90, 3), np.uint8))
     (tmp_path / "broken.png").write_bytes(b"no image")
-    extractor = ImageFeatureExtractor(TwoTaps().eval(), ImageFeatureSettings("full", (32,)))
+    extractor = ImageFeatureExtractor(TwoLevels().eval(), ImageFeatureSettings("full", (32,)))
     for name, why in (("strip.png", "over 16 times"), ("broken.png", "not an image")):
         with pytest.raises(InputError, match=f"{name}: .*{why}"):
-            extractor.fit_feature_levels([*files, tmp_path / name], tmp_path / "taps")
+            extractor.fit_feature_levels([*files, tmp_path / name], tmp_path / "levels")
 
 
 def test_one_map_needs_no_constants(toy, tmp_path):
     extractor = ImageFeatureExtractor(toy(), ImageFeatureSettings())
-    extractor.fit_feature_levels([tmp_path / "none.png"], tmp_path / "taps")
-    assert not (tmp_path / "taps").exists()
+    extractor.fit_feature_levels([tmp_path / "none.png"], tmp_path / "levels")
+    assert not (tmp_path / "levels").exists()
 
 
-def test_what_made_vectors_tells_them_apart(toy, toy_classifier):
+def test_made_by_differs_for_other_settings_and_weights(toy, toy_classifier):
     settings = ImageFeatureSettings()
     extractors = [
         *(ImageFeatureExtractor(toy(seed), settings) for seed in range(2)),
@@ -267,15 +268,15 @@ def test_what_made_vectors_tells_them_apart(toy, toy_classifier):
         ),
         ImageFeatureExtractor(toy_classifier(), replace(settings, layer="fc6")),
     ]
-    texts = [json.dumps(one.made_by()) for one in extractors]
+    texts = [json.dumps(extractor.made_by()) for extractor in extractors]
     assert len(set(texts)) == len(texts)
     assert json.dumps(ImageFeatureExtractor(toy(), settings).made_by()) == texts[0]
 
 
-def test_what_is_asked_wrongly(toy, image):
+def test_wrong_settings_and_images_are_named(toy, image):
     for values, message in (
-        ({"view": "side"}, "choose one of crop, full, warp"),
-        ({"layer": "fc8"}, "choose one of conv, fc6, fc7"),
+        ({"view": "side"}, "view 'side': choose crop, full or warp"),
+        ({"layer": "fc8"}, "layer 'fc8': choose conv, fc6 or fc7"),
         ({"scales": ()}, "at least one"),
         ({"scales": (224, 0)}, "at least 1 pixel"),
         ({"levels": ()}, "at least one"),

@@ -5,7 +5,7 @@ import pytest
 from sklearn.svm import LinearSVC
 
 from sppnet.common.errors import InputError
-from sppnet.detection.classification import linear_svm as linear
+from sppnet.detection.classification import linear_svm
 from sppnet.detection.classification.linear_svm import (
     class_accuracy,
     fit_folder,
@@ -58,11 +58,11 @@ def test_the_objective_is_liblinears(count, length, cost):
     fit = fit_linear(features, labels, agreement, [cost])
     assert fit.cost == cost
     scores = fit.svms.score(features)
-    for label, mine in enumerate(labels.T):
-        model = reference(features, mine, cost)
-        ours = objective(features, mine, cost, fit.svms.weights[label], fit.svms.bias[label])
-        theirs = objective(features, mine, cost, model.coef_[0], model.intercept_[0])
-        assert ours == pytest.approx(theirs, rel=1e-3)
+    for label, signs in enumerate(labels.T):
+        model = reference(features, signs, cost)
+        reached = objective(features, signs, cost, fit.svms.weights[label], fit.svms.bias[label])
+        least = objective(features, signs, cost, model.coef_[0], model.intercept_[0])
+        assert reached == pytest.approx(least, rel=1e-3)
         expected = model.decision_function(features)
         np.testing.assert_allclose(scores[:, label], expected, atol=0.05 * np.abs(expected).max())
 
@@ -90,18 +90,18 @@ def test_images_labelled_0_are_not_seen(count, length):
 
 def test_inner_products_are_all_that_training_needs(monkeypatch):
     features, ground_truth = clouds(60, 200)
-    rows = linear._in_their_span(features)
+    rows = linear_svm.reduce_to_span(features)
     assert rows.shape == (60, 60)
     np.testing.assert_allclose(rows @ rows.T, features @ features.T, atol=2e-5)
     spans = fit_linear(features, one_hot(ground_truth), agreement, [0.3, 3.0])
-    monkeypatch.setattr(linear, "_in_their_span", lambda features: features)
+    monkeypatch.setattr(linear_svm, "reduce_to_span", lambda features: features)
     direct = fit_linear(features, one_hot(ground_truth), agreement, [0.3, 3.0])
     assert spans.tried == pytest.approx(direct.tried, abs=2e-3)
     np.testing.assert_allclose(spans.svms.score(features), direct.svms.score(features), atol=0.02)
 
 
 def test_equal_images_do_no_harm():
-    """Nor where rounding of their products outweighs what makes these positive definite."""
+    """Nor where rounding of their inner products outweighs the term that makes these positive definite."""
     features, ground_truth = clouds(60, 200)
     labels = one_hot(ground_truth)
     repeated, twice = np.repeat(features, 2, axis=0), np.repeat(labels, 2, axis=0)
@@ -110,13 +110,13 @@ def test_equal_images_do_no_harm():
     np.testing.assert_allclose(fit.svms.score(features), single.svms.score(features), atol=0.02)
     large = np.repeat(300 * features[:5], 12, axis=0)
     large[:, 0] += np.arange(60, dtype=np.float32) / 1000
-    assert linear._in_their_span(large) is large
+    assert linear_svm.reduce_to_span(large) is large
     fit = fit_linear(large, np.repeat(one_hot(np.arange(5) % 3), 12, axis=0), agreement, [1.0])
     assert (fit.svms.score(large).argmax(axis=1) == np.repeat(np.arange(5) % 3, 12)).all()
 
 
 def test_cross_validation_scores_images_that_were_held_out():
-    """What the measure sees are the scores of models of the other three folds."""
+    """The measure gets the scores that models of the other three folds give."""
     features, ground_truth = clouds(90, 20)
     labels = one_hot(ground_truth)
     seen = []
@@ -206,15 +206,15 @@ def test_folders_are_measured_by_mean_accuracy():
     expected = []
 
     def measure(labels, scores):
-        found = [(scores[ground_truth == label].argmax(axis=1) == label).mean() for label in range(3)]
-        expected.append(np.mean(found))
+        shares = [(scores[ground_truth == label].argmax(axis=1) == label).mean() for label in range(3)]
+        expected.append(np.mean(shares))
         return float(expected[-1])
 
     fit_linear(features, one_hot(ground_truth), measure)
     assert list(fit.tried.values()) == pytest.approx(expected)
     assert fit.tried[fit.cost] == max(fit.tried.values())
-    fresh, theirs = clouds(200, 40, spread=0.1)
-    assert class_accuracy(theirs, fit.svms.score(fresh)).min() > 0.9
+    fresh, fresh_labels = clouds(200, 40, spread=0.1)
+    assert class_accuracy(fresh_labels, fit.svms.score(fresh)).min() > 0.9
 
 
 def test_accuracy_of_classes():

@@ -1,4 +1,4 @@
-"""Training classifiers on a tiny folder: schedules, going on after a stop, averages, several processes."""
+"""Training classifiers on a tiny folder: schedules, continuing after a stop, averages, several processes."""
 
 import json
 import os
@@ -16,11 +16,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from sppnet.common.checkpoint import Checkpoint
 from sppnet.common.distributed import Group, join_group
 from sppnet.common.errors import InputError
+from sppnet.common.progress import quiet
 from sppnet.data.image_folder import open_image_folder
-from sppnet.detection.backbones.base import RELEASED
 from sppnet.detection.backbones.build import CHAINS
+from sppnet.detection.backbones.normalisation import RELEASED
 from sppnet.detection.classification import pretraining
 from sppnet.detection.classification.classifier import Classifier, ClassifierSettings
 from sppnet.detection.classification.image_batches import epoch_side
@@ -69,9 +71,12 @@ def photos(tmp_path_factory):
 
 @pytest.fixture
 def learn(photos, tmp_path):
-    """Trains in a folder of its own; the same ``place`` goes on where it stopped. Epochs and steps seen."""
+    """Trains in a folder of its own; the same ``folder`` goes on where it stopped.
 
-    def run(place="a", settings=TINY, stop=None, val="val", workers=0, **options):
+    Returns the classifier, the epochs and the steps.
+    """
+
+    def run(folder="a", settings=TINY, stop=None, val="val", workers=0, **options):
         epochs, steps, tests = [], [], []
 
         def progress(stage, done, total):
@@ -85,25 +90,25 @@ def learn(photos, tmp_path):
 
         tested = open_image_folder(photos / val) if val else None
         train = open_image_folder(photos / "train")
-        made = pretrain(
-            train, tested, settings, tmp_path / place, progress, epochs.append, workers=workers, **options
+        classifier = pretrain(
+            train, tested, settings, tmp_path / folder, progress, epochs.append, workers=workers, **options
         )
         assert tests.count(0) == (len(epochs) if val else 0)
-        return made, epochs, steps
+        return classifier, epochs, steps
 
     return run
 
 
 def figures(epoch):
-    """What does not depend on how fast the machine is."""
+    """The epoch without its times."""
     return replace(epoch, images_per_second=0.0, waiting=0.0)
 
 
 def check_same(first, second):
-    one, other = first.tensors(), second.tensors()
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
+    expected = second.tensors()
+    assert first.tensors().keys() == expected.keys()
+    for name, tensor in first.tensors().items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_presets_are_the_papers_and_a_modern_one():
@@ -128,7 +133,7 @@ def test_presets_are_the_papers_and_a_modern_one():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"crop": "middle"}, "crop 'middle': choose one of corners, anywhere"),
+        ({"crop": "middle"}, "crop 'middle': choose corners or anywhere"),
         ({"size_schedule": "both"}, "size_schedule 'both'"),
         ({"decay": "linear"}, "decay 'linear'"),
         ({"short_side": 31}, "short_side 31: give at least classifier.size, 32"),
@@ -189,17 +194,16 @@ def test_sizes_by_epoch():
 def test_learns(learn, tmp_path):
     settings = replace(TINY, classifier=replace(TINY.classifier, dropout=0.1), epochs=(8, 2))
     made, epochs, steps = learn(settings=settings)
-    assert [(one.number, one.size) for one in epochs] == [(n, (24, 32)[n % 2]) for n in range(1, 11)]
-    assert [one.rate for one in epochs] == [0.01] * 8 + [0.001] * 2
+    assert [(epoch.number, epoch.size) for epoch in epochs] == [(n, (24, 32)[n % 2]) for n in range(1, 11)]
+    assert [epoch.rate for epoch in epochs] == [0.01] * 8 + [0.001] * 2
     # 14 images are 3 whole batches of 4.
     assert steps == [("training", step, 30) for step in range(1, 31)]
     assert epochs[-1].loss < 0.5 * epochs[0].loss
     assert epochs[-1].val_loss < 0.5 * np.log(2)
     assert (epochs[-1].top1, epochs[-1].top5) == (1.0, 1.0)
-    assert min(one.images_per_second for one in epochs) > 0
     written = json.loads((tmp_path / "a" / "history.json").read_text())
     assert (written["images"], written["classes"]) == (14, list(CLASSES))
-    assert [one["loss"] for one in written["epochs"]] == [one.loss for one in epochs]
+    assert [epoch["loss"] for epoch in written["epochs"]] == [epoch.loss for epoch in epochs]
     check_same(Classifier.load(tmp_path / "a" / "classifier"), made)
     assert not made.training
 
@@ -229,7 +233,7 @@ def test_steps_are_those_of_a_plain_loop(learn, photos):
     )
     labels = torch.from_numpy(train.labels)
     targets = 0.8 * torch.nn.functional.one_hot(labels, 2) + 0.1
-    moments = {name: torch.zeros_like(one) for name, one in expected.named_parameters()}
+    moments = {name: torch.zeros_like(parameter) for name, parameter in expected.named_parameters()}
     losses = []
     for _ in range(2):
         logits = expected(images.permute(0, 3, 1, 2))
@@ -238,16 +242,16 @@ def test_steps_are_those_of_a_plain_loop(learn, photos):
         expected.zero_grad()
         loss.backward()
         with torch.no_grad():
-            for name, one in expected.named_parameters():
-                weight = one.ndim > 1
-                scale = spread**2 if one.shape[1:2] == (3,) else 1
-                gradient = one.grad + 5e-4 * weight * scale * one
+            for name, parameter in expected.named_parameters():
+                decays = parameter.ndim > 1
+                factor = spread**2 if parameter.shape[1:2] == (3,) else 1
+                gradient = parameter.grad + 5e-4 * decays * factor * parameter
                 moments[name] = 0.9 * moments[name] + gradient
-                one -= 0.01 / scale * moments[name]
+                parameter -= 0.01 / factor * moments[name]
     folder = photos / "plain"
     epochs = []
-    made = pretrain(train, None, settings, folder, lambda *_: None, epochs.append, workers=0)
-    assert [one.loss for one in epochs] == pytest.approx(losses, rel=1e-4)
+    made = pretrain(train, None, settings, folder, quiet, epochs.append, workers=0)
+    assert [epoch.loss for epoch in epochs] == pytest.approx(losses, rel=1e-4)
     assert epochs[0].val_loss is None
     start = Classifier(train.classes, settings.classifier)
     start.network.layers.conv1.weight.data /= spread
@@ -257,14 +261,13 @@ def test_steps_are_those_of_a_plain_loop(learn, photos):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_goes_on_in_the_middle_of_an_epoch_as_if_unbroken(learn, monkeypatch, workers):
+def test_goes_on_in_the_middle_of_an_epoch_as_if_unbroken(learn, workers):
     """Dropout, colours, flips, order and sizes are those of the unbroken run; so is the average."""
     settings = replace(TINY, average=0.9, size_schedule="random")
     unbroken, epochs, _ = learn("unbroken", settings)
-    monkeypatch.setattr(pretraining, "_CHECKPOINT_SECONDS", 0)
     for stop in (2, 6):
         with pytest.raises(Killed):
-            learn("broken", settings, stop, workers=workers)
+            learn("broken", settings, stop, workers=workers, checkpoint_seconds=0)
     made, later, steps = learn("broken", settings, workers=workers)
     # The step at which it was stopped was not in the checkpoint yet.
     assert [done for _, done, _ in steps] == [6, 7, 8, 9]
@@ -272,19 +275,17 @@ def test_goes_on_in_the_middle_of_an_epoch_as_if_unbroken(learn, monkeypatch, wo
     check_same(made, unbroken)
 
 
-def test_the_written_history_is_whole_after_a_stop(learn, monkeypatch, tmp_path):
-    monkeypatch.setattr(pretraining, "_CHECKPOINT_SECONDS", 0)
+def test_the_written_history_is_whole_after_a_stop(learn, tmp_path):
     with pytest.raises(Killed):
-        learn(stop=8)
+        learn(stop=8, checkpoint_seconds=0)
     learn()
     written = json.loads((tmp_path / "a" / "history.json").read_text())
-    assert [one["number"] for one in written["epochs"]] == [1, 2, 3]
+    assert [epoch["number"] for epoch in written["epochs"]] == [1, 2, 3]
 
 
-def test_a_checkpoint_of_other_settings_is_not_used(learn, monkeypatch, tmp_path):
-    monkeypatch.setattr(pretraining, "_CHECKPOINT_SECONDS", 0)
+def test_a_checkpoint_of_other_settings_is_not_used(learn, tmp_path):
     with pytest.raises(Killed):
-        learn(stop=5)
+        learn(stop=5, checkpoint_seconds=0)
     _, _, steps = learn(settings=replace(TINY, label_smoothing=0.1, epochs=(1, 1)))
     assert steps[0] == ("training", 1, 6)
     # Nor one of another start.
@@ -306,7 +307,7 @@ def test_the_seed_makes_it(learn):
 
 
 def test_moving_average(learn, monkeypatch):
-    """What is tested and saved; the weights after each step weigh as the settings say."""
+    """The average is tested and saved; the weights after each step weigh as the settings say."""
     seen = []
     original = pretraining.AveragedModel.update_parameters
 
@@ -324,7 +325,7 @@ def test_moving_average(learn, monkeypatch):
     torch.testing.assert_close(made.fc8.weight.detach(), expected)
     assert not torch.allclose(made.fc8.weight, seen[-1])
     plain = learn("plain")[1]
-    assert [one.loss for one in epochs] == [one.loss for one in plain]
+    assert [epoch.loss for epoch in epochs] == [epoch.loss for epoch in plain]
     assert epochs[-1].val_loss != plain[-1].val_loss
 
 
@@ -355,7 +356,7 @@ def test_convolutions_from_a_file(learn, tmp_path):
 
 
 def test_images_that_cannot_be_read(learn, photos, tmp_path):
-    """They are named; where asked for, left out of training and testing and counted."""
+    """They are named; with ``skip_errors`` they are left out of training and testing, and counted."""
     whole = learn("whole")[1]
     broken = [photos / "train" / "grass" / "0.png", photos / "val" / "sky" / "2.png"]
     kept = [path.read_bytes() for path in broken]
@@ -382,12 +383,15 @@ def test_images_that_cannot_be_read(learn, photos, tmp_path):
     assert whole[0].skipped == 0
 
 
-# Dropout is each process' own. A batch of 5 falls apart into 3 and 2.
+# Without dropout, which each process draws for itself. A batch of 5 is shared as 3 and 2.
 ALIKE = replace(TINY, classifier=replace(TINY.classifier, dropout=0.0), batch=5, average=0.5)
 
 
 def take_part(photos, folder):
-    """What each of several processes does: stops after the fourth step, and goes on. Tensors and figures."""
+    """Trains as one of several processes: stops after the fourth step, then goes on.
+
+    Returns tensors and figures.
+    """
 
     def stop(stage, done, total):
         if done == 5:
@@ -396,22 +400,21 @@ def take_part(photos, folder):
     def run(progress):
         train, val = (open_image_folder(photos / name) for name in ("train", "val"))
         arguments = train, val, ALIKE, folder / "run", progress, epochs.append
-        return pretrain(*arguments, workers=group.rank, group=group)
+        return pretrain(*arguments, workers=group.rank, group=group, checkpoint_seconds=0)
 
     epochs = []
     with pytest.MonkeyPatch.context() as patch, join_group() as group:
         patch.setitem(CHAINS, "zf5", (toy_layers, RELEASED))
-        patch.setattr(pretraining, "_CHECKPOINT_SECONDS", 0)
         with pytest.raises(Killed):
             run(stop)
         group.wait()
-        made = run(lambda *_: None)
+        made = run(quiet)
     return tensors_of(made, epochs)
 
 
 def tensors_of(made, epochs):
-    figures = torch.tensor([[one.loss, one.val_loss, one.top1, one.skipped] for one in epochs])
-    return {name: one.contiguous() for name, one in made.tensors().items()} | {"figures": figures}
+    figures = torch.tensor([[epoch.loss, epoch.val_loss, epoch.top1, epoch.skipped] for epoch in epochs])
+    return {name: tensor.contiguous() for name, tensor in made.tensors().items()} | {"figures": figures}
 
 
 _SECOND = """
@@ -432,15 +435,16 @@ def test_two_processes_make_the_steps_of_one(learn, photos, tmp_path, monkeypatc
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # What torchrun sets. This process is the first: libraries take longer to import than the training takes.
+    # The variables that torchrun sets. This process is the first one: libraries take longer to import than
+    # the training takes.
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     here = Path(__file__)
-    own = {
+    second_only = {
         "RANK": "1", "OMP_NUM_THREADS": "1",
         "PYTHONPATH": f"{here.parents[2] / 'helpers'}{os.pathsep}{here.parent}",
     }  # fmt: skip
     command = [sys.executable, "-c", _SECOND, photos, tmp_path]
-    process = subprocess.Popen(command, env=os.environ | shared | own, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, env=os.environ | shared | second_only, stderr=subprocess.PIPE)
     for name, value in (shared | {"RANK": "0"}).items():
         monkeypatch.setenv(name, value)
     try:
@@ -479,7 +483,6 @@ def test_a_full_disk_is_named(learn, monkeypatch):
     def save(*_):
         raise OSError(28, "No space left on device", "net.fc6.weight.npy")
 
-    monkeypatch.setattr(pretraining, "_CHECKPOINT_SECONDS", 0)
-    monkeypatch.setattr(pretraining.Checkpoint, "save", save)
+    monkeypatch.setattr(Checkpoint, "save", save)
     with pytest.raises(InputError, match=r"net\.fc6\.weight\.npy: No space left.*free some space"):
-        learn()
+        learn(checkpoint_seconds=0)

@@ -1,4 +1,4 @@
-"""Views from maps against views from crops, averaging, and what cannot be tested."""
+"""Views from maps against views from crops, averaging, and errors."""
 
 from dataclasses import replace
 
@@ -12,20 +12,20 @@ from toy_network import toy_layers
 from sppnet.common.errors import InputError
 from sppnet.data import read_image
 from sppnet.detection.backbones import Geometry
-from sppnet.detection.backbones.base import IMAGENET
 from sppnet.detection.backbones.build import CHAINS
+from sppnet.detection.backbones.normalisation import IMAGENET
 from sppnet.detection.classification.classifier import Classifier, ClassifierSettings
 from sppnet.detection.classification.view_testing import (
     ViewTester,
     compare_sources,
     pooled_from_crops,
     pooled_from_maps,
-    view_cells,
+    view_windows,
 )
 from sppnet.detection.classification.views import VIEW_NAMES, ViewSettings, make_views, resize
 
 ABC = ("ant", "bee", "cat")
-# All sides and places of views of an image of 96 x 144 are multiples of 4 at these scales.
+# All sides and positions of views of an image of 96 x 144 are multiples of 4 at these scales.
 TOY_VIEWS = ViewSettings(32, 48, (32, 48, 64))
 
 
@@ -69,9 +69,9 @@ def test_where_no_cell_sees_beyond_its_view_both_are_the_slow_twin(toy, image, n
     classifier = toy().eval()
     expected = slowly(classifier, image, name, TOY_VIEWS)
     assert expected.max() - expected.min() > 0.05
-    found = ViewTester([classifier], name, TOY_VIEWS, source).scores(image)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert found.dtype == np.float32
+    scores = ViewTester([classifier], name, TOY_VIEWS, source).scores(image)
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    assert scores.dtype == np.float32
 
 
 def test_coinciding_views_of_a_square_image_keep_their_weight(toy, image):
@@ -80,8 +80,8 @@ def test_coinciding_views_of_a_square_image_keep_their_weight(toy, image):
     classifier = toy().eval()
     expected = slowly(classifier, square, "multi", settings)
     for source in ("maps", "crops"):
-        found = ViewTester([classifier], "multi", settings, source).scores(square)
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        scores = ViewTester([classifier], "multi", settings, source).scores(square)
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
     views = make_views("multi", 96, 96, settings)
     for pooled_views in (pooled_from_maps, pooled_from_crops):
         vectors, counts = pooled_views(classifier, resize(square, 32, 32), views[0])
@@ -90,8 +90,8 @@ def test_coinciding_views_of_a_square_image_keep_their_weight(toy, image):
 
 
 def test_views_differ(toy, image):
-    found = [ViewTester([toy()], name, TOY_VIEWS).scores(image) for name in VIEW_NAMES]
-    assert len(np.unique(np.round(found, 4), axis=0)) == len(VIEW_NAMES)
+    scores = [ViewTester([toy()], name, TOY_VIEWS).scores(image) for name in VIEW_NAMES]
+    assert len(np.unique(np.round(scores, 4), axis=0)) == len(VIEW_NAMES)
 
 
 def test_an_image_and_its_mirror_image_score_alike_over_mirrored_views(toy, image):
@@ -108,21 +108,21 @@ def test_the_full_image_is_the_whole_map(weights_dir, image):
     classifier = Classifier(ABC, settings, weights_dir / "alexnet-conv.safetensors").eval()
     for width in (144, 137, 101):
         expected = slowly(classifier, image[:, :width], "full", ViewSettings(90, 90, (90,)))
-        found = ViewTester([classifier], "full", ViewSettings(90, 90, (90,))).scores(image[:, :width])
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        scores = ViewTester([classifier], "full", ViewSettings(90, 90, (90,))).scores(image[:, :width])
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
 def test_sides_on_the_border_take_the_maps():
     """Cells centred on pixels 0, 8, …, 56: the projection leaves out those on the first and last pixel."""
     boxes = np.array([[0, 0, 57, 32], [8, 0, 40, 32]], np.float32)
-    cells = view_cells(boxes, (40, 57), Geometry(8, 0.0, 8), (5, 8))
-    np.testing.assert_array_equal(cells, [[0, 0, 8, 4], [2, 0, 5, 4]])
+    windows = view_windows(boxes, (40, 57), Geometry(8, 0.0, 8), (5, 8))
+    np.testing.assert_array_equal(windows, [[0, 0, 8, 4], [2, 0, 5, 4]])
 
 
 def test_models_are_averaged(toy, image):
-    one, two, three = (ViewTester([toy(seed)], "ten", TOY_VIEWS).scores(image) for seed in range(3))
+    each = [ViewTester([toy(seed)], "ten", TOY_VIEWS).scores(image) for seed in range(3)]
     together = ViewTester([toy(seed) for seed in range(3)], "ten", TOY_VIEWS).scores(image)
-    np.testing.assert_allclose(together, (one + two + three) / 3, atol=1e-6)
+    np.testing.assert_allclose(together, np.mean(each, axis=0), atol=1e-6)
     assert together.sum() == pytest.approx(1)
 
 
@@ -130,8 +130,8 @@ def test_each_model_sees_views_of_its_own_size(toy, image):
     small, large = toy(0), toy(1)
     large.settings = replace(large.settings, size=64)
     expected = [
-        ViewTester([one], "ten", ViewSettings.proportional(size)).scores(image)
-        for one, size in ((small, 32), (large, 64))
+        ViewTester([classifier], "ten", ViewSettings.proportional(size)).scores(image)
+        for classifier, size in ((small, 32), (large, 64))
     ]
     np.testing.assert_allclose(
         ViewTester([small, large], "ten").scores(image), np.mean(expected, axis=0), atol=1e-6
@@ -148,8 +148,8 @@ def test_dropout_is_off(toy, image):
 def test_without_a_pyramid(toy, image):
     plain = toy(levels=())
     expected = slowly(plain.eval(), image, "multi", TOY_VIEWS)
-    found = ViewTester([plain], "multi", TOY_VIEWS, "crops").scores(image)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    scores = ViewTester([plain], "multi", TOY_VIEWS, "crops").scores(image)
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
     for views, source in (("ten", "maps"), ("full", "crops"), ("multi+full", "crops")):
         with pytest.raises(InputError, match=r"toy without a pyramid.*from crops"):
             ViewTester([toy(), plain], views, TOY_VIEWS, source)
@@ -160,7 +160,7 @@ def test_without_a_pyramid(toy, image):
 def test_what_cannot_be_averaged_or_chosen(toy):
     with pytest.raises(InputError, match=r"ant, bee, cat.*ant, cat, bee.*same order"):
         ViewTester([toy(), toy(classes=("ant", "cat", "bee"))])
-    with pytest.raises(InputError, match="maps, crops"):
+    with pytest.raises(InputError, match="source 'thin air': choose maps or crops"):
         ViewTester([toy()], source="thin air")
     with pytest.raises(InputError, match="centre, ten, full"):
         ViewTester([toy()], "eleven")
@@ -172,14 +172,14 @@ def test_many_files(toy, image, tmp_path):
     for file, pixels in ((files[0], image), (files[2], image[:2]), (files[4], image[:, ::-1])):
         cv2.imwrite(str(file), pixels[:, :, ::-1])
     files[1].write_bytes(b"no image")
-    found = dict(tester.scores_of_files(files, workers=2))
-    assert list(found) == files
+    results = dict(tester.scores_of_files(files, workers=2))
+    assert list(results) == files
     for file, pixels in ((files[0], image), (files[4], image[:, ::-1])):
-        np.testing.assert_allclose(found[file], tester.scores(pixels), atol=1e-6)
+        np.testing.assert_allclose(results[file], tester.scores(pixels), atol=1e-6)
     for file, why in zip(files[1:4], ("not an image", "over 16 times", "cannot be read"), strict=True):
-        assert isinstance(found[file], InputError)
-        assert str(found[file]).startswith(f"{file}: ")
-        assert why in str(found[file])
+        assert isinstance(results[file], InputError)
+        assert str(results[file]).startswith(f"{file}: ")
+        assert why in str(results[file])
 
 
 def test_agreement(toy, image):
@@ -192,7 +192,13 @@ def test_agreement(toy, image):
     # Views in between the cells of the map.
     shifted = compare_sources(ViewTester([toy()], "ten", ViewSettings(30, 35, (30,))), [image])
     assert shifted.difference > 1e-5
-    assert min(shifted.seconds_maps, shifted.seconds_crops) > 0
+
+
+def test_seconds_of_both_sources(toy, image):
+    """The first image is scored twice by each; the first time does not count."""
+    clock = iter([0, 2, 10, 15, 20, 23, 30, 38])
+    result = compare_sources(ViewTester([toy()], "centre", TOY_VIEWS), [image, image], lambda: next(clock))
+    assert (result.seconds_maps, result.seconds_crops) == (2 + 3, 5 + 8)
 
 
 def test_real_maps_and_crops_agree(weights_dir, voc_root):

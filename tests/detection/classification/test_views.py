@@ -69,10 +69,10 @@ def test_multi_at_a_larger_scale():
 @pytest.mark.parametrize("size", [LANDSCAPE, PORTRAIT, SQUARE])
 def test_96_views_and_two_full_ones(size):
     views = make_views("multi", *size)
-    assert [len(one) for one in views] == [6, 18, 18, 18, 18, 18]
-    assert [min(one.height, one.width) for one in views] == [224, 256, 300, 360, 448, 560]
+    assert [len(at_scale) for at_scale in views] == [6, 18, 18, 18, 18, 18]
+    assert [min(at_scale.height, at_scale.width) for at_scale in views] == [224, 256, 300, 360, 448, 560]
     full = make_views("multi+full", *size)
-    assert [len(one) for one in full] == [6, 20, 18, 18, 18, 18]
+    assert [len(at_scale) for at_scale in full] == [6, 20, 18, 18, 18, 18]
     whole = (0, 0, full[1].width, full[1].height)
     assert listed(full[1])[18:] == [(*whole, False), (*whole, True)]
 
@@ -84,7 +84,7 @@ def test_the_six_views_of_a_square_image_are_two():
 
 def test_a_full_image_at_a_scale_of_its_own():
     views = make_views("multi+full", *SQUARE, ViewSettings(10, 13, (10, 20)))
-    assert [len(one) for one in views] == [6, 18, 2]
+    assert [len(at_scale) for at_scale in views] == [6, 18, 2]
     assert listed(views[2]) == [(0, 0, 13, 13, False), (0, 0, 13, 13, True)]
 
 

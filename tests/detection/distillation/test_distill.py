@@ -1,18 +1,23 @@
 """Distilling, on a tiny data set with a random AlexNet as teacher."""
 
-import json
+from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
 import torch
-from command import call
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from torch import nn
 
 from sppnet.common.errors import InputError
+from sppnet.common.progress import quiet
 from sppnet.detection.backbones import build_network
-from sppnet.detection.distillation import distill as module
+from sppnet.detection.backbones.build import CHAINS
+from sppnet.detection.backbones.normalisation import RELEASED
+from sppnet.detection.backbones.zf5 import WithinChannelLRN
+from sppnet.detection.distillation import distill
 from sppnet.detection.distillation.distill import Distilling, learned_digest, sources_digests
 from sppnet.detection.distillation.settings import DistillSettings
+from sppnet.detection.distillation.student import INPUT_SCALE, Student
 
 SETTINGS = DistillSettings(
     teachers=("alexnet=random 96",), scales=(96,), crop=90, border=0, batch=2, steps=20, warmup=3, rate=2e-3,
@@ -20,30 +25,47 @@ SETTINGS = DistillSettings(
 )  # fmt: skip
 
 
+def toy_layers():
+    """Stands for zf5: has layers of the same kinds, and takes milliseconds."""
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(3, 8, 7, stride=4, padding=1), relu1=nn.ReLU(),
+            norm1=WithinChannelLRN(size=3, alpha=5e-5), pool1=nn.MaxPool2d(3, stride=2, ceil_mode=True),
+            conv2=nn.Conv2d(8, 24, 3, stride=2, padding=1), relu2=nn.ReLU(),
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    monkeypatch.setitem(CHAINS, "zf5", (toy_layers, RELEASED))
+
+
 class Stopped(Exception):
     pass
 
 
-def run(dataset, folder, settings=SETTINGS, stop_at=None):
+def run(dataset, folder, settings=SETTINGS, stop_at=None, **options):
+    """The network, the validations, and the weights kept at each."""
     kept = {}
 
     def progress(stage, done, total):
         if stage == "distilling" and done == stop_at:
             raise Stopped
 
-    def keep(step, weights):
-        kept[step] = weights
-
-    network, points = distilling(dataset, folder, settings, keep, progress).run()
+    job = distilling(dataset, folder, settings, kept.__setitem__, progress, **options)
+    network, points = job.run()
     return network, points, kept
 
 
-def quiet(*_args):
+def keep_nothing(step, weights):
     pass
 
 
-def distilling(dataset, folder, settings, keep=quiet, progress=quiet):
-    return Distilling(dataset, settings, folder / "maps", int(1e9), folder / "work", progress, keep)
+def distilling(dataset, folder, settings, keep=keep_nothing, progress=quiet, **options):
+    return Distilling(
+        dataset, settings, folder / "maps", int(1e9), folder / "work", progress, keep, **options
+    )
 
 
 def test_more_and_more_of_the_teachers_maps_is_explained(tiny_train, tmp_path):
@@ -51,19 +73,20 @@ def test_more_and_more_of_the_teachers_maps_is_explained(tiny_train, tmp_path):
     assert [point.step for point in points] == [10, 20] == list(kept)
     first, last = (point.explained[0][0] for point in points)
     assert last > max(first, 0.1)
-    # What comes out is the network for pixels as they come, without the adapter.
+    # The result is the network for pixels as they come, without the adapter.
     fresh = build_network("zf5", "random")
     fresh.layers.load_state_dict(kept[20])
     torch.testing.assert_close(network.layers.state_dict(), fresh.layers.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("toy")
 def test_batch_normalisation_becomes_part_of_the_convolutions(tiny_train, tmp_path):
     image = torch.rand(1, 3, 90, 90) * 200 - 100
     expected = []
 
     @torch.no_grad()
     def keep(_step, _weights):
-        expected.append(job.student.eval().layers(image / module._INPUT_SCALE))
+        expected.append(job.student.eval().layers(image / INPUT_SCALE))
 
     job = distilling(tiny_train, tmp_path, replace(SETTINGS, steps=10), keep)
     network, _ = job.run()
@@ -72,22 +95,25 @@ def test_batch_normalisation_becomes_part_of_the_convolutions(tiny_train, tmp_pa
     assert set(network.layers.state_dict()) == set(build_network("zf5", "random").layers.state_dict())
 
 
+@pytest.mark.usefixtures("toy")
 def test_what_is_explained_is_relative_to_the_targets_spread(tiny_train, tmp_path, monkeypatch):
-    class Blind(module._Student):
+    class Blind(Student):
         def forward(self, images):
-            return [0 * one for one in super().forward(images)]
+            return [0 * maps for maps in super().forward(images)]
 
-    monkeypatch.setattr(module, "_Student", Blind)
+    monkeypatch.setattr(distill, "Student", Blind)
     _, points, _ = run(tiny_train, tmp_path, replace(SETTINGS, steps=2))
-    # Whoever says 0, the channels' mean, everywhere explains nothing, however the images' spread may differ.
+    # A network that gives 0 everywhere, the channels' mean, explains nothing, however the images' spread may
+    # differ.
     assert points[-1].explained == ((0.0,),)
 
 
+@pytest.mark.usefixtures("toy")
 def test_targets_have_mean_0_and_variance_1_at_all_scales_together(tiny_train, tmp_path):
     settings = replace(SETTINGS, scales=(96, 160), teachers=("alexnet=random 96 160",))
     job = distilling(tiny_train, tmp_path, settings)
-    job.standards = job._fit_standards()
-    targets = torch.stack([job._sample(number)[1][0] for number in range(40)])
+    job.crops.fit_standards(quiet)
+    targets = torch.stack([job.crops.sample(number)[1][0] for number in range(40)])
     assert abs(float(targets.mean())) < 0.2
     assert float(targets.var()) == pytest.approx(1, abs=0.5)
 
@@ -98,9 +124,9 @@ def test_from_weights_it_starts_as_the_network_that_they_make(tiny_train, tmp_pa
     save_file(before, file)
     settings = replace(SETTINGS, start=str(file), steps=1, rate=1e-9)
     job = distilling(tiny_train, tmp_path, settings)
-    job.standards = job._fit_standards()
-    job._keep_the_start()
-    torch.testing.assert_close(job._weights(), before, rtol=1e-4, atol=1e-5)
+    job.crops.fit_standards(quiet)
+    job.student.set_norms(torch.cat([job.crops.sample(number)[0] for number in range(4)]))
+    torch.testing.assert_close(job.student.weights(), before, rtol=1e-4, atol=1e-5)
     network, _, _ = run(tiny_train, tmp_path, settings)
     image = torch.rand(1, 3, 90, 90) * 200 - 100
     with torch.inference_mode():
@@ -108,19 +134,21 @@ def test_from_weights_it_starts_as_the_network_that_they_make(tiny_train, tmp_pa
     assert torch.corrcoef(torch.stack(maps))[0, 1] > 0.9
 
 
+@pytest.mark.usefixtures("toy")
 def test_labels_can_be_taught_beside_a_network(tiny_train, tmp_path):
     settings = replace(SETTINGS, teachers=(*SETTINGS.teachers, "labels"))
     _, points, _ = run(tiny_train, tmp_path, settings)
-    assert [len(one) for one in points[-1].explained] == [1, 1]
+    assert [len(levels) for levels in points[-1].explained] == [1, 1]
     assert points[-1].explained[1][0] > points[0].explained[1][0]
 
 
-def test_it_goes_on_after_a_stop_to_the_same_weights(tiny_train, tmp_path, monkeypatch):
-    whole, points, _ = run(tiny_train, tmp_path / "whole")
-    monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
+@pytest.mark.usefixtures("toy")
+def test_it_goes_on_after_a_stop_to_the_same_weights(tiny_train, tmp_path):
+    settings = replace(SETTINGS, teachers=(*SETTINGS.teachers, "labels"))
+    whole, points, _ = run(tiny_train, tmp_path / "whole", settings)
     with pytest.raises(Stopped):
-        run(tiny_train, tmp_path / "broken", stop_at=14)
-    again, later, kept = run(tiny_train, tmp_path / "broken")
+        run(tiny_train, tmp_path / "broken", settings, stop_at=14, checkpoint_seconds=0)
+    again, later, kept = run(tiny_train, tmp_path / "broken", settings)
     assert list(kept) == [20]
     torch.testing.assert_close(again.layers.state_dict(), whole.layers.state_dict(), rtol=0, atol=0)
     assert [(point.step, point.explained) for point in later] == [
@@ -128,16 +156,16 @@ def test_it_goes_on_after_a_stop_to_the_same_weights(tiny_train, tmp_path, monke
     ]
 
 
-def test_a_teacher_of_other_weights_is_another(tiny_train, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("toy")
+def test_a_teacher_of_other_weights_is_another(tiny_train, tmp_path):
     """Its file has the same name as before."""
     file = tmp_path / "my teacher.safetensors"
     settings = replace(SETTINGS, teachers=(SETTINGS.teachers[0].replace("=random", f"={file}"),), steps=4)
-    monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
     digests = []
     for seed in (0, 1):
         save_file(dict(build_network("alexnet", "random", seed=seed).layers.state_dict()), file)
         with pytest.raises(Stopped):
-            run(tiny_train, tmp_path / "broken", settings, stop_at=3)
+            run(tiny_train, tmp_path / "broken", settings, stop_at=3, checkpoint_seconds=0)
         digests.append(sources_digests(settings))
     assert digests[0] != digests[1]
     _, (*_, last), _ = run(tiny_train, tmp_path / "broken", settings)
@@ -157,6 +185,7 @@ def test_annotations_count_only_where_they_teach(tiny_train, tmp_path):
     assert learned_digest(changed, SETTINGS) != learned_digest(tiny_train, SETTINGS)
 
 
+@pytest.mark.usefixtures("toy")
 def test_random_state_outside_is_left_alone(tiny_train, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -184,55 +213,20 @@ def test_wrong_settings_are_named(tiny_train, tmp_path, change, message):
         run(tiny_train, tmp_path, replace(SETTINGS, **change))
 
 
-def test_a_loss_that_is_not_finite_is_named(tiny_train, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_INPUT_SCALE", 1e-38)
-    with pytest.raises(InputError, match="step 1: the loss is not finite; give a lower rate"):
-        run(tiny_train, tmp_path)
+@pytest.mark.usefixtures("toy")
+def test_a_loss_that_is_not_finite_is_named(tiny_train, tmp_path):
+    with pytest.raises(InputError, match="step 2: the loss is not finite; give a lower rate"):
+        run(tiny_train, tmp_path, replace(SETTINGS, rate=1e30, warmup=1))
 
 
 def test_own_weights_to_start_from(tiny_train, tmp_path):
     job = distilling(tiny_train, tmp_path, replace(SETTINGS, start="own"))
-    own = build_network("zf5").layers.state_dict()
-    torch.testing.assert_close(job._weights()["conv5.weight"], own["conv5.weight"], rtol=1e-3, atol=1e-3)
+    packaged = build_network("zf5").layers.state_dict()
+    torch.testing.assert_close(
+        job.student.weights()["conv5.weight"], packaged["conv5.weight"], rtol=1e-3, atol=1e-3
+    )
 
 
 def test_too_few_images_are_named(tiny_train, tmp_path):
     with pytest.raises(InputError, match="1 images are too few to learn from"):
         run(tiny_train.head(1), tmp_path)
-
-
-def test_the_command_writes_weights_that_a_network_takes(tiny_voc, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    command = (
-        "distill", "--dataset", tiny_voc, "--run", "mine", "--teacher", "alexnet=random 96",
-        "--set", "crop = 90", "--set", "scales = [96]", "--set", "border = 0", "--set", "steps = 4",
-        "--set", "batch = 1", "--set", "snapshot_every = 2",
-    )  # fmt: skip
-    result = call(*command)
-    assert result.exit_code == 0, result.output
-    assert "maps explained" in result.output
-    file = tmp_path / "runs/mine/zf5.safetensors"
-    assert all(one.dtype == torch.float16 for one in load_file(file).values())
-    build_network("zf5", file)
-    history = json.loads((tmp_path / "runs/mine/history.json").read_text())
-    assert [point["step"] for point in history] == [2, 4]
-    assert (tmp_path / "runs/mine/snapshots/000002.safetensors").exists()
-    # Nothing is trained again; other settings are not taken for the same.
-    before = file.stat()
-    again = call(*command)
-    assert (again.exit_code, file.stat()) == (0, before)
-    assert "(trained before)" in again.output
-    refused = call(*command, "--set", "seed = 3")
-    assert refused.exit_code == 2
-
-
-def test_what_cannot_be_trained_takes_no_runs_name(tiny_voc, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for wrong in (
-        ("--teacher", "alexnet=random"),
-        ("--teacher", "nonet 1 2 3"),
-        ("--set", "start = 'absent.pth'"),
-    ):
-        result = call("distill", "--dataset", tiny_voc, *wrong)
-        assert result.exit_code == 2, result.output
-    assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""Muon, against what it is said to do."""
+"""Muon, against its definition."""
 
 import pytest
 import torch

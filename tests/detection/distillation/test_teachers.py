@@ -1,4 +1,4 @@
-"""Teachers' maps at a student's cells."""
+"""Teachers' features at a student's cells, and their standardisation."""
 
 from types import SimpleNamespace
 
@@ -8,8 +8,10 @@ import torch
 
 from sppnet.common.errors import InputError
 from sppnet.detection.backbones import Geometry
-from sppnet.detection.distillation.teachers import Labels, Teacher, View, standard_of
-from sppnet.detection.features.extractor import FeatureMap
+from sppnet.detection.distillation.crops import View
+from sppnet.detection.distillation.standard import Standard
+from sppnet.detection.distillation.teachers import Labels, Teacher, values_at_pixels
+from sppnet.detection.features.feature_map import FeatureMap
 
 
 def ramp_map(width: int, height: int, factor: tuple[float, float], geometry: Geometry) -> FeatureMap:
@@ -19,29 +21,24 @@ def ramp_map(width: int, height: int, factor: tuple[float, float], geometry: Geo
     return FeatureMap(np.stack(np.meshgrid(x, y), axis=2).astype(np.float32), factor)
 
 
-def toy_teacher(geometry: Geometry) -> Teacher:
-    teacher = Teacher.__new__(Teacher)
-    teacher.geometry = geometry
-    return teacher
-
-
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_a_teacher_is_asked_where_the_students_cells_are_centred(mirrored):
-    student, theirs = Geometry(16, 20.0, 139), Geometry(8, 3.5, 50)
-    ours, factor = (2.0, 1.9), (1.5, 1.6)
+def test_features_are_those_where_the_students_cells_are_centred(mirrored):
+    student, teacher = Geometry(16, 20.0, 139), Geometry(8, 3.5, 50)
+    student_factor, teacher_factor = (2.0, 1.9), (1.5, 1.6)
     view = View(0, left=37, top=11, side=224, mirrored=mirrored)
     columns, rows = view.pixels(student, 13)
-    inside = slice(0, 13)
-    seen = toy_teacher(theirs).seen(ramp_map(60, 50, factor, theirs), ours, columns[inside], rows[inside])
+    feature_map = ramp_map(60, 50, teacher_factor, teacher)
+    values = values_at_pixels(feature_map, teacher, student_factor, columns, rows)
     for row in range(13):
         for column in range(13):
             pixel = student.centre(column)
             across = 223 - pixel if mirrored else pixel
-            x, y = (37 + across + 0.5) / ours[0], (11 + student.centre(row) + 0.5) / ours[1]
-            np.testing.assert_allclose(seen[row, column], [x, y], rtol=1e-4)
+            x = (37 + across + 0.5) / student_factor[0]
+            y = (11 + student.centre(row) + 0.5) / student_factor[1]
+            np.testing.assert_allclose(values[row, column], [x, y], rtol=1e-4)
 
 
-def test_a_mirrored_view_shows_at_its_cells_what_it_says_it_does():
+def test_cells_of_a_mirrored_view_are_centred_on_the_pixels_of_the_crop():
     image = np.arange(300 * 400 * 3, dtype=np.int64).reshape(300, 400, 3)
     view = View(0, left=30, top=20, side=200, mirrored=True)
     columns, rows = view.pixels(Geometry(16, 20.0, 139), 10)
@@ -51,33 +48,38 @@ def test_a_mirrored_view_shows_at_its_cells_what_it_says_it_does():
         np.testing.assert_array_equal(crop[pixel, pixel], image[row, column])
 
 
-def test_beyond_its_map_a_teacher_sees_the_last_cell():
+def test_beyond_the_map_features_are_those_of_the_last_cell():
     geometry = Geometry(16, 15.0, 100)
-    one = ramp_map(4, 3, (1.0, 1.0), geometry)
-    seen = toy_teacher(geometry).seen(one, (1.0, 1.0), np.array([-50.0, 900.0], "f4"), np.array([-9.0], "f4"))
-    np.testing.assert_allclose(seen[0, :, 0], [15.5, 63.5])
+    feature_map = ramp_map(4, 3, (1.0, 1.0), geometry)
+    columns, rows = np.array([-50.0, 900.0], np.float32), np.array([-9.0], np.float32)
+    values = values_at_pixels(feature_map, geometry, (1.0, 1.0), columns, rows)
+    np.testing.assert_allclose(values[0, :, 0], [15.5, 63.5])
+
+
+def fitted(maps, **options):
+    standard = Standard(maps[0].shape[2])
+    standard.fit(maps, **options)
+    return standard
 
 
 def test_channels_are_brought_to_mean_0_and_variance_1():
     rng = np.random.default_rng(0)
     maps = [rng.normal([3, -1, 0], [2, 0.5, 4], (9, 7, 3)).astype(np.float32) for _ in range(20)]
-    standard = standard_of(maps)
-    values = standard(torch.from_numpy(np.concatenate([one.reshape(-1, 3) for one in maps])))
+    values = fitted(maps)(torch.from_numpy(np.concatenate([cells.reshape(-1, 3) for cells in maps])))
     np.testing.assert_allclose(values.mean(dim=0), 0, atol=1e-5)
     np.testing.assert_allclose(values.std(dim=0), 1, atol=0.06)
 
 
 def test_a_dead_channel_is_not_blown_up():
     maps = [np.dstack([np.random.default_rng(0).normal(size=(8, 8)), np.full((8, 8), 5)]).astype(np.float32)]
-    assert abs(float(standard_of(maps)(torch.tensor([0.0, 5.0]))[1])) < 1e-3
+    assert abs(float(fitted(maps)(torch.tensor([0.0, 5.0]))[1])) < 1e-3
 
 
 def test_of_channels_taken_alike_a_rare_one_counts_for_no_more():
     maps = np.zeros((1, 10, 10, 3), np.float32)
     maps[0, :5, :, 0] = 1
     maps[0, 0, 0, 1] = 1
-    standard = standard_of(list(maps), alike=True)
-    values = standard(torch.from_numpy(maps))
+    values = fitted(list(maps), alike=True)(torch.from_numpy(maps))
     np.testing.assert_allclose(values.mean(dim=(0, 1, 2)), 0, atol=1e-6)
     height = values.amax(dim=(0, 1, 2)) - values.amin(dim=(0, 1, 2))
     assert height[0] == pytest.approx(height[1])
@@ -96,7 +98,7 @@ def test_labels_are_of_the_smallest_box_around_a_pixel():
     )
     # The image twice as wide and three times as high: its pixels 1, 5, 17 lie at x = 0.75, 2.75, 8.75.
     columns, rows = np.array([1, 5, 17], np.float32), np.array([2, 8], np.float32)
-    values = Labels(3).look(example, 0, (2, 3), columns, rows)
+    values = Labels(3).values_at(example, 0, (2, 3), columns, rows)
     assert values.shape == (2, 3, 3)
     assert values.dtype == np.float32
     one_hot = {0: [1, 0, 0], 2: [0, 0, 1], None: [0, 0, 0]}

@@ -1,26 +1,31 @@
-"""Fine-tuning end to end on a tiny data set: going on after a stop, snapshots, several processes."""
+"""Fine-tuning end to end on a tiny data set: continuing after a stop, snapshots, several processes."""
 
 import os
 import socket
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sppnet.common.distributed import join_group
 from sppnet.common.errors import InputError
+from sppnet.common.progress import quiet
+from sppnet.data import load_voc
 from sppnet.detection.backbones import build_network
-from sppnet.detection.features.extractor import FeatureExtractor
-from sppnet.detection.training import TrainingData, finetuning
+from sppnet.detection.features.extractor import SPPExtractor
+from sppnet.detection.features.settings import FeatureSettings
+from sppnet.detection.training import PRESETS, TrainingData, finetuning
 from sppnet.detection.training.finetuning import finetune, split_images
 from sppnet.detection.training.finetuning_settings import FineTuningSettings
 from sppnet.detection.training.validation import Score
-from sppnet.proposals import ProposalCache
+from sppnet.proposals import ProposalCache, SelectiveSearch
 
-SCALE = 0.05
+NORM_FACTOR = 0.05
 TINY = FineTuningSettings(
     width=24, batch=16, proposals_per_image=16, draw_steps=7, steps=(20,), rates=(3e-3,), validation=0.34,
     validate_every=4,
@@ -31,12 +36,17 @@ class Killed(BaseException):
     """Stands for Ctrl-C or a kill at a chosen moment."""
 
 
-@pytest.fixture
-def tune(tiny_train, tiny_settings, tmp_path, monkeypatch):
-    """Fine-tunes in a folder of its own; the same ``place`` goes on where it stopped."""
-    monkeypatch.setattr(finetuning, "_CHECKPOINT_SECONDS", 0)
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder that keeps proposals and feature maps for all tests."""
+    return tmp_path_factory.mktemp("prepared")
 
-    def run(place="a", stop=None, dataset=tiny_train, seen=None, **changes):
+
+@pytest.fixture
+def tune(tiny_train, tiny_settings, tmp_path, prepared):
+    """Fine-tunes in a folder of its own; the same ``folder`` goes on where it stopped."""
+
+    def run(folder="a", stop=None, dataset=tiny_train, seen=None, checkpoint_seconds=1000.0, **changes):
         def progress(stage, done, total):
             if seen is not None:
                 seen.append((stage, done, total))
@@ -44,10 +54,13 @@ def tune(tiny_train, tiny_settings, tmp_path, monkeypatch):
                 raise Killed
 
         settings = replace(tiny_settings, finetuning=replace(TINY, **changes))
-        extractor = FeatureExtractor(build_network("alexnet", "random"), settings.features)
-        with ProposalCache(tmp_path / "proposals.sqlite", settings.proposals) as cache:
-            data = TrainingData(dataset, settings.proposals, cache, tmp_path / "maps", 10**9)
-            return finetune(data, extractor, SCALE, settings, tmp_path / place, progress)
+        extractor = SPPExtractor(build_network("alexnet", "random"), settings.features)
+        with ProposalCache(prepared / "proposals.sqlite", settings.proposals) as cache:
+            data = TrainingData(dataset, settings.proposals, cache, prepared / "maps", 10**9)
+            return finetune(
+                data, extractor, NORM_FACTOR, settings, tmp_path / folder, progress,
+                checkpoint_seconds=checkpoint_seconds,
+            )  # fmt: skip
 
     return run
 
@@ -59,10 +72,10 @@ def tensors(tuned):
 def check_same(first, second):
     assert first.history == second.history
     assert first.step == second.step
-    one, other = tensors(first), tensors(second)
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
+    tensors_of_second = tensors(second)
+    assert tensors(first).keys() == tensors_of_second.keys()
+    for name, tensor in tensors(first).items():
+        assert torch.equal(tensor, tensors_of_second[name]), name
 
 
 def test_learns(tune):
@@ -71,43 +84,53 @@ def test_learns(tune):
     assert [score.step for score in tuned.history] == [20, 40, 60]
     assert tuned.history[-1].loss < 0.8 * np.log(3)
     assert [done for stage, done, _ in seen if stage == "fine-tuning"] == list(range(1, 61))
-    assert {stage for stage, _, _ in seen} > {"fine-tuning", "windows for validation, draw 0"}
+    assert {stage for stage, _, _ in seen} > {"fine-tuning", "regions for validation, draw 0"}
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-@pytest.mark.parametrize("stop", [("fine-tuning", 3), ("fine-tuning", 9), ("fine-tuning", 14)])
-def test_goes_on_as_if_unbroken(tune, optimiser, stop):
-    unbroken = tune("a", optimiser=optimiser)
-    with pytest.raises(Killed):
-        tune("b", stop=stop, optimiser=optimiser)
-    seen = []
-    check_same(tune("b", seen=seen, optimiser=optimiser), unbroken)
-    # The step at which it was stopped was not in the checkpoint yet.
-    assert next(done for stage, done, _ in seen if stage == "fine-tuning") == stop[1]
+def test_goes_on_as_if_unbroken(tune, optimiser):
+    """Stopped in each of the three draws."""
+    unbroken = tune("unbroken", optimiser=optimiser)
+    for stop in (3, 9, 14):
+        folder = f"stopped at {stop}"
+        with pytest.raises(Killed):
+            tune(folder, stop=("fine-tuning", stop), optimiser=optimiser, checkpoint_seconds=0)
+        seen = []
+        check_same(tune(folder, seen=seen, optimiser=optimiser), unbroken)
+        # The step at which it was stopped was not in the checkpoint yet.
+        assert next(done for stage, done, _ in seen if stage == "fine-tuning") == stop
+
+
+def without_objects(example):
+    return replace(
+        example, boxes=example.boxes[:0], labels=example.labels[:0], difficult=example.difficult[:0]
+    )
 
 
 def test_held_out_images_without_objects_choose_nothing(tune, tiny_train):
     _, held_out = split_images(tiny_train, TINY)
-    nothing = np.zeros(0)
     examples = [
-        replace(one, boxes=nothing.reshape(0, 4), labels=nothing.astype(np.int64), difficult=nothing > 0)
-        if place in held_out else one
-        for place, one in enumerate(tiny_train.examples)
-    ]  # fmt: skip
+        without_objects(example) if index in held_out else example
+        for index, example in enumerate(tiny_train.examples)
+    ]
     with pytest.raises(InputError, match=r"held-out images.*finetuning\.validation"):
         tune(dataset=replace(tiny_train, examples=tuple(examples)), negative_iou_range=(0.0, 0.5))
 
 
 def test_divergence_is_named_and_not_kept(tune, tmp_path):
-    with pytest.raises(InputError, match=r"diverged at step \d+; lower finetuning\.rates"):
-        tune(optimiser="sgd", rates=(1e30,))
-    # The next try starts from what was finite.
+    messages = []
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"diverged at step \d+; lower finetuning\.rates") as error:
+            tune(optimiser="sgd", rates=(1e30,), checkpoint_seconds=0)
+        messages.append(str(error.value))
+    # The second try went on from before that step.
+    assert messages[0] == messages[1]
     assert tune().history[-1].loss < 10
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(tune):
     with pytest.raises(Killed):
-        tune(stop=("fine-tuning", 9))
+        tune(stop=("fine-tuning", 9), checkpoint_seconds=0)
     seen = []
     tune(seen=seen, dropout=0.4)
     assert ("fine-tuning", 1, 20) in seen
@@ -122,7 +145,7 @@ def test_the_chosen_snapshot_is_the_one_with_the_best_score(tune, monkeypatch):
     """The weights are those of the step whose validation was best, not the last."""
     losses = iter([0.9, 0.3, 0.5, 0.3, 0.4])
 
-    def validate(net, read, mine, labels, classes, step, group):
+    def validate(net, held_out, step, group):
         return Score(step, next(losses), 0.5, 0.5)
 
     with monkeypatch.context() as patch:
@@ -144,13 +167,13 @@ def test_held_out_images_are_none_of_the_others(tiny_train, count):
 
 def test_training_and_validation_see_their_own_images(tune, tiny_train, monkeypatch):
     drawn = {}
-    original = finetuning.WindowSampler.draw
+    original = finetuning.RegionSampler.draw
 
     def draw(self, images, number, per_image, augment):
         drawn[number] = set(images), augment
         return original(self, images, number, per_image, augment)
 
-    monkeypatch.setattr(finetuning.WindowSampler, "draw", draw)
+    monkeypatch.setattr(finetuning.RegionSampler, "draw", draw)
     tune()
     assert drawn.keys() == {0, 1, 2, 3}
     assert drawn[1] == drawn[2] == drawn[3]
@@ -184,30 +207,30 @@ def test_fc6_alone_from_a_file(tune, tmp_path):
     torch.testing.assert_close(tuned.layers.factors[1][0], plain.layers.factors[1][0])
 
 
-def test_vectors_come_at_the_scale_that_was_asked_for(tune, tiny_train):
-    """With the scale in fc6, the layers take vectors as the extractor gives them."""
+def test_the_norm_factor_becomes_part_of_fc6(tune):
+    """So that the layers take vectors as the extractor gives them."""
     tuned = tune(steps=(1,), rates=(1e-12,), initialisation="gaussian", inputs="scaled")
     weights = tuned.layers.factors[0][0]
-    assert float(weights.std()) == pytest.approx(0.01 * SCALE, rel=0.05)
+    assert float(weights.std()) == pytest.approx(0.01 * NORM_FACTOR, rel=0.05)
 
 
 def test_standardised_inputs(tune, monkeypatch):
-    """What a sample of the drawn windows says goes into fc6: its mean input gives fc6 its bias alone."""
-    read = []
-    original = finetuning.WindowFile.fill
+    """Mean and deviation of the drawn vectors become part of fc6, which gives 0 for the mean vector."""
+    filled = []
+    original = finetuning.VectorFile.fill
 
-    def fill(self, sampler, windows, scale, progress):
-        original(self, sampler, windows, scale, progress)
-        read.append(self.read(np.arange(len(windows))))
+    def fill(self, sampler, regions, norm_factor, progress):
+        original(self, sampler, regions, norm_factor, progress)
+        filled.append(self.read(np.arange(len(regions))))
 
-    monkeypatch.setattr(finetuning.WindowFile, "fill", fill)
+    monkeypatch.setattr(finetuning.VectorFile, "fill", fill)
     plain = tune("a", steps=(1,), rates=(1e-12,), inputs="scaled")
     tuned = tune("b", steps=(1,), rates=(1e-12,), inputs="standardised")
-    vectors = read[-1]
+    vectors = filled[-1]
     weights = tuned.layers.factors[0][0].numpy()
     deviation = vectors.std(axis=0) + 0.1 * vectors.std(axis=0).mean()
     np.testing.assert_allclose(weights * deviation, plain.layers.factors[0][0], rtol=1e-3, atol=1e-6)
-    at_mean = weights @ (vectors.mean(axis=0) / SCALE) + tuned.layers.biases[0].numpy()
+    at_mean = weights @ (vectors.mean(axis=0) / NORM_FACTOR) + tuned.layers.biases[0].numpy()
     np.testing.assert_allclose(at_mean, 0, atol=1e-4)
 
 
@@ -225,16 +248,16 @@ def test_bad_settings(tune, changes, message):
         tune(**changes)
 
 
-def test_a_bound_on_disk_means_fewer_windows(tune, monkeypatch):
+def test_a_bound_on_disk_means_fewer_regions(tune, monkeypatch):
     counts = []
-    original = finetuning.WindowSampler.draw
+    original = finetuning.RegionSampler.draw
 
     def draw(self, images, number, per_image, augment):
         counts.append(per_image)
         return original(self, images, number, per_image, augment)
 
-    monkeypatch.setattr(finetuning.WindowSampler, "draw", draw)
-    # 6 images, 10 windows of 1,280 numbers of 2 bytes.
+    monkeypatch.setattr(finetuning.RegionSampler, "draw", draw)
+    # 6 images, 10 regions of 1,280 numbers of 2 bytes.
     tune(disk_gb=6 * 10.5 * 1280 * 2 / 1e9, steps=(1,))
     assert counts == [10, 10]
 
@@ -245,104 +268,93 @@ def test_one_image_is_too_few(tune, tiny_train):
 
 
 def test_no_object(tune, tiny_train):
-    empty = tuple(
-        replace(one, boxes=one.boxes[:0], labels=one.labels[:0], difficult=one.difficult[:0])
-        for one in tiny_train
-    )
-    with pytest.raises(InputError, match="no window overlaps an object"):
+    empty = tuple(without_objects(example) for example in tiny_train)
+    with pytest.raises(InputError, match="no region overlaps an object"):
         tune(dataset=replace(tiny_train, examples=empty))
 
 
 def test_a_full_disk_is_named(tune, monkeypatch):
     def fill(*_):
-        raise OSError(28, "No space left on device", "windows.f16")
+        raise OSError(28, "No space left on device", "training.f16")
 
-    monkeypatch.setattr(finetuning.WindowFile, "fill", fill)
-    with pytest.raises(InputError, match=r"windows\.f16: No space left.*free some space"):
+    monkeypatch.setattr(finetuning.VectorFile, "fill", fill)
+    with pytest.raises(InputError, match=r"training\.f16: No space left.*free some space"):
         tune()
 
 
-_WORKER = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-import torch
-from safetensors.torch import save_file
-from sppnet.data import load_voc
-from sppnet.detection.features.extractor import FeatureExtractor, FeatureSettings
-from sppnet.detection.training.finetuning_settings import FineTuningSettings
-from sppnet.detection.backbones import build_network
-from sppnet.detection.training.presets import PRESETS
-from sppnet.common.distributed import join_group
-from sppnet.detection.training import TrainingData, finetuning
-from sppnet.proposals import ProposalCache, SelectiveSearch
+# Without dropout, which each process draws for itself. The disk bounds the regions of an image to 10.
+ALIKE = replace(TINY, steps=(12,), dropout=0.0, disk_gb=1.6e-4)
 
-class Stop(BaseException):
-    pass
 
-def stop(stage, done, total):
-    if (stage, done) == ("fine-tuning", 6):
-        raise Stop
+def take_part(voc, folder):
+    """Fine-tunes as one of several processes: stops at the sixth step, then goes on. Returns the tensors."""
 
-torch.set_num_threads(1)
-voc, folder = Path(sys.argv[1]), Path(sys.argv[2])
-settings = replace(
-    PRESETS["paper-1scale"], features=FeatureSettings(scales=(96,), levels=(2, 1)),
-    proposals=SelectiveSearch(max_proposals=60),
-    finetuning=FineTuningSettings(
-        width=24, batch=16, proposals_per_image=16, draw_steps=7, steps=(12,), rates=(3e-3,), validation=0.34,
-        validate_every=4, dropout=0.0, disk_gb=1.6e-4,
-    ),
-)
-finetuning._CHECKPOINT_SECONDS = 0
-extractor = FeatureExtractor(build_network("alexnet", "random"), settings.features)
-with join_group() as group:
-    cache = ProposalCache(folder / f"proposals-{group.rank}.sqlite", settings.proposals)
-    data = TrainingData(load_voc(voc, "train"), settings.proposals, cache, folder / "maps", 10**9)
-    arguments = data, extractor, 0.05, settings, folder / "work"
-    try:
-        finetuning.finetune(*arguments, stop, group)
-    except Stop:
+    def stop(stage, done, total):
+        if (stage, done) == ("fine-tuning", 6):
+            raise Killed
+
+    settings = replace(
+        PRESETS["paper-1scale"], features=FeatureSettings(scales=(96,), levels=(2, 1)),
+        proposals=SelectiveSearch(max_proposals=60), finetuning=ALIKE,
+    )  # fmt: skip
+    extractor = SPPExtractor(build_network("alexnet", "random"), settings.features)
+    with (
+        join_group() as group,
+        ProposalCache(folder / f"proposals-{group.rank}.sqlite", settings.proposals) as cache,
+    ):
+        data = TrainingData(load_voc(voc, "train"), settings.proposals, cache, folder / "maps", 10**9)
+        arguments = data, extractor, NORM_FACTOR, settings, folder / "work"
+        with pytest.raises(Killed):
+            finetune(*arguments, stop, group, checkpoint_seconds=0)
         group.wait()
-    tuned = finetuning.finetune(*arguments, lambda *_: None, group)
-    found = tuned.layers.tensors() | {"fc8": torch.from_numpy(tuned.head.weights)}
-    found["losses"] = torch.tensor([one.loss for one in tuned.history])
-    save_file(found, folder / f"{group.rank}-of-{group.size}.safetensors")
+        tuned = finetune(*arguments, quiet, group, checkpoint_seconds=0)
+    return with_losses(tuned)
+
+
+def with_losses(tuned):
+    return tensors(tuned) | {"losses": torch.tensor([score.loss for score in tuned.history])}
+
+
+_SECOND = """
+import sys
+from pathlib import Path
+from safetensors.torch import save_file
+from test_finetuning import take_part
+
+voc, folder = map(Path, sys.argv[1:])
+save_file(take_part(voc, folder), folder / "second.safetensors")
 """
 
 
 @pytest.mark.timeout(500)
-def test_two_processes_make_the_steps_of_one(tiny_voc, tmp_path, tune):
+def test_two_processes_make_the_steps_of_one(tiny_voc, tmp_path, tune, monkeypatch):
     """Over gloo on this machine, stopped in between: the weights are those of one process, up to rounding."""
-    script = tmp_path / "worker.py"
-    script.write_text(_WORKER)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # What torchrun sets for each process; its own start-up would take longer than the training.
-    shared = os.environ | {
-        "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    # The variables that torchrun sets. This process is the first one: libraries take longer to import than
+    # the training takes.
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    here = Path(__file__)
+    second_only = {
+        "RANK": "1", "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{here.parents[2] / 'helpers'}{os.pathsep}{here.parent}",
     }  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, tiny_voc, tmp_path],
-            env=shared | {"RANK": str(rank)},
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SECOND, tiny_voc, tmp_path],
+        env=os.environ | shared | second_only,
+        stderr=subprocess.PIPE,
+    )
     try:
-        # The disk bounds the windows of both together to those of one, 10 of an image.
-        alone = tune("alone", steps=(12,), dropout=0.0, disk_gb=1.6e-4)
-        for process in processes:
-            _, errors = process.communicate(timeout=400)
-            assert process.returncode == 0, errors.decode()
+        expected = with_losses(tune("alone", steps=ALIKE.steps, dropout=ALIKE.dropout, disk_gb=ALIKE.disk_gb))
+        for name, value in (shared | {"RANK": "0"}).items():
+            monkeypatch.setenv(name, value)
+        first = take_part(tiny_voc, tmp_path)
+        _, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, errors.decode()
     finally:
-        for process in processes:
-            process.kill()
-    first, second = (load_file(tmp_path / f"{rank}-of-2.safetensors") for rank in range(2))
-    expected = tensors(alone) | {"losses": torch.tensor([one.loss for one in alone.history])}
+        process.kill()
+    second = load_file(tmp_path / "second.safetensors")
     for name, value in expected.items():
         assert torch.equal(first[name], second[name]), name
         torch.testing.assert_close(first[name], value, rtol=1e-3, atol=1e-5)
