@@ -1,12 +1,12 @@
-"""Several models' detections as one: suppression over their union (SPP-net §4.5).
+"""Combines the detections of several models: suppression over their union (SPP-net §4.5).
 
-The paper suppresses the union of all scored windows; here each model's own suppression has gone before, as
-its detections on disk are what is left of it. A window that its own model dropped for a better one, which
-then falls to another model, does not come back.
+The paper suppresses the union of all scored proposals. Here each model's own suppression has gone before,
+because its files hold only the detections that are left. A proposal that its own model dropped for a better
+one, which then falls to another model, does not come back.
 """
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,28 +17,36 @@ from rich.table import Table
 from sppnet.common.arrays import FloatArray
 from sppnet.common.claim import claim
 from sppnet.common.errors import InputError
-from sppnet.data.types import Dataset, Detections
-from sppnet.detection.nms import DetectionSettings, nms_best_first
-from sppnet.detection.runs.run import IMAGES_FILE, Run, detected_images
-from sppnet.eval import VOCResult, evaluate_voc, read_voc_detections
+from sppnet.common.settings import check_choice
+from sppnet.common.text import percent
+from sppnet.data.detections import Detections
+from sppnet.data.types import Dataset
+from sppnet.detection.detection_settings import DetectionSettings
+from sppnet.detection.nms import nms_best_first
+from sppnet.detection.runs.detection_files import (
+    IMAGES_FILE,
+    RunDetections,
+    detected_images,
+    write_detections,
+)
+from sppnet.detection.runs.run import Run
+from sppnet.detection.runs.scoring import score_run
+from sppnet.eval import evaluate_voc, read_voc_detections
 
-Scores = Literal["as-is", "rank"]
-_NONE = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+ScoreComparison = Literal["as-is", "rank"]
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What one model found.
+    """The detections of one of the combined models.
 
     Attributes:
         name: of its run.
-        refined: detections by image id.
-        windows: the same before box regression, where they are on disk.
+        detections: by image id; without those before box regression where the folder has none.
     """
 
     name: str
-    refined: Mapping[str, Detections]
-    windows: Mapping[str, Detections] | None
+    detections: RunDetections
 
 
 def read_part(folder: Path, dataset: Dataset) -> Part:
@@ -46,8 +54,8 @@ def read_part(folder: Path, dataset: Dataset) -> Part:
 
     Args:
         folder: of a run, whose ``detections/`` is taken, or of the files themselves.
-        dataset: the images wanted; detections of others, where the run says that it looked at them, are left
-            out.
+        dataset: the images to read detections of. The run may have detected in more images; these are left
+            out. A plain folder must not name any other image.
 
     Raises:
         InputError: there are no detections; they are of another split, of other classes or of other images;
@@ -61,38 +69,46 @@ def read_part(folder: Path, dataset: Dataset) -> Part:
             f"{folder}: no detections of the split {dataset.split!r} there (comp?{prefix}<class>.txt); "
             "run 'sppnet detect' first, or name another run or split"
         )
-    strangers = sorted(present ^ set(dataset.classes))
-    if strangers:
+    other_classes = sorted(present ^ set(dataset.classes))
+    if other_classes:
         raise InputError(
-            f"{files}: detections are of other classes than {dataset.name}'s, such as {strangers[0]!r}; "
+            f"{files}: detections are of other classes than {dataset.name}'s, such as {other_classes[0]!r}; "
             "only runs of the same data set can be combined"
         )
-    expected = {one.image_id for one in dataset}
+    expected = {example.image_id for example in dataset}
     listed = detected_images(files)
     if listed is not None and not expected <= set(listed):
         raise InputError(
             f"{files / IMAGES_FILE}: detections are of other images than {dataset.name} {dataset.split}, "
             f"{len(expected)} images; give the data set, split and limit that all the runs were made with"
         )
-    refined = read_voc_detections(files, dataset.classes, dataset.split)
-    foreign = sorted(refined.keys() - expected)
-    if foreign and listed is None:
+    regressed = read_voc_detections(files, dataset.classes, dataset.split)
+    unknown = sorted(regressed.keys() - expected)
+    if unknown and listed is None:
         raise InputError(
-            f"{files}: detections of image {foreign[0]!r}, which {dataset.name} {dataset.split} lacks; "
+            f"{files}: detections of image {unknown[0]!r}, which {dataset.name} {dataset.split} lacks; "
             "give the data set, split and limit that all the runs were made with"
         )
-    windows = None
+    proposed = None
     if (files / "windows").is_dir():
-        windows = _only(expected, read_voc_detections(files / "windows", dataset.classes, dataset.split))
-    return Part(part_name(folder), _only(expected, refined), windows)
+        proposed = _only(expected, read_voc_detections(files / "windows", dataset.classes, dataset.split))
+    return Part(part_name(folder), RunDetections(_only(expected, regressed), proposed))
 
 
-def _only(image_ids: Container[str], found: Mapping[str, Detections]) -> dict[str, Detections]:
-    return {image_id: one for image_id, one in found.items() if image_id in image_ids}
+def _only(image_ids: Container[str], by_image: Mapping[str, Detections]) -> dict[str, Detections]:
+    return {image_id: detections for image_id, detections in by_image.items() if image_id in image_ids}
 
 
 def part_name(folder: Path) -> str:
-    """What the detections in a folder are called: the run's name, and the head where it is not pool5."""
+    """The name of the detections in a folder: the run's, with the head where it is not pool5.
+
+    Args:
+        folder: of a run, of its detections, or of VOC detection files.
+
+    Example:
+        >>> part_name(Path("runs/first")), part_name(Path("runs/first/detections-fc7"))
+        ('first', 'first-fc7')
+    """
     if folder.name.startswith("detections") and folder.parent.name:
         return folder.parent.name + folder.name.removeprefix("detections")
     return folder.name
@@ -102,7 +118,7 @@ def combine(
     parts: Sequence[Mapping[str, Detections]],
     image_ids: Sequence[str],
     settings: DetectionSettings | None = None,
-    scores: Scores = "as-is",
+    scores: ScoreComparison = "as-is",
 ) -> dict[str, Detections]:
     """Suppresses the union of several models' detections, class by class and image by image.
 
@@ -111,45 +127,52 @@ def combine(
         image_ids: the images.
         settings: ``nms_iou`` and ``max_per_class`` are used; scores were thresholded already.
         scores: ``as-is`` compares them as they are, which is right for models of one kind: SVMs trained with
-            one penalty on features of one norm (the paper does so). ``rank`` compares the places in each
-            model's own list of its class over all images instead, the k-th best scoring -k, for models whose
-            scores have nothing in common (SVM margins and probabilities). It needs no labels, but takes the
-            models for equally good.
+            one penalty on features of one norm (the paper does so). ``rank`` compares ranks: the k-th best of
+            a class over all images of a model scores -k. It is for models whose scores have nothing in common
+            (SVM margins and log-odds). It needs no labels, but takes the models for equally good.
 
     Returns:
         detections by image id, grouped by class, best first; of equal ones the earlier model's wins.
+
+    Raises:
+        InputError: another value of ``scores``.
+
+    Example:
+        >>> first = Detections.of([[0, 0, 10, 10]], [0.9], [0])
+        >>> second = Detections.of([[1, 0, 11, 10], [50, 50, 60, 60]], [0.5, 0.4], [0, 0])
+        >>> combine([{"a": first}, {"a": second}], ["a"])
+        {'a': Detections(2: label 0 0.90, label 0 0.40)}
+        >>> combine([{"a": first}, {"a": second}], ["a"], scores="rank")
+        {'a': Detections(2: label 0 -1.00, label 0 -2.00)}
     """
+    check_choice("scores", scores, ScoreComparison)
     settings = settings or DetectionSettings()
     if scores == "rank":
         parts = [_ranked(part) for part in parts]
     combined = {}
     for image_id in image_ids:
-        together = [part.get(image_id, _NONE) for part in parts]
-        boxes = np.concatenate([one.boxes for one in together])
-        margins = np.concatenate([one.scores for one in together])
-        labels = np.concatenate([one.labels for one in together])
+        union = Detections.merge([part.get(image_id, Detections.empty()) for part in parts])
         kept = [np.zeros(0, np.int64)]
-        for label in np.unique(labels):
-            mine = np.flatnonzero(labels == label)
-            kept.append(mine[nms_best_first(boxes[mine], margins[mine], settings)])
-        chosen = np.concatenate(kept)
-        combined[image_id] = Detections(boxes[chosen], margins[chosen], labels[chosen])
+        for label in np.unique(union.labels):
+            rows = np.flatnonzero(union.labels == label)
+            kept.append(rows[nms_best_first(union.boxes[rows], union.scores[rows], settings)])
+        combined[image_id] = union[np.concatenate(kept)]
     return combined
 
 
 def _ranked(part: Mapping[str, Detections]) -> dict[str, Detections]:
     """The same detections; the k-th best of a class over all images, from 1, scores -k."""
-    labels = np.concatenate([np.zeros(0, np.int64), *(one.labels for one in part.values())])
-    values = np.concatenate([np.zeros(0, np.float32), *(one.scores for one in part.values())])
-    # A stable order by class and falling score; places within the class follow from where it starts.
-    order = np.lexsort((-values, labels))
+    labels = np.concatenate([np.zeros(0, np.int64), *(detections.labels for detections in part.values())])
+    scores = np.concatenate([np.zeros(0, np.float32), *(detections.scores for detections in part.values())])
+    # A stable order by class and falling score; a rank within a class is counted from the class' first.
+    order = np.lexsort((-scores, labels))
     firsts = np.searchsorted(labels[order], labels[order])
-    ranks: FloatArray = np.empty(len(values), np.float32)
-    ranks[order] = firsts - np.arange(len(values)) - 1
-    ends = np.cumsum([len(one) for one in part.values()])
+    ranks: FloatArray = np.empty(len(scores), np.float32)
+    ranks[order] = firsts - np.arange(len(scores)) - 1
+    ends = np.cumsum([len(detections) for detections in part.values()])
     return {
-        image_id: Detections(one.boxes, ranks[end - len(one) : end], one.labels)
-        for (image_id, one), end in zip(part.items(), ends, strict=True)
+        image_id: replace(detections, scores=ranks[end - len(detections) : end])
+        for (image_id, detections), end in zip(part.items(), ends, strict=True)
     }
 
 
@@ -158,14 +181,14 @@ def combine_runs(
     dataset: Dataset,
     run: Run,
     settings: DetectionSettings,
-    scores: Scores = "as-is",
+    scores: ScoreComparison = "as-is",
 ) -> Table:
     """Combines runs into a new one, scores it, and puts its figures under theirs.
 
     Args:
         folders: of at least two runs, or folders of VOC detection files.
         dataset: the images that all of them were tested on.
-        run: the new run: its folder gets ``settings.toml``, detections, metrics and plots; the windows before
+        run: the new run: its folder gets ``settings.toml``, detections, metrics and plots; detections before
             box regression too, where all the runs have them.
         settings: of the suppression.
         scores: see `combine`.
@@ -177,28 +200,20 @@ def combine_runs(
         InputError: fewer than two runs, the new one among them, one that `read_part` refuses, or another run
             in the new one's folder.
     """
-    places = {folder.resolve() for folder in folders}
-    if len(folders) < 2 or len(places) < len(folders):
+    resolved = {folder.resolve() for folder in folders}
+    if len(folders) < 2 or len(resolved) < len(folders):
         raise InputError(f"{', '.join(map(str, folders))}: name at least two runs, each of them once")
-    if run.folder.resolve() in places | {place.parent for place in places}:
+    if run.folder.resolve() in resolved | {folder.parent for folder in resolved}:
         raise InputError(f"{run.folder}: is one of the runs to combine; give the new one another name")
     parts = [read_part(folder, dataset) for folder in folders]
-    ids = [one.image_id for one in dataset]
-    before = [part.windows for part in parts if part.windows is not None]
-    refined = combine([part.refined for part in parts], ids, settings, scores)
-    windows = combine(before, ids, settings, scores) if len(before) == len(parts) else None
+    detections = _combined(parts, dataset, settings, scores)
 
-    table = Table(title=f"{dataset.name} {dataset.split}, {len(dataset)} images, mAP in %")
-    for column in ("run", "11-point", "area", "11-point without box regression"):
-        table.add_column(column, justify="left" if column == "run" else "right")
-
-    def add_row(name: str, result: VOCResult, raw: VOCResult | None) -> None:
-        figures = result.map_11point, result.map_area, None if raw is None else raw.map_11point
-        table.add_row(name, *("–" if one is None else f"{100 * one:.1f}" for one in figures))
-
+    rows = []
     for part in parts:
-        raw = None if part.windows is None else evaluate_voc(dataset, part.windows)
-        add_row(part.name, evaluate_voc(dataset, part.refined), raw)
+        regressed, proposed = part.detections
+        without = None if proposed is None else evaluate_voc(dataset, proposed).map_11point
+        result = evaluate_voc(dataset, regressed)
+        rows.append((part.name, result.map_11point, result.map_area, without))
     about: dict[str, Any] = {
         "images": f"{dataset.name} {dataset.split}, {len(dataset)} images",
         "combined": [str(folder) for folder in folders],
@@ -207,6 +222,28 @@ def combine_runs(
         "max_per_class": settings.max_per_class,
     }
     claim(run.folder / "settings.toml", tomli_w.dumps(about))
-    run.write_detections(dataset, refined, windows)
-    add_row(f"combination of {len(parts)}", *run.score(dataset, refined, windows))
+    write_detections(run, dataset, detections)
+    figures = score_run(run, dataset, detections)
+    without = None if figures.voc_proposed is None else figures.voc_proposed.map_11point
+    rows.append((f"combination of {len(parts)}", figures.voc.map_11point, figures.voc.map_area, without))
+    return _table(f"{dataset.name} {dataset.split}, {len(dataset)} images, mAP in %", rows)
+
+
+def _combined(
+    parts: Sequence[Part], dataset: Dataset, settings: DetectionSettings, scores: ScoreComparison
+) -> RunDetections:
+    image_ids = [example.image_id for example in dataset]
+    regressed = combine([part.detections.regressed for part in parts], image_ids, settings, scores)
+    proposed = [part.detections.proposed for part in parts if part.detections.proposed is not None]
+    if len(proposed) < len(parts):
+        return RunDetections(regressed, None)
+    return RunDetections(regressed, combine(proposed, image_ids, settings, scores))
+
+
+def _table(title: str, rows: Iterable[tuple[str, float, float, float | None]]) -> Table:
+    table = Table(title=title)
+    for column in ("run", "11-point", "area", "11-point without box regression"):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for name, *figures in rows:
+        table.add_row(name, *("–" if figure is None else percent(figure) for figure in figures))
     return table

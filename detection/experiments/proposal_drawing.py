@@ -1,4 +1,4 @@
-"""Selective Search for people: how an image's regions grow, and the windows that cover its objects best."""
+"""Draws Selective Search: how an image's regions grow, and the proposals that cover its objects best."""
 
 from collections.abc import Sequence
 
@@ -11,29 +11,29 @@ from numpy.typing import NDArray
 
 from sppnet.common.arrays import FloatArray, Image
 from sppnet.data.types import Example
-from sppnet.eval.voc import box_iou
+from sppnet.eval.boxes import box_iou
 from sppnet.proposals.selective_search import Grouped
 
 # Regions left at the drawn levels of the hierarchy.
 _LEVELS = (64, 16, 4)
 _COLUMNS = 3
-_GROUND_TRUTH, _WINDOW = "white", "#00d000"
+_GROUND_TRUTH_COLOUR, _PROPOSAL_COLOUR = "white", "#00d000"
 
 
 def draw_proposals(
     image: Image, grouped: Grouped, boxes: FloatArray, example: Example, classes: Sequence[str]
 ) -> Figure:
-    """One picture: segmentation, hierarchy at a few levels, and the best window of each ground truth.
+    """Draws the segments, the hierarchy at a few levels, and the best proposal of each ground truth box.
 
     Args:
         image: uint8 (H, W, 3) RGB.
         grouped: one strategy's tree of this image at this size (`SelectiveSearch.hierarchies`).
-        boxes: float32 (N, 4) xyxy, all windows, best first.
+        boxes: float32 (N, 4), xyxy, pixel edges, all proposals, best first.
         example: its ground truth.
         classes: names, by label.
 
     Returns:
-        a figure of six panels: the image, the segments, three levels, the windows.
+        a figure with a panel each for the image, the segments, up to three levels, and the proposals.
     """
     regions = len(grouped.hierarchy.merges) + 1
     levels = [regions, *(level for level in _LEVELS if level < regions)]
@@ -47,35 +47,46 @@ def draw_proposals(
     panels[0].set_title(f"{example.image_id}: {width} x {height}")
     for panel, level in zip(panels[1:], levels, strict=False):
         panel.imshow(_painted(image, region_labels(grouped, level)))
-        made = "segments" if level == regions else "regions"
-        panel.set_title(f"{grouped.strategy}: {level} {made}")
+        noun = "segments" if level == regions else "regions"
+        panel.set_title(f"{grouped.strategy}: {level} {noun}")
     last = panels[len(levels) + 1]
     last.imshow(image)
-    last.set_title(f"best of {len(boxes)} windows for each object")
-    overlaps = box_iou(example.boxes, boxes)
-    for ground_truth, label, row in zip(example.boxes, example.labels, overlaps, strict=True):
-        _outline(last, ground_truth, _GROUND_TRUTH, "dashed")
+    last.set_title(f"best of {len(boxes)} proposals for each object")
+    ious = box_iou(example.boxes, boxes)
+    for ground_truth, label, row in zip(example.boxes, example.labels, ious, strict=True):
+        _outline(last, ground_truth, _GROUND_TRUTH_COLOUR, "dashed")
         if len(row):
             best = int(row.argmax())
-            _outline(last, boxes[best], _WINDOW, "solid")
-            text = f"{classes[label]} {row[best]:.2f}, window {best + 1}"
+            _outline(last, boxes[best], _PROPOSAL_COLOUR, "solid")
+            text = f"{classes[label]} {row[best]:.2f}, proposal {best + 1}"
             last.text(
                 *boxes[best, :2], text, fontsize=7, va="top",
-                bbox={"facecolor": _WINDOW, "edgecolor": "none", "pad": 1},
+                bbox={"facecolor": _PROPOSAL_COLOUR, "edgecolor": "none", "pad": 1},
             )  # fmt: skip
     return figure
 
 
 def region_labels(grouped: Grouped, count: int) -> NDArray[np.int64]:
-    """The regions that are left when the hierarchy has grown until there are ``count``.
+    """The regions that are left after so many merges that there are ``count``.
+
+    Args:
+        grouped: one strategy's tree.
+        count: of regions, from 1 to the number of segments.
 
     Returns:
         int64 (H, W), the index of each pixel's region in the hierarchy.
+
+    Example:
+        >>> from sppnet.proposals.selective_search.grouping import Hierarchy
+        >>> hierarchy = Hierarchy(np.array([[0, 1], [2, 3]], np.int32), np.zeros((5, 4), np.int32))
+        >>> segments = Grouped("hsv/CTSF/50", np.array([[0, 1, 2]], np.int32), hierarchy)
+        >>> region_labels(segments, 3), region_labels(segments, 2)
+        (array([[0, 1, 2]]), array([[3, 3, 2]]))
     """
     merges = grouped.hierarchy.merges
     segments = len(merges) + 1
     owner = np.arange(2 * segments - 1)
-    # From the top of what is merged down, every part gets the region that it ended up in.
+    # From the last merge back to the first, both parts get the region that they ended up in.
     for step in reversed(range(segments - count)):
         owner[merges[step]] = owner[segments + step]
     return np.asarray(owner[:segments][grouped.labels])

@@ -1,13 +1,13 @@
-"""Engines of proposals, and boxes made elsewhere, evaluated side by side on a data set."""
+"""Evaluates engines of proposals, and boxes made elsewhere, side by side on a data set."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
 from sppnet.common.errors import InputError
-from sppnet.common.files import atomic_path
+from sppnet.common.files import write_json
+from sppnet.common.progress import Progress
 from sppnet.data import Dataset
 from sppnet.eval import ProposalResult, evaluate_proposals, plot_proposals, proposals_dict
 from sppnet.proposals import (
@@ -20,6 +20,7 @@ from sppnet.proposals import (
     propose_example,
 )
 
+# Our Selective Search in the paper's three modes, and OpenCV's.
 ENGINES = ("single", "fast", "quality", "opencv")
 
 # More than OpenCV's eight groupings give for any image.
@@ -36,13 +37,17 @@ def make_engine(name: str, max_proposals: int | None = None, min_side: int = 20)
 
     Raises:
         InputError: no such name (the nearest is named), or a number below 1.
+
+    Example:
+        >>> make_engine("quality", max_proposals=2000).max_proposals
+        2000
     """
     match name:
         case "single" | "fast" | "quality":
             return SelectiveSearch(name, min_side=min_side, max_proposals=max_proposals)
         case "opencv":
-            most = _UNLIMITED if max_proposals is None else max_proposals
-            return OpenCVSelectiveSearch(min_side=min_side, max_proposals=most)
+            bound = _UNLIMITED if max_proposals is None else max_proposals
+            return OpenCVSelectiveSearch(min_side=min_side, max_proposals=bound)
     nearest = get_close_matches(name, ENGINES, 1, cutoff=0)[0]
     raise InputError(f"no engine {name!r}; did you mean {nearest!r}? There are {', '.join(ENGINES)}")
 
@@ -53,23 +58,25 @@ def fill_engines(
     cache_file: Path,
     jobs: int,
     skip_errors: bool,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> Dataset:
-    """Computes the windows of every engine that are not in the cache yet.
+    """Computes the proposals of every engine that are not in the cache yet.
 
     Args:
         dataset: the images.
         engines: by name.
         cache_file: of `ProposalCache`.
         jobs: processes; 0 or -1 for one a core.
-        skip_errors: leave out images without windows, for all engines alike.
-        progress: called with (what is done, images done, images in all).
+        skip_errors: whether images that cannot be searched are left out, for all engines alike, in place of
+            an error.
+        progress: called with the stage's name, images done, images in all.
 
     Returns:
-        the images that all engines have windows of.
+        the images that all engines have proposals of.
 
     Raises:
-        InputError: an image cannot be searched; those that can be are in the cache then.
+        InputError: without ``skip_errors``, an image cannot be searched; the proposals of the others are in
+            the cache then.
     """
     for name, engine in engines.items():
         with ProposalCache(cache_file, engine) as cache:
@@ -87,17 +94,17 @@ def evaluate_engines(
     cache_file: Path,
     difficult: bool = False,
 ) -> dict[str, ProposalResult]:
-    """Evaluates cached windows and boxes of files, one after the other.
+    """Evaluates the proposals of engines and the boxes of files.
 
     Args:
-        dataset: the images.
-        engines: by name; what is not in the cache is computed.
+        dataset: images with ground truth.
+        engines: by name; proposals that are not in the cache are computed.
         files: as `sppnet.proposals.exchange.read_boxes` takes them; each must know every image.
         cache_file: of `ProposalCache`.
         difficult: whether difficult objects count.
 
     Returns:
-        by the engine's name, or by that of the file.
+        the figures by the name of the engine or of the file.
 
     Raises:
         InputError: a file cannot be read, or has no boxes of an image.
@@ -105,19 +112,19 @@ def evaluate_engines(
     results = {}
     for name, engine in engines.items():
         with ProposalCache(cache_file, engine) as cache:
-            windows = (propose_example(example, engine, cache) for example in dataset)
-            results[name] = evaluate_proposals(dataset, windows, difficult=difficult)
+            proposals = (propose_example(example, engine, cache) for example in dataset)
+            results[name] = evaluate_proposals(dataset, proposals, difficult=difficult)
     for file in files:
-        by_id = exchange.read_boxes(file, dataset)
-        lacking = [example.image_id for example in dataset if example.image_id not in by_id]
+        boxes = exchange.read_boxes(file, dataset)
+        lacking = [example.image_id for example in dataset if example.image_id not in boxes]
         if lacking:
             raise InputError(
                 f"{file}: has no boxes of {len(lacking)} of the {len(dataset)} images, such as "
                 f"{lacking[0]!r}; give the split that it was made for, or a smaller --limit"
             )
         name = file.name if file.name not in results else str(file)
-        windows = (by_id[example.image_id] for example in dataset)
-        results[name] = evaluate_proposals(dataset, windows, difficult=difficult)
+        proposals = (boxes[example.image_id] for example in dataset)
+        results[name] = evaluate_proposals(dataset, proposals, difficult=difficult)
     return results
 
 
@@ -127,11 +134,10 @@ def write_evaluation(
     """Writes ``proposals.json`` and ``proposals.png`` into a folder, which is made.
 
     Args:
-        folder: where to.
-        results: by name.
-        about: whatever the figures depend on: data set, split, parameters of the engines.
+        folder: gets the files.
+        results: the figures by name.
+        about: what the figures depend on: data set, split, parameters of the engines; JSON values.
     """
     content = {**about, "methods": {name: proposals_dict(result) for name, result in results.items()}}
-    with atomic_path(folder / "proposals.json") as path:
-        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(folder / "proposals.json", content, indent=1)
     plot_proposals(folder / "proposals.png", results)

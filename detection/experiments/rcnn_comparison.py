@@ -1,50 +1,49 @@
-"""R-CNN and SPP-net side by side: same backbone, same windows, same training; accuracy and time an image."""
+"""Compares R-CNN with SPP-net: same backbone, same proposals, same training; accuracy and time an image."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import torch
-
-from sppnet.common.arrays import FloatArray
 from sppnet.common.errors import InputError
-from sppnet.common.stopwatch import Stopwatch
-from sppnet.data.images import read_image
-from sppnet.data.types import Dataset, Example
-from sppnet.detection.detector import Detector
-from sppnet.detection.fc_layers import FullyConnected
+from sppnet.common.progress import Progress
+from sppnet.data.types import Dataset
+from sppnet.detection.experiments.stage_times import Layers, paper_layers, time_stages
+from sppnet.detection.runs.detection_files import is_detected, read_detections
 from sppnet.detection.runs.run import Run
+from sppnet.detection.runs.scoring import score_run
+from sppnet.detection.runs.split_detection import detect_split
 from sppnet.detection.training.presets import PRESETS, RunSettings
 from sppnet.proposals import ProposalCache, image_key, propose_example
 
-Progress = Callable[[str, int, int], None]
-
 RCNN, ONE_SCALE, FIVE_SCALES = "R-CNN", "SPP-net, 1 scale", "SPP-net, 5 scales"
-# The width is the paper's (SPP-net §3.1.1); these layers are random and no part of what finds the objects.
-FC = "fc6, fc7 of width 4,096 (time only)"
-_FC_WIDTH = 4096
 _FOLDERS = {RCNN: "rcnn", ONE_SCALE: "spp-1scale", FIVE_SCALES: "spp-5scale"}
-# R-CNN computes all windows of these images twice in training, so fewer than the released 200; alike for all.
+# R-CNN computes all regions of these images twice in training, so fewer than the released 200; alike for all.
 _NORM_IMAGES = 4
-_TAP_IMAGES = 20
-_WARM_UP_WINDOWS = 40
+_FEATURE_LEVEL_IMAGES = 20
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is compared, so that R-CNN, at 10 to 30 ms a window, is done in about ten minutes.
+    """How much is compared. R-CNN takes 10 to 30 ms a proposal, and with the defaults about ten minutes.
 
     Attributes:
-        train_images, train_windows: what all are trained on: the first images, the best windows of each
-            beside the ground truth.
-        test_images, test_windows: what all are scored on.
-        timed_images: test images to take the times on, with all their windows.
+        train_images, train_proposals: each method is trained on the first images, and on the best proposals
+            of each beside the ground truth.
+        test_images, test_proposals: each method is scored on these.
+        timed_images: test images to measure the times on, with all their proposals.
+
+    Raises:
+        InputError: a size below 1.
+
+    Example:
+        >>> Sizes(train_images=10).test_proposals
+        200
     """
 
     train_images: int = 60
-    train_windows: int = 100
+    train_proposals: int = 100
     test_images: int = 40
-    test_windows: int = 200
+    test_proposals: int = 200
     timed_images: int = 3
 
     def __post_init__(self) -> None:
@@ -59,195 +58,138 @@ class Compared:
 
     Attributes:
         name: of the method.
-        map_windows, map_refined: 11-point mean average precision of the proposed windows, and after box
-            regression; nan without ground truth.
-        seconds: mean wall time an image of each stage; ``all`` is that of the whole, without decoding and
-            proposals. `FC`, the paper's fully connected layers on the same vectors, is no part of it.
-        cpu_seconds: likewise, processor time of all threads: on a busy machine the fairer figure.
+        map_proposed, map_regressed: 11-point mean average precision of the boxes as they were proposed, and
+            after box regression; nan without ground truth.
+        seconds, cpu_seconds: mean time an image of each stage; see `StageTimes`.
     """
 
     name: str
-    map_windows: float
-    map_refined: float
+    map_proposed: float
+    map_regressed: float
     seconds: Mapping[str, float]
     cpu_seconds: Mapping[str, float]
 
 
 def methods(base: RunSettings) -> dict[str, RunSettings]:
-    """The settings of each method: ``base`` but for the way from windows to vectors.
+    """The settings of each method. They differ only in the way from regions to vectors.
 
-    SPP-net at one scale takes ``base``'s first, R-CNN the crop and R-CNN's pool5 (level 6 alone). The feature
-    norm and taps are taken from fewer images than ``base`` says, for a comparison trains on few.
+    SPP-net at one scale takes ``base``'s first scale, R-CNN the crop and R-CNN's pool5 (level 6 alone). The
+    feature norm and the feature levels are fitted on fewer images than ``base`` says, for a comparison trains
+    on few.
+
+    Args:
+        base: all other settings.
+
+    Example:
+        >>> [settings.features.mode for settings in methods(RunSettings()).values()]
+        ['rcnn', 'spp', 'spp']
     """
-    training = replace(base.training, norm_images=_NORM_IMAGES, feature_level_images=_TAP_IMAGES)
+    training = replace(base.training, norm_images=_NORM_IMAGES, feature_level_images=_FEATURE_LEVEL_IMAGES)
     base = replace(base, training=training)
     features = {
         RCNN: replace(base.features, mode="rcnn", levels=PRESETS["rcnn"].features.levels),
         ONE_SCALE: replace(base.features, mode="spp", scales=base.features.scales[:1]),
         FIVE_SCALES: replace(base.features, mode="spp", scales=PRESETS["paper-5scale"].features.scales),
     }
-    return {name: replace(base, features=one) for name, one in features.items()}
+    return {name: replace(base, features=part) for name, part in features.items()}
 
 
 def compare(
-    train: Dataset, test: Dataset, base: Run, sizes: Sizes, progress: Progress
+    train: Dataset,
+    test: Dataset,
+    base: Run,
+    sizes: Sizes,
+    progress: Progress,
+    make_layers: Callable[[int], Layers] = paper_layers,
 ) -> tuple[list[Compared], int]:
-    """Trains, tests and times each method; what was trained and tested before is not done again.
+    """Trains, tests and times each method. Called again, it does not repeat what it has done.
 
     Args:
         train: of which the first images are taken.
         test: likewise.
         base: settings of all methods, the cache with the proposals of these images (computed where they are
             missing), and the folder that gets one run for each method.
-        sizes: how many images and windows.
+        sizes: how many images and proposals.
         progress: called with a stage's name, images done, images in all.
+        make_layers: makes the fully connected layers to time; see `time_stages`.
 
     Returns:
-        the figures, R-CNN's first; and the mean number of windows of the timed images.
+        the figures, R-CNN's first; and the mean number of proposals of the timed images.
 
     Raises:
-        InputError: there is a comparison with other settings in the folder, or what training raises.
+        InputError: there is a comparison with other settings in the folder, or training fails.
     """
     train, test = train.head(sizes.train_images), test.head(sizes.test_images)
-    few = _first_windows(train, base, sizes.train_windows)
-    more = _first_windows(test, base, sizes.test_windows)
+    training = first_proposals(train, base, sizes.train_proposals)
+    testing = first_proposals(test, base, sizes.test_proposals)
+    # Settings of runs in folders say "windows", so that a comparison of an earlier version goes on.
+    about = (
+        f"{train.name} {train.split}, {len(train)} images; detection: {test.split}, {len(test)} images "
+        f"of {sizes.test_proposals} windows"
+    )
     detectors, scores = {}, {}
-    for name, settings in methods(few.settings).items():
+    for name, settings in methods(training.settings).items():
 
         def report(stage: str, done: int, total: int, name: str = name) -> None:
             progress(f"{name}: {stage}", done, total)
 
-        run = replace(few, folder=base.folder / _FOLDERS[name], settings=settings)
-        run.claim(
-            f"{train.name} {train.split}, {len(train)} images; detection: {test.split}, {len(test)} images "
-            f"of {sizes.test_windows} windows",
-            train.digest(),
-        )
+        run = replace(training, folder=base.folder / _FOLDERS[name], settings=settings)
+        _claim(run, about, train.digest())
         detector = run.load() or run.train(train, run.build(), report)
-        detector.engine = more.settings.proposer
-        if not run.detected(test):
-            replace(run, cache=more.cache).detect(detector, test, report)
-        refined, windows = run.score(test, *run.read_detections(test))
-        assert windows is not None, "detecting keeps both"
-        detectors[name], scores[name] = detector, (windows.map_11point, refined.map_11point)
+        detector = replace(detector, engine=testing.settings.proposer)
+        if not is_detected(run, test):
+            detect_split(replace(run, cache=testing.cache), detector, test, report)
+        detectors[name], scores[name] = detector, score_run(run, test, read_detections(run, test))
     timed = test.examples[: sizes.timed_images]
     boxes = [propose_example(example, base.settings.proposer, base.cache) for example in timed]
-    times = time_stages(detectors, timed, boxes, progress)
-    figures = [Compared(name, *scores[name], *times[name]) for name in detectors]
+    times = time_stages(detectors, timed, boxes, progress, make_layers)
+    figures = []
+    for name, result in scores.items():
+        assert result.voc_proposed is not None, "detection keeps both"
+        means = result.voc_proposed.map_11point, result.voc.map_11point
+        figures.append(Compared(name, *means, times[name].seconds, times[name].cpu_seconds))
     return figures, round(sum(map(len, boxes)) / len(boxes))
 
 
-def time_stages(
-    detectors: Mapping[str, Detector],
-    examples: Sequence[Example],
-    boxes: Sequence[FloatArray],
-    progress: Progress,
-) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
-    """Mean wall and processor time an image of each detector's stages.
+def _claim(run: Run, about: str, digest: str) -> None:
+    """Claims the run's folder for these images, and for the number of proposals that ``about`` names."""
+    run.claim(about, digest)
+    file = run.folder / "settings.toml"
+    present = tomllib.loads(file.read_text(encoding="utf-8"))["images"]
+    # The digest is of the training images alone.
+    if present != about:
+        raise InputError(
+            f"{file}: the run has {present!r}, not {about!r}; give another RUN name, or delete the folder"
+        )
 
-    All in one process and with the same threads; the detectors take turns at every image, so that what else
-    the machine does falls on all of them.
 
-    The detectors score pooled vectors, the paper's networks pass them through fc6 and fc7 first. What that
-    would take is measured beside them (`FC`): random layers, on the vectors that the detector has just
-    pooled, windows that share one counting once. The time does not depend on the weights.
+def first_proposals(dataset: Dataset, base: Run, count: int) -> Run:
+    """The run with at most ``count`` proposals an image, all of them in the cache.
+
+    They are the best of the proposals that ``base`` has: an engine with this bound proposes the same.
 
     Args:
-        detectors: by name; without fully connected layers.
-        examples: images.
-        boxes: windows of each image, float32 (N, 4).
-        progress: see `compare`.
-    """
-    pooled: list[FloatArray] = []
-    for detector in detectors.values():
-        # Compiles the kernels, or loads them from numba's cache.
-        detector.detect(examples[0].path, boxes[0][:_WARM_UP_WINDOWS])
-    sums: dict[str, tuple[dict[str, float], dict[str, float]]] = {name: ({}, {}) for name in detectors}
-    for done, (example, windows) in enumerate(zip(examples, boxes, strict=True)):
-        progress("times", done, len(examples))
-        image = read_image(example.path)
-        for name, detector in detectors.items():
-            detector.clock, detector.extractor.clock = Stopwatch(), Stopwatch()
-            detector.layers = _Tap((), (), pooled)
-            whole, connected = Stopwatch(), Stopwatch()
-            with whole("all"):
-                detector.detect(image, windows)
-            detector.layers = None
-            _time_layers(connected, pooled.pop())
-            for place, kind in enumerate(("seconds", "cpu_seconds")):
-                inner, outer = getattr(detector.extractor.clock, kind), getattr(detector.clock, kind)
-                stages = {
-                    # R-CNN passes none of these where an image has no windows.
-                    "resize or warp": inner.get("resize", 0.0),
-                    "convolution": inner.get("convolution", 0.0),
-                    "pooling": inner.get("pooling", 0.0),
-                    "SVM + NMS": outer["svm"] + outer["nms"],
-                    "box regression": outer.get("regression", 0.0),
-                    "all": getattr(whole, kind)["all"],
-                    FC: getattr(connected, kind)["fc"],
-                }
-                for stage, value in stages.items():
-                    sums[name][place][stage] = sums[name][place].get(stage, 0.0) + value / len(examples)
-    progress("times", len(examples), len(examples))
-    return sums
-
-
-@dataclass(frozen=True, eq=False)
-class _Tap(FullyConnected):
-    """In the place of layers: hands vectors on as they come, and keeps them in ``kept``.
-
-    So R-CNN's need not be computed twice.
-    """
-
-    kept: list[FloatArray]
-
-    def __call__(self, features: FloatArray) -> FloatArray:
-        self.kept.append(features)
-        return features
-
-
-def _time_layers(clock: Stopwatch, features: FloatArray) -> None:
-    """Adds the time of random fc6 and fc7 on vectors (N, d), which they then let go, to the stage ``fc``."""
-    layers = _random_layers(features.shape[1])
-    # Not timed: loading the library.
-    layers(features[:1])
-    with clock("fc"):
-        layers(features)
-
-
-def _random_layers(inputs: int) -> FullyConnected:
-    """fc6 and fc7 of the paper's width, on vectors of this length: 0.3 GB on AlexNet's 12,800 numbers."""
-    generator = torch.Generator().manual_seed(0)
-    weights = [
-        # By He et al.: numbers of a size that a real layer's have.
-        torch.randn(_FC_WIDTH, length, generator=generator).mul_(math.sqrt(2 / length))
-        for length in (inputs, _FC_WIDTH)
-    ]
-    return FullyConnected(tuple((one,) for one in weights), (torch.zeros(_FC_WIDTH),) * 2)
-
-
-def _first_windows(dataset: Dataset, base: Run, count: int) -> Run:
-    """The run with at most ``count`` windows an image, all of them cached.
-
-    The best of the windows at hand are what the engine would propose with this bound.
+        dataset: the images.
+        base: its settings name the engine; its cache gives the proposals, computed where they are missing.
+        count: the bound, at least 1.
 
     Raises:
-        InputError: boxes made elsewhere, which are not bounded.
+        InputError: imported boxes, which have no bound.
     """
     settings = base.settings
     if settings.boxes:
         raise InputError(
-            f"boxes {settings.boxes!r}: methods are compared on an engine's first windows; leave boxes out"
+            f"boxes {settings.boxes!r}: methods are compared on an engine's first proposals; leave boxes out"
         )
     name = "opencv" if settings.engine == "opencv" else "proposals"
     engine = getattr(settings, name)
     # No more than the engine gives, or the cache would have fewer than it says.
     count = min(count, engine.max_proposals or count)
     settings = replace(settings, **{name: replace(engine, max_proposals=count)})
-    few = replace(base, settings=settings, cache=ProposalCache(base.cache.path, settings.proposer))
+    bounded = replace(base, settings=settings, cache=ProposalCache(base.cache.path, settings.proposer))
     for example in dataset:
         key = image_key(example)
-        if few.cache.get(key) is None:
+        if bounded.cache.get(key) is None:
             boxes = propose_example(example, base.settings.proposer, base.cache)
-            few.cache.put([(key, boxes[:count])])
-    return few
+            bounded.cache.put([(key, boxes[:count])])
+    return bounded

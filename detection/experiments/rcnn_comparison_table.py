@@ -1,6 +1,5 @@
-"""The table of R-CNN beside SPP-net, with the paper's figures and its hardware."""
+"""Makes the table of R-CNN beside SPP-net, with the paper's figures and its hardware."""
 
-import json
 import math
 import platform
 from collections.abc import Sequence
@@ -10,24 +9,27 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from sppnet.common.files import atomic_path
-from sppnet.detection.experiments.rcnn_comparison import FC, FIVE_SCALES, ONE_SCALE, RCNN, Compared, Sizes
+from sppnet.common.files import write_json
+from sppnet.common.text import percent
+from sppnet.detection.experiments.rcnn_comparison import FIVE_SCALES, ONE_SCALE, RCNN, Compared, Sizes
+from sppnet.detection.experiments.stage_times import FC
 
 _STAGES = ("resize or warp", "convolution", "pooling", "SVM + NMS", "box regression")
 _NONE = "–"
-# SPP-net §4.2, §4.3 and table 10: all with ZF-5, the times on a GPU, mean of 100 random VOC images. Only what
-# its text states. Its totals, and so its ratios of them, are of convolution and fc.
+_MAP = "mAP without box regression"
+# SPP-net §4.2, §4.3 and table 10: all with ZF-5, the times on a GPU, mean of 100 random VOC images. Only
+# figures that its text states. Its totals, and so its ratios of them, are of convolution and fc.
 _PAPER = {
     RCNN: {"convolution": "14.37"},
     ONE_SCALE: {
-        "mAP, windows": "43.0",
+        _MAP: "43.0",
         "convolution": "0.053",
         FC: "0.089",
         "R-CNN's convolution / its": "270×",
         "R-CNN's convolution + fc / its": "102×",
     },
     FIVE_SCALES: {
-        "mAP, windows": "44.9",
+        _MAP: "44.9",
         "convolution": "0.293",
         FC: "0.089",
         "R-CNN's convolution / its": "49×",
@@ -43,44 +45,60 @@ PAPER_NOTE = (
 
 
 def comparison_table(figures: Sequence[Compared], title: str) -> Table:
-    """Accuracy, seconds an image by stage, and R-CNN's time over SPP-net's; the paper's columns beside."""
+    """Tabulates accuracy, seconds an image by stage, and R-CNN's time over SPP-net's, beside the paper's.
+
+    Args:
+        figures: of the methods, R-CNN's first.
+        title: from `comparison_title`.
+    """
     table = Table(title=title, caption=PAPER_NOTE, caption_justify="left")
     table.add_column("")
-    for one in figures:
-        table.add_column(one.name, justify="right")
-    for one in figures:
-        table.add_column(f"paper, GPU: {one.name}", justify="right", style="dim")
+    for method in figures:
+        table.add_column(method.name, justify="right")
+    for method in figures:
+        table.add_column(f"paper, GPU: {method.name}", justify="right", style="dim")
 
     def row(name: str, ours: Sequence[str], end_section: bool = False) -> None:
-        theirs = (_PAPER.get(one.name, {}).get(name, _NONE) for one in figures)
-        table.add_row(name, *ours, *theirs, end_section=end_section)
+        paper = (_PAPER.get(method.name, {}).get(name, _NONE) for method in figures)
+        table.add_row(name, *ours, *paper, end_section=end_section)
 
-    row("mAP, windows", [_percent(one.map_windows) for one in figures])
-    row("mAP, box regression", [_percent(one.map_refined) for one in figures], end_section=True)
+    row(_MAP, [_percent(method.map_proposed) for method in figures])
+    row("mAP with box regression", [_percent(method.map_regressed) for method in figures], end_section=True)
     for stage in _STAGES:
-        row(stage, [_seconds(one.seconds[stage]) for one in figures])
-    row("all", [_seconds(one.seconds["all"]) for one in figures])
-    row(FC, [_seconds(one.seconds[FC]) for one in figures], end_section=True)
+        row(stage, [_seconds(method.seconds[stage]) for method in figures])
+    row("all", [_seconds(method.seconds["all"]) for method in figures])
+    row(FC, [_seconds(method.seconds[FC]) for method in figures], end_section=True)
     ratios = {
         "convolution": ("convolution",),
         "convolution + fc": ("convolution", FC),
         "all": ("all",),
     }
     for name, stages in ratios.items():
-        wall = [sum(one.seconds[stage] for stage in stages) for one in figures]
-        row(f"R-CNN's {name} / its", [_ratio(wall[0], one) for one in wall])
-        cpu = [sum(one.cpu_seconds[stage] for stage in stages) for one in figures]
-        row("the same, processor time", [_ratio(cpu[0], one) for one in cpu])
+        wall = [sum(method.seconds[stage] for stage in stages) for method in figures]
+        row(f"R-CNN's {name} / its", [_ratio(wall[0], seconds) for seconds in wall])
+        cpu = [sum(method.cpu_seconds[stage] for stage in stages) for method in figures]
+        row("the same, processor time", [_ratio(cpu[0], seconds) for seconds in cpu])
     return table
 
 
-def comparison_title(dataset: str, network: str, sizes: Sizes, windows: int) -> str:
-    """What was compared, on what: sizes, backbone and hardware."""
+def comparison_title(dataset: str, network: str, sizes: Sizes, proposals: int) -> str:
+    """Says what was compared, on which images and hardware.
+
+    Args:
+        dataset: its name.
+        network: the backbone's name.
+        sizes: of the comparison.
+        proposals: mean number an image of the timed ones.
+
+    Example:
+        >>> comparison_title("voc2007", "alexnet", Sizes(), 2000).partition(" × ")[0]
+        'voc2007, alexnet: mAP in % after 60 training images'
+    """
     return (
-        f"{dataset}, {network}: mAP in % after {sizes.train_images} training images × {sizes.train_windows} "
-        f"windows, on {sizes.test_images} test images × {sizes.test_windows} windows; seconds an image "
-        f"without decoding and proposals, {sizes.timed_images} images × {windows} windows, on "
-        f"{processor()}, {torch.get_num_threads()} threads"
+        f"{dataset}, {network}: mAP in % after {sizes.train_images} training images × "
+        f"{sizes.train_proposals} proposals, on {sizes.test_images} test images × {sizes.test_proposals} "
+        f"proposals; seconds an image without decoding and proposals, {sizes.timed_images} images × "
+        f"{proposals} proposals, on {processor()}, {torch.get_num_threads()} threads"
     )
 
 
@@ -96,21 +114,27 @@ def processor() -> str:
 
 
 def write_comparison(path: Path, figures: Sequence[Compared], sizes: Sizes, title: str) -> None:
-    """Writes the figures as JSON."""
+    """Writes the figures as JSON.
+
+    Args:
+        path: the file.
+        figures: of the methods; nan becomes null.
+        sizes: of the comparison.
+        title: from `comparison_title`.
+    """
     content = {
         "title": title,
         "sizes": asdict(sizes),
         "methods": [
-            {name: None if value != value else value for name, value in asdict(one).items()}
-            for one in figures
+            {name: None if value != value else value for name, value in asdict(method).items()}
+            for method in figures
         ],
     }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, content)
 
 
 def _percent(value: float) -> str:
-    return _NONE if math.isnan(value) else f"{100 * value:.1f}"
+    return _NONE if math.isnan(value) else percent(value)
 
 
 def _seconds(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The detector: what comes out of it, its folder on disk, and bad input."""
+"""The detector: its detections, its folder on disk, and bad input."""
 
 import json
 import pickle
@@ -12,12 +12,13 @@ import pytest
 from sppnet.common.errors import InputError
 from sppnet.common.files import file_digest
 from sppnet.detection.backbones import build_network
+from sppnet.detection.detection_settings import DetectionSettings
 from sppnet.detection.detector import Detector
-from sppnet.detection.fc_layers import SoftmaxHead
-from sppnet.detection.features.extractor import FeatureExtractor, FeatureSettings
-from sppnet.detection.nms import DetectionSettings
+from sppnet.detection.features.extractor import SPPExtractor
+from sppnet.detection.features.settings import FeatureSettings
+from sppnet.detection.heads import SoftmaxHead, SVMHead
 from sppnet.proposals import SelectiveSearch
-from sppnet.svm import BoxRegressors, LinearSVMs, apply_deltas
+from sppnet.svm import BoxRegressors, apply_deltas
 
 CLASSES = ("cat", "dog", "nothing at all")
 ENGINE = SelectiveSearch(max_proposals=80, seed=5)
@@ -25,17 +26,17 @@ ENGINE = SelectiveSearch(max_proposals=80, seed=5)
 
 def make_detector(regression=True, network="alexnet"):
     settings = FeatureSettings(scales=(96,), levels=(3, 1), projection="released")
-    extractor = FeatureExtractor(build_network(network, "random", seed=3), settings)
+    extractor = SPPExtractor(build_network(network, "random", seed=3), settings)
     rng = np.random.default_rng(0)
     weights = rng.normal(0, 1, (3, extractor.length)).astype(np.float32)
     weights[:2] -= weights[:2].mean(axis=1, keepdims=True)
     weights[2] = 0
-    svms = LinearSVMs(weights, np.array([0.1, -0.1, -9], np.float32), 0.05)
-    moves = rng.normal(0, 0.02, (3, 4, extractor.length)).astype(np.float32)
-    regressors = BoxRegressors(moves, np.full((3, 4), 0.05, np.float32), 0.05) if regression else None
+    head = SVMHead(weights, np.array([0.1, -0.1, -9], np.float32), 0.05)
+    deltas = rng.normal(0, 0.02, (3, 4, extractor.length)).astype(np.float32)
+    regressors = BoxRegressors(deltas, np.full((3, 4), 0.05, np.float32), 0.05) if regression else None
     origin = {"dataset": "test", "images": 3}
     detection = DetectionSettings(0.4, 9, -1.2)
-    return Detector(CLASSES, extractor, svms, regressors, detection, ENGINE, origin)
+    return Detector(CLASSES, extractor, head, regressors, detection, ENGINE, origin)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def saved(detector, tmp_path):
     return tmp_path / "model"
 
 
-def same(first, second):
+def check_same(first, second):
     for name in ("boxes", "scores", "labels"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
@@ -67,75 +68,77 @@ def iou(a, b):
     return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
 
 
-@pytest.mark.parametrize("regression", [True, False], ids=["regression", "windows"])
+@pytest.mark.parametrize("regression", [True, False], ids=["regression", "no_regression"])
 def test_form_of_detections(image, regression):
-    found = make_detector(regression).detect(image)
-    assert len(found) > 3
-    assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
-    assert found.boxes.shape == (len(found), 4)
+    detections = make_detector(regression).detect(image)
+    count = len(detections)
+    assert count > 3
+    types = detections.boxes.dtype, detections.scores.dtype, detections.labels.dtype
+    assert types == (np.float32, np.float32, np.int64)
+    assert detections.boxes.shape == (count, 4)
     height, width = image.shape[:2]
-    assert (found.boxes >= 0).all()
-    assert (found.boxes <= (width, height, width, height)).all()
-    assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
-    assert (np.diff(found.labels) >= 0).all()
-    assert set(found.labels.tolist()) <= {0, 1}
-    assert found.scores.min() > -1.2
-    for label in set(found.labels.tolist()):
-        mine = found.labels == label
-        assert mine.sum() <= 9
-        assert (np.diff(found.scores[mine]) <= 0).all()
-        boxes = found.boxes[mine].tolist()
+    assert (detections.boxes >= 0).all()
+    assert (detections.boxes <= (width, height, width, height)).all()
+    assert (detections.boxes[:, 2:] > detections.boxes[:, :2]).all()
+    assert (np.diff(detections.labels) >= 0).all()
+    assert set(detections.labels.tolist()) <= {0, 1}
+    assert detections.scores.min() > -1.2
+    for label in set(detections.labels.tolist()):
+        rows = detections.labels == label
+        assert rows.sum() <= 9
+        assert (np.diff(detections.scores[rows]) <= 0).all()
+        boxes = detections.boxes[rows].tolist()
         assert all(iou(a, b) <= 0.4 + 1e-6 for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_windows_are_the_scores_by_hand(image):
-    """Without regression: each detection is a proposed window with the margin of its own vector."""
+def test_scores_are_those_computed_by_hand(image):
+    """Without regression: each detection is a proposal with the margin of its own vector."""
     detector = make_detector(regression=False)
-    boxes = ENGINE.propose(image)
-    maps = detector.extractor.maps(image)
-    found = detector.detect(image)
-    for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
-        assert box.tolist() in boxes.tolist()
-        vector = detector.extractor.pool(maps, box[None]).features[0].astype(np.float64)
+    proposals = ENGINE.propose(image)
+    maps = detector.extractor.prepare(image)
+    for box, score, label in detector.detect(image):
+        assert box.tolist() in proposals.tolist()
+        vector = detector.extractor.extract(maps, box[None]).features[0].astype(np.float64)
         expected = 0.05 * vector @ detector.head.weights[label] + detector.head.bias[label]
         np.testing.assert_allclose(score, expected, atol=1e-4)
 
 
 def test_regression_moves_boxes_and_keeps_scores(image, detector):
-    maps = detector.extractor.maps(image)
-    windows, offsets = detector.score(maps, ENGINE.propose(image))
-    assert offsets.shape == (len(windows), 4)
-    for offset, box, label in zip(offsets, windows.boxes, windows.labels, strict=True):
-        vector = 0.05 * detector.extractor.pool(maps, box[None]).features[0].astype(np.float64)
+    maps = detector.extractor.prepare(image)
+    proposed, deltas = detector.score(maps, ENGINE.propose(image))
+    assert deltas.shape == (len(proposed), 4)
+    for delta, box, label in zip(deltas, proposed.boxes, proposed.labels, strict=True):
+        vector = 0.05 * detector.extractor.extract(maps, box[None]).features[0].astype(np.float64)
         np.testing.assert_allclose(
-            offset, detector.regressors.weights[label] @ vector + detector.regressors.bias[label], atol=1e-4
+            delta, detector.regressors.weights[label] @ vector + detector.regressors.bias[label], atol=1e-4
         )
     height, width = image.shape[:2]
-    moved = np.clip(apply_deltas(windows.boxes, offsets), 0, [width, height, width, height])
-    found = detector.refine(windows, offsets, (height, width))
-    assert 0 < len(found) <= len(windows)
-    for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
-        (place,) = np.flatnonzero((windows.scores == score) & (windows.labels == label))[:1]
-        np.testing.assert_allclose(box, moved[place], atol=1e-3)
-        assert np.abs(box - windows.boxes[place]).max() > 0.1
+    moved = np.clip(apply_deltas(proposed.boxes, deltas), 0, [width, height, width, height])
+    regressed = detector.regress(proposed, deltas, (height, width))
+    assert 0 < len(regressed) <= len(proposed)
+    for box, score, label in regressed:
+        (row,) = np.flatnonzero((proposed.scores == score) & (proposed.labels == label))[:1]
+        np.testing.assert_allclose(box, moved[row], atol=1e-3)
+        assert np.abs(box - proposed.boxes[row]).max() > 0.1
 
 
-def test_given_boxes_and_maps_are_what_is_computed(image, detector):
-    same(
-        detector.detect(image), detector.detect(image, ENGINE.propose(image), detector.extractor.maps(image))
+def test_given_proposals_and_maps_change_nothing(image, detector):
+    check_same(
+        detector.detect(image),
+        detector.detect(image, ENGINE.propose(image), detector.extractor.prepare(image)),
     )
 
 
-def test_path_string_and_array_are_one(image, detector, tmp_path):
+def test_a_path_its_text_and_the_array_give_the_same(image, detector, tmp_path):
     path = tmp_path / "image.png"
     cv2.imwrite(str(path), image[:, :, ::-1])
     expected = detector.detect(image)
-    same(detector.detect(path), expected)
-    same(detector.detect(str(path)), expected)
+    check_same(detector.detect(path), expected)
+    check_same(detector.detect(str(path)), expected)
 
 
 def test_an_array_that_is_not_contiguous(image, detector):
-    same(detector.detect(image[:, ::-1]), detector.detect(np.ascontiguousarray(image[:, ::-1])))
+    check_same(detector.detect(image[:, ::-1]), detector.detect(np.ascontiguousarray(image[:, ::-1])))
 
 
 def test_clock_names_the_stages(image):
@@ -147,30 +150,30 @@ def test_clock_names_the_stages(image):
     assert min(detector.clock.seconds.values()) >= 0
 
 
-@pytest.mark.parametrize("regression", [True, False], ids=["regression", "windows"])
+@pytest.mark.parametrize("regression", [True, False], ids=["regression", "no_regression"])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 200), (19, 90), (3, 3)])
-def test_images_too_small_for_any_window(regression, height, width):
-    found = make_detector(regression).detect(np.zeros((height, width, 3), np.uint8))
-    assert len(found) == 0
-    assert found.boxes.shape == (0, 4)
+def test_images_too_small_for_any_proposal(regression, height, width):
+    detections = make_detector(regression).detect(np.zeros((height, width, 3), np.uint8))
+    assert len(detections) == 0
+    assert detections.boxes.shape == (0, 4)
 
 
 @pytest.mark.parametrize("value", [0, 127, 255])
 def test_an_image_of_one_colour(detector, value):
-    found = detector.detect(np.full((60, 70, 3), value, np.uint8))
-    assert (found.boxes <= (70, 60, 70, 60)).all()
+    detections = detector.detect(np.full((60, 70, 3), value, np.uint8))
+    assert (detections.boxes <= (70, 60, 70, 60)).all()
 
 
-def test_no_boxes_given(image, detector):
+def test_no_proposals(image, detector):
     assert len(detector.detect(image, np.zeros((0, 4), np.float32))) == 0
 
 
 def test_boxes_that_leave_the_image_are_dropped(image):
-    """A regressor that throws everything to the left of the image leaves nothing, and warns of nothing."""
+    """A regressor that moves all boxes to the left of the image leaves no detection, and no warning."""
     detector = make_detector()
     bias = np.zeros((3, 4), np.float32)
     bias[:, 0] = -1000
-    detector.regressors = replace(detector.regressors, bias=bias)
+    detector = replace(detector, regressors=replace(detector.regressors, bias=bias))
     assert len(detector.detect(image)) == 0
 
 
@@ -200,13 +203,13 @@ def test_files_that_are_no_images(detector, tmp_path, content):
         detector.detect(path)
 
 
-@pytest.mark.parametrize("regression", [True, False], ids=["regression", "windows"])
+@pytest.mark.parametrize("regression", [True, False], ids=["regression", "no_regression"])
 @pytest.mark.parametrize("network", ["alexnet", "zf5"])
 def test_saved_and_loaded_it_detects_the_same(image, tmp_path, regression, network):
     detector = make_detector(regression, network)
     detector.save(tmp_path / "model")
     loaded = Detector.load(tmp_path / "model")
-    same(loaded.detect(image), detector.detect(image))
+    check_same(loaded.detect(image), detector.detect(image))
     assert loaded.classes == CLASSES
     assert loaded.settings == detector.settings
     assert loaded.extractor.settings == detector.extractor.settings
@@ -217,8 +220,8 @@ def test_saved_and_loaded_it_detects_the_same(image, tmp_path, regression, netwo
 
 def test_scores_worth_showing(detector):
     softmax = SoftmaxHead(np.zeros((4, 8), np.float32), np.zeros(4, np.float32))
-    assert detector.least_shown == -0.75
-    assert Detector(CLASSES, detector.extractor, softmax).least_shown == 0
+    assert detector.working_score == -0.75
+    assert Detector(CLASSES, detector.extractor, softmax).working_score == 0
 
 
 def test_the_folder_holds_two_files_and_nothing_private(saved):
@@ -228,9 +231,8 @@ def test_the_folder_holds_two_files_and_nothing_private(saved):
     assert str(saved) not in (saved / "model.json").read_text()
 
 
-def test_saving_replaces(detector, saved, image):
-    other = make_detector(regression=False)
-    other.save(str(saved))
+def test_saving_replaces_a_model(saved):
+    make_detector(regression=False).save(str(saved))
     assert Detector.load(str(saved)).regressors is None
 
 
@@ -265,27 +267,27 @@ def test_an_altered_description(saved):
         Detector.load(saved)
 
 
-@pytest.mark.parametrize("where", [100, -1], ids=["header", "last_number"])
-def test_altered_weights(saved, where):
+@pytest.mark.parametrize("index", [100, -1], ids=["header", "last_number"])
+def test_altered_weights(saved, index):
     path = saved / "model.safetensors"
     content = bytearray(path.read_bytes())
-    content[where] ^= 1
+    content[index] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"model\.safetensors.*not the file"):
         Detector.load(saved)
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
-@pytest.mark.parametrize("part", [0, 0.5, 0.99])
-def test_a_truncated_file(saved, name, part):
+@pytest.mark.parametrize("fraction", [0, 0.5, 0.99])
+def test_a_truncated_file(saved, name, fraction):
     content = (saved / name).read_bytes()
-    (saved / name).write_bytes(content[: int(part * len(content))])
+    (saved / name).write_bytes(content[: int(fraction * len(content))])
     with pytest.raises(InputError, match="model"):
         Detector.load(saved)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", '"text"', "null", "{}", "\x00"], ids=repr)
-def test_a_description_that_is_something_else(saved, text):
+def test_a_description_that_is_other_json(saved, text):
     (saved / "model.json").write_text(text)
     with pytest.raises(InputError, match="model"):
         Detector.load(saved)

@@ -1,24 +1,25 @@
-"""Combining runs: suppression over the union, against a slow reference; and what is refused."""
+"""Combining runs: suppression over the union, against a slow reference; and errors."""
 
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command import call
 
-from sppnet.cli import app as cli_module
 from sppnet.common.errors import InputError
-from sppnet.data.types import Detections
+from sppnet.data.detections import Detections
+from sppnet.detection.detection_settings import DetectionSettings
 from sppnet.detection.experiments.combine import combine, combine_runs, read_part
-from sppnet.detection.nms import DetectionSettings
+from sppnet.detection.runs.detection_files import RunDetections, read_detections, write_detections
 from sppnet.detection.runs.run import Run
+from sppnet.detection.runs.scoring import score_run
 from sppnet.eval import evaluate_voc, read_voc_detections, write_voc_detections
 from sppnet.proposals import ProposalCache, SelectiveSearch
 
 
-def some(rng, count, classes=3):
-    """Random detections with many overlaps, distinct scores, grouped by class, best first."""
+def random_detections(rng, count, classes=3):
+    """Detections with many overlaps, distinct scores, grouped by class, best first."""
     corner = rng.integers(0, 30, (count, 2))
     boxes = np.concatenate([corner, corner + rng.integers(4, 30, (count, 2))], axis=1).astype(np.float32)
     labels = np.sort(rng.integers(0, classes, count))
@@ -35,71 +36,71 @@ def iou(a, b):
     return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
-def slow_union(parts, overlap, most):
-    """{(label, score, box)} of the boxes that no better one of their class overlaps, one after the other."""
-    everything = [
-        (int(label), float(score), tuple(map(float, box)))
-        for part in parts
-        for box, score, label in zip(part.boxes, part.scores, part.labels, strict=True)
-    ]
+def rows_of(detections):
+    """Rows of label, score and box, as tuples."""
+    return [(label, score, tuple(box.tolist())) for box, score, label in detections]
+
+
+def slow_union(parts, nms_iou, max_per_class):
+    """The boxes that no better one of their class overlaps, one after the other, as `rows_of` gives them."""
     kept = []
-    for label, score, box in sorted(everything, key=lambda one: -one[1]):
-        mine = [other for other in kept if other[0] == label]
-        if len(mine) < most and all(iou(box, other[2]) <= overlap for other in mine):
+    rows = [row for part in parts for row in rows_of(part)]
+    for label, score, box in sorted(rows, key=lambda row: -row[1]):
+        rivals = [row for row in kept if row[0] == label]
+        if len(rivals) < max_per_class and all(iou(box, row[2]) <= nms_iou for row in rivals):
             kept.append((label, score, box))
     return kept
 
 
-def as_set(found):
-    return {
-        (int(label), float(score), tuple(map(float, box)))
-        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
-    }
-
-
-@pytest.mark.parametrize(("overlap", "most"), [(0.3, 100), (0.5, 100), (0.3, 4), (0.0, 100)])
+@pytest.mark.parametrize(
+    ("nms_iou", "max_per_class"), [(0.3, 100), (0.5, 100), (0.3, 4), (0.0, 100)], ids=str
+)
 @pytest.mark.parametrize("models", [2, 3])
-def test_the_union_is_suppressed(overlap, most, models):
+def test_the_union_is_suppressed(nms_iou, max_per_class, models):
     rng = np.random.default_rng(models)
-    parts = [{"a": some(rng, 40), "b": some(rng, 25)} for _ in range(models)]
-    combined = combine(parts, ["a", "b"], DetectionSettings(nms_iou=overlap, max_per_class=most))
-    for image_id, found in combined.items():
-        slow = slow_union([part[image_id] for part in parts], overlap, most)
-        assert len(slow) == len(found) < 40 * models
-        assert as_set(found) == set(slow)
-        order = np.lexsort((-found.scores, found.labels))
-        np.testing.assert_array_equal(order, np.arange(len(found)))
+    parts = [{"a": random_detections(rng, 40), "b": random_detections(rng, 25)} for _ in range(models)]
+    combined = combine(parts, ["a", "b"], DetectionSettings(nms_iou=nms_iou, max_per_class=max_per_class))
+    for image_id, detections in combined.items():
+        slow = slow_union([part[image_id] for part in parts], nms_iou, max_per_class)
+        assert len(slow) == len(detections) < 40 * models
+        assert set(rows_of(detections)) == set(slow)
+        order = np.lexsort((-detections.scores, detections.labels))
+        np.testing.assert_array_equal(order, np.arange(len(detections)))
 
 
 def test_classes_and_images_do_not_meet():
-    one = Detections(np.array([[0, 0, 9, 9]], np.float32), np.ones(1, np.float32), np.array([0]))
-    other = replace(one, labels=np.array([1]))
-    combined = combine([{"a": one}, {"a": other, "b": one}], ["a", "b", "c"])
+    first = Detections(np.array([[0, 0, 9, 9]], np.float32), np.ones(1, np.float32), np.array([0]))
+    second = replace(first, labels=np.array([1]))
+    combined = combine([{"a": first}, {"a": second, "b": first}], ["a", "b", "c"])
     assert [len(combined[image_id]) for image_id in "abc"] == [2, 1, 0]
 
 
-def test_a_sure_box_of_one_model_drops_the_others():
+def test_a_sure_box_of_one_model_drops_an_unsure_one_of_another():
     box = np.array([[0, 0, 20, 20]], np.float32)
     sure = Detections(box, np.array([2], np.float32), np.array([0]))
     unsure = Detections(box + 1, np.array([1], np.float32), np.array([0]))
     for parts in ([{"a": sure}, {"a": unsure}], [{"a": unsure}, {"a": sure}]):
-        assert as_set(combine(parts, ["a"])["a"]) == as_set(sure)
+        assert rows_of(combine(parts, ["a"])["a"]) == rows_of(sure)
 
 
-def test_ranks_do_not_change_with_the_scale_of_scores():
+def test_ranks_do_not_change_with_the_range_of_scores():
     rng = np.random.default_rng(5)
-    parts = [{"a": some(rng, 30), "b": some(rng, 20)} for _ in range(2)]
-    # A growing function of each score, such as another penalty brings about.
-    squashed = {key: replace(one, scores=one.scores / 64 + 5) for key, one in parts[1].items()}
+    parts = [{"a": random_detections(rng, 30), "b": random_detections(rng, 20)} for _ in range(2)]
+    # A growing function of each score, such as another penalty of the SVMs.
+    squashed = {
+        image_id: replace(detections, scores=detections.scores / 64 + 5)
+        for image_id, detections in parts[1].items()
+    }
     plain = combine(parts, ["a", "b"], scores="rank")
-    other = combine([parts[0], squashed], ["a", "b"], scores="rank")
-    raw = combine([parts[0], squashed], ["a", "b"])
-    for image_id, found in plain.items():
-        assert as_set(found) == as_set(other[image_id])
-        assert {box for _, _, box in as_set(raw[image_id])} != {box for _, _, box in as_set(found)}
+    ranked = combine([parts[0], squashed], ["a", "b"], scores="rank")
+    as_is = combine([parts[0], squashed], ["a", "b"])
+    for image_id, detections in plain.items():
+        assert rows_of(detections) == rows_of(ranked[image_id])
+        boxes, as_is_boxes = ({box for _, _, box in rows_of(part)} for part in (detections, as_is[image_id]))
+        assert as_is_boxes != boxes
 
 
-def test_ranks_are_places_in_the_list_of_the_class():
+def test_ranks_are_counted_within_a_class_over_all_images():
     apart = np.array([[0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]], np.float32)
     part = {
         "a": Detections(apart, np.array([5, 1, 8], np.float32), np.array([0, 0, 1])),
@@ -110,36 +111,45 @@ def test_ranks_are_places_in_the_list_of_the_class():
     assert ranked["b"].scores.tolist() == [-2]
 
 
+def test_another_comparison_of_scores_is_refused():
+    with pytest.raises(InputError, match="scores 'ranks': choose as-is or rank"):
+        combine([], [], scores="ranks")
+
+
 @pytest.fixture
 def runs(tmp_path, tiny_test, monkeypatch):
-    """Two runs' folders with detections: the one good at bars, the other at squares; and the new run."""
+    """Two runs' folders with detections, one good at bars and one at squares; and the new run."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     with ProposalCache(tmp_path / "cache.sqlite", SelectiveSearch()) as cache:
-        made = []
+        folders = []
         for name, good in (("first", 0), ("second", 1)):
-            found = {}
+            detections = {}
             for example in tiny_test:
                 shift = np.where(example.labels == good, 0, 15)[:, None]
                 scores = np.where(example.labels == good, 2.0, 1.0) + rng.random(len(shift)) / 10
                 order = np.argsort(example.labels)
                 boxes = (example.boxes + shift).astype(np.float32)
-                found[example.image_id] = Detections(
+                detections[example.image_id] = Detections(
                     boxes[order], scores[order].astype(np.float32), example.labels[order]
                 )
             run = Run(tmp_path / "runs" / name, None, cache, tmp_path / "maps")
-            run.write_detections(tiny_test, found, found)
-            made.append(run)
-        yield [run.folder for run in made], Run(tmp_path / "runs" / "new", None, cache, tmp_path / "maps")
+            write_detections(run, tiny_test, RunDetections(detections, detections))
+            folders.append(run.folder)
+        yield folders, Run(tmp_path / "runs" / "new", None, cache, tmp_path / "maps")
+
+
+def columns_of(table):
+    """The cells of a table, column by column."""
+    return [list(column.cells) for column in table.columns]
 
 
 def test_runs_are_combined(runs, tiny_test):
     folders, new = runs
-    table = combine_runs(folders, tiny_test, new, DetectionSettings())
-    rows = list(zip(*(column._cells for column in table.columns), strict=True))
-    assert [row[0] for row in rows] == ["first", "second", "combination of 2"]
-    # Each finds one class of two; together they find both, and the moved boxes are worse than the right ones.
-    assert [row[1] for row in rows] == ["50.0", "50.0", "100.0"]
+    names, figures, *_ = columns_of(combine_runs(folders, tiny_test, new, DetectionSettings()))
+    assert names == ["first", "second", "combination of 2"]
+    # Each is right about one class of two; together about both, for the shifted boxes score lower.
+    assert figures == ["50.0", "50.0", "100.0"]
     written = read_voc_detections(new.detections, tiny_test.classes, "test")
     assert evaluate_voc(tiny_test, written).map_11point == 1
     metrics = json.loads((new.folder / "metrics.json").read_text())
@@ -147,7 +157,7 @@ def test_runs_are_combined(runs, tiny_test):
     assert metrics["settings"]["run"]["combined"] == [str(folder) for folder in folders]
     assert (new.folder / "precision_recall.png").is_file()
     # A combination is a run like any other.
-    assert new.read_detections(tiny_test)[0].keys() == written.keys()
+    assert read_detections(new, tiny_test).regressed.keys() == written.keys()
     again = replace(new, folder=new.folder.with_name("again"))
     combine_runs([new.folder, folders[0]], tiny_test, again, DetectionSettings())
     assert json.loads((again.folder / "metrics.json").read_text())["map_11point"] == 1
@@ -159,7 +169,7 @@ def test_interrupted_it_is_made_again(runs, tiny_test, monkeypatch):
 
     folders, new = runs
     with monkeypatch.context() as patch:
-        patch.setattr("sppnet.detection.runs.run.write_metrics", stop)
+        patch.setattr("sppnet.detection.runs.scoring.write_metrics", stop)
         with pytest.raises(KeyboardInterrupt):
             combine_runs(folders, tiny_test, new, DetectionSettings())
     assert not (new.folder / "metrics.json").exists()
@@ -170,39 +180,40 @@ def test_interrupted_it_is_made_again(runs, tiny_test, monkeypatch):
 def test_another_run_is_not_overwritten(runs, tiny_test):
     folders, new = runs
     (new.folder / "model").mkdir(parents=True)
-    (new.folder / "settings.toml").write_text("images = 'others'\n")
+    (new.folder / "settings.toml").write_text("images = 'other'\n")
     with pytest.raises(InputError, match=r"settings\.toml.*RUN name"):
         combine_runs(folders, tiny_test, new, DetectionSettings())
     assert not new.detections.exists()
 
 
-def test_plain_folders_of_files_do(runs, tiny_test, tmp_path):
+def test_plain_folders_of_files_are_combined_too(runs, tiny_test, tmp_path):
     folders, new = runs
-    found = read_part(folders[1], tiny_test).refined
-    write_voc_detections(tmp_path / "files", found, tiny_test.classes, "test", "comp4")
+    detections = read_part(folders[1], tiny_test).detections.regressed
+    write_voc_detections(tmp_path / "files", detections, tiny_test.classes, "test", "comp4")
     table = combine_runs([folders[0], tmp_path / "files"], tiny_test, new, DetectionSettings())
-    assert table.columns[1]._cells[2] == "100.0"
-    # No windows before regression in plain files, so none of the combination.
-    assert table.columns[3]._cells == ["50.0", "–", "–"]
+    columns = columns_of(table)
+    assert columns[1][2] == "100.0"
+    # Plain files have no boxes as they were proposed, so the combination has none either.
+    assert columns[3] == ["50.0", "–", "–"]
     assert not (new.detections / "windows").exists()
-    refined, found = new.read_detections(tiny_test)
-    assert found is None
-    result, windows = new.score(tiny_test, refined, found)
-    assert (result.map_11point, windows) == (1, None)
+    read = read_detections(new, tiny_test)
+    assert read.proposed is None
+    scores = score_run(new, tiny_test, read)
+    assert (scores.voc.map_11point, scores.voc_proposed) == (1, None)
 
 
-def test_what_is_refused(runs, tiny_test, tmp_path):
+def test_runs_that_cannot_be_combined_are_refused(runs, tiny_test, tmp_path):
     folders, new = runs
 
-    def refused(match, dataset=tiny_test, of=folders, run=new):
+    def refused(match, dataset=tiny_test, folders=folders, run=new):
         with pytest.raises(InputError, match=match):
-            combine_runs(of, dataset, run, DetectionSettings())
+            combine_runs(folders, dataset, run, DetectionSettings())
         assert not new.folder.exists()
 
-    refused("at least two", of=folders[:1])
-    refused("each of them once", of=[folders[0], folders[0]])
+    refused("at least two", folders=folders[:1])
+    refused("each of them once", folders=[folders[0], folders[0]])
     refused("another name", run=replace(new, folder=folders[0]))
-    refused(r"no detections of the split 'test'", of=[folders[0], tmp_path / "gone"])
+    refused(r"no detections of the split 'test'", folders=[folders[0], tmp_path / "gone"])
     refused(r"no detections of the split 'val'", replace(tiny_test, split="val"))
     refused(r"other classes.*'circle'", replace(tiny_test, classes=("bar", "circle")))
     refused(r"other classes.*'extra'", replace(tiny_test, classes=(*tiny_test.classes, "extra")))
@@ -210,7 +221,7 @@ def test_what_is_refused(runs, tiny_test, tmp_path):
     ids = listed.read_text()
     listed.write_text(ids.split()[0] + "\n")
     refused(rf"other images than tiny test, {len(tiny_test)} images")
-    # Without a list of images, an image that the data set lacks gives it away.
+    # Without a list of images, detections of an image that the data set lacks are refused.
     listed.unlink()
     refused("which tiny test lacks", tiny_test.head(2))
     file = folders[1] / "detections" / "comp4_det_test_bar.txt"
@@ -224,37 +235,34 @@ def test_what_is_refused(runs, tiny_test, tmp_path):
 
 def test_the_command(runs, tiny_voc, tiny_test, monkeypatch):
     monkeypatch.delenv("VOC_ROOT", raising=False)
-    monkeypatch.setattr(cli_module.console, "_width", 250)
+    folders, new = runs
+    few = tiny_test.head(2)
 
-    def call(*arguments):
-        return CliRunner().invoke(
-            cli_module.app, ["combine", *map(str, arguments), "--dataset", str(tiny_voc)]
-        )
+    def combined(*arguments):
+        return call("combine", *arguments, "--dataset", tiny_voc)
 
-    result = call("first", "runs/second")
+    def write_few(name):
+        regressed = read_part(folders[1], few).detections.regressed
+        run = Run(new.folder.parent / name, None, new.cache, new.maps)
+        write_detections(run, few, RunDetections(regressed, None))
+
+    result = combined("first", "runs/second")
     assert result.exit_code == 0, result.output
     assert "combination of 2" in result.output
-    assert (runs[1].folder.parent / "first+second" / "metrics.json").is_file()
-    # With an image left out by one of them, only if that is asked for.
-    found = read_part(runs[0][1], tiny_test.head(3)).refined
-    Run(runs[1].folder.parent / "fewer", None, runs[1].cache, runs[1].maps).write_detections(
-        tiny_test.head(2), {one.image_id: found[one.image_id] for one in tiny_test.head(2)}, None
-    )
-    assert call("first", "fewer").exit_code == 2
-    both = Run(runs[1].folder.parent / "less", None, runs[1].cache, runs[1].maps)
-    both.write_detections(
-        tiny_test.head(2), {one.image_id: found[one.image_id] for one in tiny_test.head(2)}, None
-    )
-    result = call("less", "fewer", "--skip-errors")
+    assert (new.folder.parent / "first+second" / "metrics.json").is_file()
+    # Where one of them did not look at all images, they are combined only if that is asked for.
+    write_few("fewer")
+    assert combined("first", "fewer").exit_code == 2
+    write_few("less")
+    result = combined("less", "fewer", "--skip-errors")
     assert result.exit_code == 0, result.output
     assert "2 images" in result.output
-    # One that looked at more images counts with those that all looked at.
-    result = call("first", "fewer", "--skip-errors", "--run", "both")
+    # Of a run on more images, the images that all of them looked at are taken.
+    result = combined("first", "fewer", "--skip-errors", "--run", "both")
     assert result.exit_code == 0, result.output
     assert "2 images" in result.output
-    assert (runs[1].folder.parent / "both" / "detections" / "images.txt").read_text().split() == [
-        one.image_id for one in tiny_test.head(2)
-    ]
-    result = call("first", "third")
+    listed = (new.folder.parent / "both" / "detections" / "images.txt").read_text().split()
+    assert listed == [example.image_id for example in few]
+    result = combined("first", "third")
     assert result.exit_code == 2
     assert "third" in result.output

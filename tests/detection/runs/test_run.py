@@ -1,40 +1,63 @@
-"""A run's folder: who may use it, and going on where it stopped."""
+"""A run's folder: its settings, its files, and going on where it was stopped."""
 
 import fcntl
 import json
+import shutil
 import tomllib
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
-from sppnet.data.images import read_image
 from sppnet.common.errors import InputError
+from sppnet.common.progress import quiet
+from sppnet.data.images import read_image
 from sppnet.detection.detector import Detector
+from sppnet.detection.heads import SVMHead
+from sppnet.detection.runs.detection_files import read_detections, write_detections
 from sppnet.detection.runs.run import Run
+from sppnet.detection.runs.scoring import score_run
+from sppnet.detection.runs.split_detection import detect_split
 from sppnet.eval import read_voc_detections
 from sppnet.proposals import ProposalCache
 
 
-def quiet(stage, done, total):
-    pass
-
-
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """Where the model is kept between tests; filled by the first."""
+    """The folder that keeps the model between tests; the first test fills it."""
     return tmp_path_factory.mktemp("model")
 
 
 @pytest.fixture
 def run(tmp_path, tiny_settings, tiny_train, trained):
     with ProposalCache(tmp_path / "proposals.sqlite", tiny_settings.proposals) as cache:
-        made = Run(tmp_path / "run", tiny_settings, cache, tmp_path / "maps")
-        made.claim("tiny train", "digest")
+        run = Run(tmp_path / "run", tiny_settings, cache, tmp_path / "maps")
+        run.claim("tiny train", "digest")
         if not (trained / "model.json").exists():
-            made.train(tiny_train, made.build(), quiet).save(trained)
-        Detector.load(trained).save(made.model)
-        yield made
+            run.train(tiny_train, run.build(), quiet).save(trained)
+        shutil.copytree(trained, run.model, dirs_exist_ok=True)
+        yield run
+
+
+@dataclass(frozen=True, eq=False)
+class StoppingHead(SVMHead):
+    """SVMs that stop the program after ``most`` images; ``scored`` gets the number of vectors of each."""
+
+    most: int = 0
+    scored: list[int] = field(default_factory=list)
+
+    def score(self, features):
+        if len(self.scored) == self.most:
+            raise KeyboardInterrupt
+        self.scored.append(len(features))
+        return super().score(features)
+
+
+def stopping(run, images):
+    """The run's detector, with a head that stops after so many images."""
+    detector = Detector.load(run.model)
+    head = detector.head
+    return replace(detector, head=StoppingHead(head.weights, head.bias, head.norm_factor, images))
 
 
 def check_equal(first, second):
@@ -45,12 +68,12 @@ def check_equal(first, second):
 
 
 def by_hand(detector, example):
-    """A run's maps are float16, whether they were stored or not."""
+    """The detections of an image with maps of float16: a run rounds them, stored or not."""
     maps = [
-        replace(one, values=one.values.astype(np.float16).astype(np.float32))
-        for one in detector.extractor.maps(read_image(example.path))
+        replace(feature_map, values=feature_map.values.astype(np.float16).astype(np.float32))
+        for feature_map in detector.extractor.prepare(read_image(example.path))
     ]
-    return detector.detect(example.path, maps=maps)
+    return detector.detect(example.path, prepared=maps)
 
 
 def test_claim_writes_the_settings(run, tiny_settings):
@@ -89,7 +112,7 @@ def test_finetuning_settings_may_change_until_there_are_layers(run, tiny_setting
         wider(78).claim("tiny train", "digest")
 
 
-def test_files_of_weights_count_by_what_is_in_them(run, tiny_settings, tmp_path):
+def test_files_of_weights_count_by_their_content(run, tiny_settings, tmp_path):
     for name, part in (("network", "network"), ("layers", "finetuning")):
         file = tmp_path / f"{name}.safetensors"
         file.write_bytes(b"some")
@@ -98,7 +121,7 @@ def test_files_of_weights_count_by_what_is_in_them(run, tiny_settings, tmp_path)
         other.claim("tiny train", "digest")
         (other.folder / "model-softmax").mkdir()
         other.claim("tiny train", "digest")
-        file.write_bytes(b"others")
+        file.write_bytes(b"other")
         with pytest.raises(InputError, match=r"weights_digest = .*RUN name"):
             other.claim("tiny train", "digest")
 
@@ -123,7 +146,7 @@ def test_claim_of_an_edited_file(run, change):
     file.write_text(text + change if change else text[: len(text) // 2])
     with pytest.raises(InputError) as error:
         run.claim("tiny train", "digest")
-    assert "''" not in str(error.value), "it does not say what is different"
+    assert "''" not in str(error.value), "it does not name the difference"
 
 
 def test_claim_of_a_file_of_another_encoding(run):
@@ -144,7 +167,7 @@ def test_load(run, tmp_path):
     assert replace(run, folder=tmp_path / "other").load() is None
 
 
-def test_load_clears_up_what_a_kill_left(run):
+def test_load_removes_the_work_folder_that_a_kill_left(run):
     (run.folder / "training").mkdir()
     run.load()
     assert not (run.folder / "training").exists()
@@ -159,19 +182,19 @@ def test_training_keeps_its_figures_and_leaves_no_work(run, tiny_train):
     assert not (run.folder / "training").exists()
 
 
-def test_detections_are_the_detectors(run, tiny_test):
+def test_detections_are_those_of_the_detector(run, tiny_test):
     detector = Detector.load(run.model)
-    refined, found = run.detect(detector, tiny_test, quiet)
-    assert list(refined) == [example.image_id for example in tiny_test]
+    regressed, proposed = detect_split(run, detector, tiny_test, quiet)
+    assert list(regressed) == [example.image_id for example in tiny_test]
     for example in tiny_test:
-        check_equal({"": refined[example.image_id]}, {"": by_hand(detector, example)})
-    assert sum(map(len, found.values())) >= sum(map(len, refined.values())) > 0
+        check_equal({"": regressed[example.image_id]}, {"": by_hand(detector, example)})
+    assert sum(map(len, proposed.values())) >= sum(map(len, regressed.values())) > 0
     assert not (run.folder / "partial").exists()
 
 
 def test_the_folder(run, tiny_test):
-    refined, found = run.detect(Detector.load(run.model), tiny_test, quiet)
-    run.score(tiny_test, refined, found)
+    detections = detect_split(run, Detector.load(run.model), tiny_test, quiet)
+    score_run(run, tiny_test, detections)
     names = {str(file.relative_to(run.folder)) for file in run.folder.rglob("*") if file.is_file()}
     assert names >= {
         "settings.toml", "metrics.json", "times.json", "precision_recall.png", "detections/coco.json",
@@ -183,56 +206,38 @@ def test_the_folder(run, tiny_test):
     assert times["detection_images"] == 3
     assert {"detection_convolution_seconds", "detection_svm_seconds", "detection_seconds"} <= times.keys()
     written = read_voc_detections(run.detections, tiny_test.classes, "test")
-    for image_id, one in written.items():
-        np.testing.assert_allclose(np.sort(one.scores), np.sort(refined[image_id].scores))
+    for image_id, read in written.items():
+        np.testing.assert_allclose(np.sort(read.scores), np.sort(detections.regressed[image_id].scores))
 
 
 def test_results_have_the_ids_of_a_coco_file(run, tiny_test):
-    images = {one.image_id: 500 + 7 * place for place, one in enumerate(tiny_test)}
+    images = {example.image_id: 500 + 7 * index for index, example in enumerate(tiny_test)}
     dataset = replace(tiny_test, category_ids=(3, 90), image_ids=images)
-    refined, _ = run.detect(Detector.load(run.model), dataset, quiet)
+    regressed, _ = detect_split(run, Detector.load(run.model), dataset, quiet)
     rows = json.loads((run.detections / "coco.json").read_text())
-    expected = [(images[name], (3, 90)[label]) for name, one in refined.items() for label in one.labels]
+    expected = [(images[name], (3, 90)[label]) for name, part in regressed.items() for label in part.labels]
     assert [(row["image_id"], row["category_id"]) for row in rows] == expected
     assert {category for _, category in expected} == {3, 90}
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
-def test_detection_goes_on_where_it_stopped(run, tiny_test, tmp_path, monkeypatch, after):
+def test_detection_goes_on_where_it_stopped(run, tiny_test, tmp_path, after):
     unbroken = replace(run, folder=tmp_path / "unbroken")
     Detector.load(run.model).save(unbroken.model)
-    expected = unbroken.detect(Detector.load(run.model), tiny_test, quiet)
+    expected = detect_split(unbroken, Detector.load(run.model), tiny_test, quiet)
 
-    detector = Detector.load(run.model)
-    score, calls = detector.score, []
-
-    def interrupted(maps, boxes):
-        if len(calls) == after:
-            raise KeyboardInterrupt
-        calls.append(1)
-        return score(maps, boxes)
-
-    monkeypatch.setattr(detector, "score", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run.detect(detector, tiny_test, quiet)
+        detect_split(run, stopping(run, after), tiny_test, quiet)
     assert not run.detections.exists()
 
-    again = Detector.load(run.model)
-    counted = []
-    score_again = again.score
-
-    def counting(maps, boxes):
-        counted.append(1)
-        return score_again(maps, boxes)
-
-    monkeypatch.setattr(again, "score", counting)
+    again = stopping(run, 1000)
     seen = []
-    found = run.detect(again, tiny_test, lambda *progress: seen.append(progress))
-    assert len(counted) == 3 - after
+    resumed = detect_split(run, again, tiny_test, lambda *progress: seen.append(progress))
+    assert len(again.head.scored) == 3 - after
     assert seen[0] == ("detection", after, 3)
     assert seen[-1] == ("detection", 3, 3)
-    for one, other in zip(found, expected, strict=True):
-        check_equal(one, other)
+    for part, unbroken_part in zip(resumed, expected, strict=True):
+        check_equal(part, unbroken_part)
 
 
 def test_a_full_disk_in_detection_is_named(run, tiny_test, monkeypatch):
@@ -244,9 +249,9 @@ def test_a_full_disk_in_detection_is_named(run, tiny_test, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", full)
         with pytest.raises(InputError, match=r"partial.*No space left on device; free some space"):
-            run.detect(detector, tiny_test, quiet)
+            detect_split(run, detector, tiny_test, quiet)
     assert not run.detections.exists()
-    run.detect(detector, tiny_test, quiet)
+    detect_split(run, detector, tiny_test, quiet)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no archive", None], ids=["empty", "other", "cut"])
@@ -256,30 +261,30 @@ def test_damaged_partial_results_are_made_again(run, tiny_test, monkeypatch, dam
 
     detector = Detector.load(run.model)
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "write_detections", stop)
+        patch.setattr("sppnet.detection.runs.split_detection.write_detections", stop)
         with pytest.raises(KeyboardInterrupt):
-            run.detect(detector, tiny_test, quiet)
+            detect_split(run, detector, tiny_test, quiet)
     first = next((run.folder / "partial").rglob("*.npz"))
     first.write_bytes(first.read_bytes()[:100] if damage is None else damage)
     (run.folder / "times.json").write_text("")
     seen = []
-    refined, _ = run.detect(detector, tiny_test, lambda *progress: seen.append(progress))
+    regressed, _ = detect_split(run, detector, tiny_test, lambda *progress: seen.append(progress))
     assert seen[0] == ("detection", 2, 3)
-    check_equal(refined, {one.image_id: by_hand(detector, one) for one in tiny_test})
-    run.record(one=1)
-    assert json.loads((run.folder / "times.json").read_text()) == {"one": 1}
+    check_equal(regressed, {example.image_id: by_hand(detector, example) for example in tiny_test})
+    run.record(detection_seconds=1)
+    assert json.loads((run.folder / "times.json").read_text()) == {"detection_seconds": 1}
 
 
 def test_two_processes_at_one_run(run, tiny_train, tiny_test):
-    with open(run.folder / ".lock", "w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+    with open(run.folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         for work in (
             lambda: run.train(tiny_train, run.build(), quiet),
-            lambda: run.detect(Detector.load(run.model), tiny_test, quiet),
+            lambda: detect_split(run, Detector.load(run.model), tiny_test, quiet),
         ):
             with pytest.raises(InputError, match=r"another process is at work.*another RUN name"):
                 work()
-    run.detect(Detector.load(run.model), tiny_test, quiet)
+    detect_split(run, Detector.load(run.model), tiny_test, quiet)
 
 
 def test_images_without_annotations_have_no_mean(run, tiny_test):
@@ -287,93 +292,74 @@ def test_images_without_annotations_have_no_mean(run, tiny_test):
     bare = replace(
         tiny_test,
         examples=tuple(
-            replace(one, **{name: getattr(one, name)[none] for name in names}) for one in tiny_test
+            replace(example, **{name: getattr(example, name)[none] for name in names})
+            for example in tiny_test
         ),
     )
-    refined, found = run.detect(Detector.load(run.model), bare, quiet)
-    result, _ = run.score(bare, refined, found)
+    detections = detect_split(run, Detector.load(run.model), bare, quiet)
+    result = score_run(run, bare, detections).voc
     assert np.isnan(result.map_11point)
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert metrics["settings"]["without_regression"] == {"map_11point": None, "map_area": None}
 
 
 def test_a_list_of_images_that_is_no_text(run, tiny_test):
-    run.detect(Detector.load(run.model), tiny_test, quiet)
+    detect_split(run, Detector.load(run.model), tiny_test, quiet)
     (run.detections / "images.txt").write_bytes(b"\xff")
     with pytest.raises(InputError, match=r"images\.txt, line 1: .*not UTF-8"):
-        run.read_detections(tiny_test)
+        read_detections(run, tiny_test)
 
 
-def test_partial_results_of_another_model_are_not_used(run, tiny_test, monkeypatch):
-    detector = Detector.load(run.model)
-    score, calls = detector.score, []
-
-    def interrupted(maps, boxes):
-        if calls:
-            raise KeyboardInterrupt
-        calls.append(1)
-        return score(maps, boxes)
-
-    monkeypatch.setattr(detector, "score", interrupted)
+def test_partial_results_of_another_model_are_not_used(run, tiny_test):
     with pytest.raises(KeyboardInterrupt):
-        run.detect(detector, tiny_test, quiet)
+        detect_split(run, stopping(run, 1), tiny_test, quiet)
     other = Detector.load(run.model)
-    other.svms = replace(other.svms, bias=other.svms.bias + np.float32(1))
+    other = replace(other, head=replace(other.head, bias=other.head.bias + np.float32(1)))
     other.save(run.model)
-    refined, _ = run.detect(other, tiny_test, quiet)
-    check_equal({"": refined[tiny_test[0].image_id]}, {"": by_hand(other, tiny_test[0])})
+    regressed, _ = detect_split(run, other, tiny_test, quiet)
+    check_equal({"": regressed[tiny_test[0].image_id]}, {"": by_hand(other, tiny_test[0])})
 
 
-def test_partial_results_of_another_split_are_not_used(run, tiny_test, tiny_train, monkeypatch):
+def test_partial_results_of_another_split_are_not_used(run, tiny_test, tiny_train):
     """Stopped on one split, started on another of the same run: images keep their own detections."""
     detector = Detector.load(run.model)
-    score, calls = detector.score, []
-
-    def interrupted(maps, boxes):
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        calls.append(1)
-        return score(maps, boxes)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(detector, "score", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run.detect(detector, tiny_train, quiet)
-    refined, _ = run.detect(detector, tiny_test, quiet)
+    with pytest.raises(KeyboardInterrupt):
+        detect_split(run, stopping(run, 2), tiny_train, quiet)
+    regressed, _ = detect_split(run, detector, tiny_test, quiet)
     for example in tiny_test:
-        check_equal({"": refined[example.image_id]}, {"": by_hand(detector, example)})
+        check_equal({"": regressed[example.image_id]}, {"": by_hand(detector, example)})
 
 
 def test_detections_are_read_again(run, tiny_test):
-    written = run.detect(Detector.load(run.model), tiny_test, quiet)
-    for one, other in zip(run.read_detections(tiny_test), written, strict=True):
-        assert {name: len(found) for name, found in one.items()} == {
-            name: len(found) for name, found in other.items() if len(found)
+    written = detect_split(run, Detector.load(run.model), tiny_test, quiet)
+    for read_part, written_part in zip(read_detections(run, tiny_test), written, strict=True):
+        assert {name: len(detections) for name, detections in read_part.items()} == {
+            name: len(detections) for name, detections in written_part.items() if len(detections)
         }
 
 
-def test_files_say_what_the_weights_were_trained_on(run, tiny_settings, tiny_test):
-    refined, found = run.detect(Detector.load(run.model), tiny_test, quiet)
+def test_names_of_files_tell_the_data_of_the_weights(run, tiny_settings, tiny_test):
+    detections = detect_split(run, Detector.load(run.model), tiny_test, quiet)
     network = replace(tiny_settings.network, weights="")
     other = replace(run, settings=replace(tiny_settings, network=network))
-    other.write_detections(tiny_test, refined, found)
+    write_detections(other, tiny_test, detections)
     names = {file.name[:9] for file in run.detections.rglob("comp*.txt")}
     assert names == {"comp4_det"}
-    assert other.read_detections(tiny_test)[0].keys() == refined.keys()
+    assert read_detections(other, tiny_test).regressed.keys() == detections.regressed.keys()
 
 
 def test_detections_of_other_images_are_refused(run, tiny_test):
     with pytest.raises(InputError, match="no detections there"):
-        run.read_detections(tiny_test)
-    run.detect(Detector.load(run.model), tiny_test, quiet)
+        read_detections(run, tiny_test)
+    detect_split(run, Detector.load(run.model), tiny_test, quiet)
     with pytest.raises(InputError, match="other images than tiny test, 2 images"):
-        run.read_detections(tiny_test.head(2))
+        read_detections(run, tiny_test.head(2))
 
 
 def test_other_classes_are_refused(run, tiny_test):
     other = replace(tiny_test, classes=("bar", "circle"))
     with pytest.raises(InputError, match=r"circle.*trained on bar, square"):
-        run.detect(Detector.load(run.model), other, quiet)
+        detect_split(run, Detector.load(run.model), other, quiet)
 
 
 def test_a_broken_image_stops_and_keeps_the_others(run, tiny_test, tmp_path):
@@ -381,12 +367,12 @@ def test_a_broken_image_stops_and_keeps_the_others(run, tiny_test, tmp_path):
     bad.write_bytes(b"no image")
     examples = (*tiny_test[:2], replace(tiny_test[2], path=bad))
     with pytest.raises(InputError, match=r"bad\.png"):
-        run.detect(Detector.load(run.model), replace(tiny_test, examples=examples), quiet)
+        detect_split(run, Detector.load(run.model), replace(tiny_test, examples=examples), quiet)
     assert len(list((run.folder / "partial").rglob("*.npz"))) == 2
 
 
-def test_record_keeps_what_was_there(run):
-    run.record(one=1.23456, two=0)
-    run.record(two=2)
+def test_record_keeps_earlier_figures(run):
+    run.record(first=1.23456, second=0)
+    run.record(second=2)
     figures = json.loads((run.folder / "times.json").read_text())
-    assert (figures["one"], figures["two"]) == (1.235, 2)
+    assert (figures["first"], figures["second"]) == (1.235, 2)

@@ -1,0 +1,152 @@
+"""A detector's folder on disk: ``model.safetensors`` and ``model.json``. No pickle."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sppnet.common.errors import InputError
+from sppnet.common.files import atomic_path, file_digest, json_digest, write_json
+from sppnet.common.settings import override, with_todays_names
+from sppnet.detection.backbones import network_from_config
+from sppnet.detection.detection_settings import DetectionSettings
+from sppnet.detection.fc_layers import FullyConnected
+from sppnet.detection.features.extractor import Extractor
+from sppnet.detection.features.rcnn import make_extractor
+from sppnet.detection.features.settings import FeatureSettings
+from sppnet.detection.heads import Head, head_from_tensors
+from sppnet.proposals import Engine, engine_from_parameters
+from sppnet.svm import BoxRegressors
+
+_FORMAT = 1
+_NETWORK = "network."
+
+
+class Parts(Protocol):
+    """The parts of a detector that its folder holds; see `sppnet.detection.detector.Detector`."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def extractor(self) -> Extractor: ...
+    @property
+    def head(self) -> Head: ...
+    @property
+    def regressors(self) -> BoxRegressors | None: ...
+    @property
+    def settings(self) -> DetectionSettings: ...
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def origin(self) -> Mapping[str, Any]: ...
+    @property
+    def layers(self) -> FullyConnected | None: ...
+
+
+def write_model(detector: Parts, folder: Path) -> None:
+    """Writes a detector, replacing a model in the folder.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    extractor = detector.extractor
+    tensors = {f"{_NETWORK}{name}": value for name, value in extractor.network.state_dict().items()}
+    description: dict[str, Any] = {
+        "format": _FORMAT,
+        "classes": detector.classes,
+        "network": extractor.network.config(),
+        "features": asdict(extractor.settings),
+        "scale": detector.head.norm_factor,
+        "detection": asdict(detector.settings),
+        "proposals": detector.engine.parameters(),
+        "origin": detector.origin,
+    }
+    if detector.layers is not None:
+        tensors |= detector.layers.tensors()
+    arrays = detector.head.tensors()
+    if detector.regressors is not None:
+        arrays |= {
+            "regression.weights": detector.regressors.weights,
+            "regression.bias": detector.regressors.bias,
+        }
+        description["regression_scale"] = detector.regressors.norm_factor
+    tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    try:
+        with atomic_path(folder / "model.safetensors") as path:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+            description["model.safetensors"] = file_digest(path)
+        description["digest"] = json_digest(description)
+        write_json(folder / "model.json", description, indent=2)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder}: the model cannot be written ({error}); free some space") from error
+
+
+def read_model(folder: Path) -> dict[str, Any]:
+    """Reads the parts of a detector, by the names of `Detector`'s attributes.
+
+    Raises:
+        InputError: a file is missing, altered, or of another format.
+    """
+    model, weights = folder / "model.json", folder / "model.safetensors"
+    try:
+        return _parts(model, weights)
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: missing; {folder} is no complete model folder") from error
+    except InputError as error:
+        named = str(folder) in str(error)
+        raise InputError(str(error) if named else f"{model}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{model}: {error} is missing or damaged; train again") from error
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"{folder}: the model cannot be read ({error}); train again") from error
+
+
+def _parts(model: Path, weights: Path) -> dict[str, Any]:
+    description = json.loads(model.read_text(encoding="utf-8"))
+    if description["format"] != _FORMAT:
+        raise InputError(f"{model}: format {description['format']}, expected {_FORMAT}; train again")
+    if file_digest(weights) != description["model.safetensors"]:
+        raise InputError(f"{weights}: not the file that {model.name} describes; restore it or train again")
+    tensors = load_file(weights)
+    state = {
+        name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)
+    }
+    arrays = {name: value.numpy() for name, value in tensors.items() if not name.startswith(_NETWORK)}
+    network = network_from_config(description["network"], state)
+    norm_factor = float(description["scale"])
+    regressors = None
+    if "regression.weights" in arrays:
+        # The factor of SVMs on pooled vectors, too; older models keep just one.
+        regression_factor = float(description.get("regression_scale", norm_factor))
+        regressors = BoxRegressors(arrays["regression.weights"], arrays["regression.bias"], regression_factor)
+    features = override(FeatureSettings(), description["features"], str(model))
+    extractor = make_extractor(network, features)
+    layers = FullyConnected.from_tensors(tensors)
+    if layers is not None and layers.inputs != extractor.length:
+        raise InputError(f"{model}: fc6 takes {layers.inputs} numbers, not {extractor.length}; train again")
+    head = head_from_tensors(arrays, norm_factor)
+    expected = len(description["classes"]), (layers or extractor).length
+    if (head.num_classes, head.length) != expected:
+        raise InputError(
+            f"{model}: the {head.kind} head is for {head.num_classes} classes and {head.length} numbers, "
+            f"not {expected[0]} and {expected[1]}; train again"
+        )
+    # Models of before this was kept have none.
+    if description.pop("digest", None) not in (None, json_digest(description)):
+        raise InputError(f"{model}: altered since it was saved; restore it or train again")
+    return {
+        "classes": description["classes"],
+        "extractor": extractor,
+        "head": head,
+        "regressors": regressors,
+        "settings": override(DetectionSettings(), with_todays_names(description["detection"]), str(model)),
+        "engine": engine_from_parameters(description["proposals"], str(model)),
+        "origin": description["origin"],
+        "layers": layers,
+    }

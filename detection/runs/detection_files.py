@@ -1,0 +1,114 @@
+"""The detections of a run on disk."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+
+from sppnet.common.errors import InputError
+from sppnet.common.files import atomic_path, read_text
+from sppnet.data.detections import Detections
+from sppnet.data.types import Dataset
+from sppnet.detection.backbones.weights import RANDOM
+from sppnet.detection.runs.run import Run
+from sppnet.eval import read_voc_detections, write_coco_results, write_voc_detections
+
+# Beside detections: the ids of their images, one a line.
+IMAGES_FILE = "images.txt"
+_PROPOSED = "windows"
+
+
+class RunDetections(NamedTuple):
+    """Detections of a split, by image id.
+
+    Attributes:
+        regressed: after box regression.
+        proposed: their boxes as they were proposed; None where a run has none (combinations).
+    """
+
+    regressed: Mapping[str, Detections]
+    proposed: Mapping[str, Detections] | None
+
+
+def write_detections(run: Run, dataset: Dataset, detections: RunDetections) -> None:
+    """Writes the files that `read_detections` reads, and COCO's results JSON."""
+    # VOC's competitions: trained on VOC alone, or on any data. Weights but random ones are of ImageNet.
+    alone = run.settings is not None and run.settings.network.weights == RANDOM
+    folders = {run.detections: detections.regressed}
+    if detections.proposed is not None:
+        folders[run.detections / _PROPOSED] = detections.proposed
+    for folder, by_image in folders.items():
+        write_voc_detections(folder, by_image, dataset.classes, dataset.split, "comp3" if alone else "comp4")
+        # A program before this one called all of them comp3.
+        for name in () if alone else dataset.classes:
+            (folder / f"comp3_det_{dataset.split}_{name}.txt").unlink(missing_ok=True)
+    write_coco_results(
+        run.detections / "coco.json", detections.regressed, dataset.category_ids, dataset.image_ids
+    )
+    with atomic_path(run.detections / IMAGES_FILE) as path:
+        path.write_text("".join(f"{example.image_id}\n" for example in dataset), encoding="utf-8")
+
+
+def read_detections(run: Run, dataset: Dataset) -> RunDetections:
+    """Reads the detections of a run.
+
+    Raises:
+        InputError: the run has none, or they are of other images.
+    """
+    images = run.detections / IMAGES_FILE
+    if not images.exists():
+        raise InputError(f"{run.folder}: no detections there; run 'sppnet detect', or name another run")
+    if not is_detected(run, dataset):
+        raise InputError(
+            f"{images}: detections are of other images than {dataset.name} {dataset.split}, "
+            f"{len(dataset)} images; give the data set, split and limit that they were made with"
+        )
+    regressed = read_voc_detections(run.detections, dataset.classes, dataset.split)
+    proposed = run.detections / _PROPOSED
+    if not proposed.is_dir():
+        return RunDetections(regressed, None)
+    return RunDetections(regressed, read_voc_detections(proposed, dataset.classes, dataset.split))
+
+
+def is_detected(run: Run, dataset: Dataset) -> bool:
+    """Whether the run has detections of exactly these images."""
+    return detected_images(run.detections) == [example.image_id for example in dataset]
+
+
+def detected_images(folder: Path) -> list[str] | None:
+    """The ids of the images that a folder of detections is of; None where it does not say."""
+    images = folder / IMAGES_FILE
+    return read_text(images, "the list of images").split() if images.exists() else None
+
+
+def only_detected(dataset: Dataset, folder: Path) -> Dataset:
+    """The images that a folder of detections is of; all of them where it does not say."""
+    listed = detected_images(folder)
+    if listed is None:
+        return dataset
+    return dataset.without({example.image_id for example in dataset} - set(listed))
+
+
+def write_partial(path: Path, regressed: Detections, proposed: Detections) -> None:
+    """Keeps one image's detections until those of all images are there."""
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **_arrays("window", proposed), **_arrays("refined", regressed))
+
+
+def read_partial(path: Path) -> tuple[Detections, Detections] | None:
+    """Reads the file of `write_partial`; None where there is none, or a power cut left half of it."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return _detections("refined", arrays), _detections("window", arrays)
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+        return None
+
+
+def _arrays(prefix: str, detections: Detections) -> dict[str, Any]:
+    return {f"{prefix}_{name}": getattr(detections, name) for name in ("boxes", "scores", "labels")}
+
+
+def _detections(prefix: str, arrays: Any) -> Detections:
+    return Detections(*(arrays[f"{prefix}_{name}"] for name in ("boxes", "scores", "labels")))
