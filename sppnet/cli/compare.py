@@ -2,45 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from sppnet.cli.job import Job, file_name, with_detections
-from sppnet.cli.options import (
-    VOC_ROOT,
-    Backbone,
-    Change,
-    Config,
-    DatasetName,
-    Jobs,
-    Limit,
-    MapGb,
-    Preset,
-    RunName,
-    SkipErrors,
-    TestSplit,
-    TrainSplit,
-    VocRoot,
-    Weights,
-    console,
-    reported,
-)
-from sppnet.cli.progress import ProgressReport
-from sppnet.detection.experiments.combine import combine_runs, part_name
-from sppnet.detection.experiments.rcnn_comparison import Sizes, compare
-from sppnet.detection.experiments.rcnn_comparison_table import (
-    comparison_table,
-    comparison_title,
-    write_comparison,
-)
-from sppnet.detection.nms import DetectionSettings
-from sppnet.detection.runs.run import named_by_head
-from sppnet.detection.training import HEADS
+from sppnet.cli.choices import ScoreComparison
+from sppnet.cli.command import Defaults, Without, command
+from sppnet.cli.options import DataOptions, RunOptions, SettingsOptions
+from sppnet.common.folders import RUNS
+from sppnet.detection.runs.names import named_by_head
+from sppnet.detection.training.choices import HEADS
 
 
-@reported
-def combine_command(
+@command
+def combine(
     runs: Annotated[
         list[str],
         typer.Argument(
@@ -48,82 +23,87 @@ def combine_command(
             "or folders of VOC files."
         ),
     ],
-    run: Annotated[str, typer.Option(help="Name of the new run; empty: made of theirs.")] = "",
-    dataset: DatasetName = "",
-    voc_root: VocRoot = VOC_ROOT,
-    test_split: TestSplit = "test",
-    nms_iou: Annotated[float, typer.Option(help="A box that overlaps a better one by more goes.")] = 0.3,
+    *,
+    run: Annotated[str, typer.Option(help="Name of the new run; empty: made of their names.")] = "",
+    nms_iou: Annotated[
+        float, typer.Option(help="A box that overlaps a better one by a higher IoU is dropped.")
+    ] = 0.3,
     scores: Annotated[
-        Literal["as-is", "rank"],
+        ScoreComparison,
         typer.Option(help="Compare scores as they are, or (SVMs with softmax) ranks in each run's list."),
     ] = "as-is",
-    limit: Limit = 0,
-    skip_errors: SkipErrors = False,
+    data: Annotated[DataOptions, Without("train_split")],
 ) -> None:
-    """Combines the detections of several runs: suppression over their union; their mAP beside its own."""
-    folders = [_detections(one) for one in runs]
+    """Combines the detections of several runs: suppression over their union; its mAP beside theirs."""
+    from sppnet.cli.datasets import ChosenDataset
+    from sppnet.cli.job import open_run
+    from sppnet.cli.settings import read_settings
+    from sppnet.cli.terminal import console, say_written
+    from sppnet.detection.detection_settings import DetectionSettings
+    from sppnet.detection.experiments.combine import combine_runs, part_name
+    from sppnet.detection.runs.detection_files import only_detected
+
+    folders = [_detections_folder(text) for text in runs]
+    chosen = ChosenDataset(data)
     name = run or "+".join(part_name(folder) for folder in folders)
-    job = Job(dataset, voc_root, test_split, run=name, limit=limit, skip_errors=skip_errors)
-    test, settings = job.open(test_split), DetectionSettings(nms_iou=nms_iou)
-    if skip_errors:
+    opened = open_run(read_settings(SettingsOptions()), RunOptions(run=name))
+    test = chosen.open(chosen.test_split)
+    if data.skip_errors:
         for folder in folders:
-            test = with_detections(test, folder)
-    console.print(combine_runs(folders, test, job.run, settings, scores))
-    console.print(f"run: {job.run.folder}", highlight=False)
+            test = only_detected(test, folder)
+    console.print(combine_runs(folders, test, opened, DetectionSettings(nms_iou=nms_iou), scores))
+    say_written(opened.folder)
 
 
-def _detections(text: str) -> Path:
-    """The folder of the detections that ``combine`` is given as a run, or as a folder of files."""
+def _detections_folder(text: str) -> Path:
+    """The folder of detections that ``combine`` is given as a run, or as a folder of files."""
     name, _, head = text.rpartition(":")
     if not name or head not in HEADS:
         name, head = text, ""
-    run = Path("runs") / name if (Path("runs") / name).is_dir() else Path(name)
+    run = RUNS / name if (RUNS / name).is_dir() else Path(name)
     inside = run / named_by_head("detections", head or "pool5")
     return inside if head or inside.is_dir() else run
 
 
-@reported
-def compare_command(
+@command
+def compare(
+    *,
     train_images: Annotated[int, typer.Option(help="Images to train each method on.")] = 60,
-    train_windows: Annotated[int, typer.Option(help="Proposed windows of each of them.")] = 100,
+    train_proposals: Annotated[int, typer.Option(help="Proposals of each of them.")] = 100,
     test_images: Annotated[int, typer.Option(help="Images to score each method on.")] = 40,
-    test_windows: Annotated[int, typer.Option(help="Proposed windows of each of them.")] = 200,
-    timed_images: Annotated[int, typer.Option(help="Test images to time, with all their windows.")] = 3,
-    dataset: DatasetName = "",
-    voc_root: VocRoot = VOC_ROOT,
-    train_split: TrainSplit = "",
-    test_split: TestSplit = "test",
-    backbone: Backbone = "",
-    weights: Weights = "",
-    preset: Preset = "paper-1scale",
-    config: Config = None,
-    change: Change = None,
-    run: RunName = "",
-    jobs: Jobs = -1,
-    map_gb: MapGb = 20,
-    skip_errors: SkipErrors = False,
+    test_proposals: Annotated[int, typer.Option(help="Proposals of each of them.")] = 200,
+    timed_images: Annotated[int, typer.Option(help="Test images to time, with all their proposals.")] = 3,
+    data: Annotated[DataOptions, Without("limit")],
+    settings: Annotated[SettingsOptions, Defaults(preset="paper-1scale")],
+    run: RunOptions,
 ) -> None:
-    """R-CNN beside SPP-net at one and five scales, same backbone and windows: mAP and time of each stage."""
-    sizes = Sizes(train_images, train_windows, test_images, test_windows, timed_images)
-    job = Job(
-        dataset, voc_root, train_split, backbone, weights, preset, config, change, run, map_gb=map_gb,
-        skip_errors=skip_errors, test_split=test_split,
-    )  # fmt: skip
-    if not run:
-        folder = f"compare-{file_name(job.name)}-{job.settings.network.name}"
-        job.run = replace(job.run, folder=Path("runs") / folder)
-    # What is wrong with the network shows before the work.
-    job.run.build()
-    train = job.open(job.train_split).head(sizes.train_images)
-    test = job.open(test_split).head(sizes.test_images)
-    job.check_test(test, train)
-    train, test = job.fill(train, jobs), job.fill(test, jobs)
-    sizes = replace(
-        sizes, train_images=len(train), test_images=len(test), timed_images=min(timed_images, len(test))
-    )
-    with ProgressReport(console) as progress:
-        figures, windows = compare(train, test, job.run, sizes, progress)
-    title = comparison_title(test.name, job.settings.network.name, sizes, windows)
-    console.print(comparison_table(figures, title))
-    write_comparison(job.run.folder / "compare.json", figures, sizes, title)
-    console.print(f"written: {job.run.folder}/compare.json; the runs are beside it", highlight=False)
+    """R-CNN beside SPP-net at one and five scales, same backbone and proposals: mAP, times of the stages."""
+    from sppnet.cli.datasets import ChosenDataset, short_name
+    from sppnet.cli.job import open_run, printing_pipeline
+    from sppnet.cli.settings import read_settings
+    from sppnet.cli.terminal import console, say, say_written
+    from sppnet.detection.experiments import rcnn_comparison, rcnn_comparison_table
+    from sppnet.detection.runs.checks import check_test_set
+
+    sizes = rcnn_comparison.Sizes(train_images, train_proposals, test_images, test_proposals, timed_images)
+    resolved = read_settings(settings)
+    chosen = ChosenDataset(data)
+    network = resolved.network.name
+    opened = open_run(resolved, run, f"compare-{short_name(chosen.name)}-{network}")
+    # A wrong network is found before the work.
+    opened.build()
+    train = chosen.open(chosen.train_split).head(train_images)
+    test = chosen.open(chosen.test_split).head(test_images)
+    for warning in check_test_set(test, train):
+        say(warning)
+    with printing_pipeline(opened, run.jobs, data.skip_errors) as pipeline:
+        train, test = pipeline.fill_proposals(train), pipeline.fill_proposals(test)
+        sizes = replace(
+            sizes, train_images=len(train), test_images=len(test), timed_images=min(timed_images, len(test))
+        )
+        figures, proposals = rcnn_comparison.compare(train, test, opened, sizes, pipeline.progress)
+    title = rcnn_comparison_table.comparison_title(test.name, network, sizes, proposals)
+    console.print(rcnn_comparison_table.comparison_table(figures, title))
+    result = opened.folder / "compare.json"
+    rcnn_comparison_table.write_comparison(result, figures, sizes, title)
+    say_written(f"{result}, and a run of each method beside it")

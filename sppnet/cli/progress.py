@@ -1,7 +1,9 @@
 """Progress of long work: bars in a terminal, a line now and then in a log."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -10,10 +12,16 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 class ProgressReport:
-    """Called with a stage's name, how much is done, and how much there is; a bar for each stage."""
+    """A `sppnet.common.progress.Progress` that shows a bar for each stage while it is open."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        """Reports on ``console``.
+
+        Args:
+            console: bars where it is a terminal, else lines.
+            clock: seconds, for the estimates of the lines.
+        """
+        self._console, self._clock = console, clock
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -25,9 +33,9 @@ class ProgressReport:
         self._tasks: dict[str, TaskID] = {}
         self._begun: dict[str, tuple[float, int]] = {}
         self._done: dict[str, int] = {}
-        self._printed = time.monotonic()
+        self._printed = clock()
 
-    def __enter__(self) -> "ProgressReport":
+    def __enter__(self) -> Self:
         self._bars.start()
         return self
 
@@ -37,19 +45,20 @@ class ProgressReport:
         self._bars.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Shows how much of a stage is done."""
         if done < self._done.get(stage, 0):
             # It begins anew, as the test after each epoch; so does its estimate.
             self._begun.pop(stage)
             if stage in self._tasks:
                 self._bars.reset(self._tasks[stage], total=total, completed=done)
         self._done[stage] = done
-        self._begun.setdefault(stage, (time.monotonic(), done))
+        self._begun.setdefault(stage, (self._clock(), done))
         if self._console.is_terminal:
             if stage not in self._tasks:
                 self._tasks[stage] = self._bars.add_task(stage, total=total, completed=done)
             self._bars.update(self._tasks[stage], completed=done)
             return
-        now = time.monotonic()
+        now = self._clock()
         start, before = self._begun[stage]
         if now - self._printed > _SECONDS_BETWEEN_LINES and done > before:
             left = (now - start) / (done - before) * (total - done)

@@ -1,52 +1,37 @@
-"""The commands ``sppnet proposals…`` and ``eval-proposals``."""
+"""The commands ``sppnet proposals``, ``proposals-import``, ``proposals-export`` and ``eval-proposals``.
+
+None of them needs torch.
+"""
 
 import contextlib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sppnet.cli.job import Job, file_name
-from sppnet.cli.options import (
-    VOC_ROOT,
-    Change,
-    Config,
-    DatasetName,
-    Jobs,
-    Limit,
-    Preset,
-    SkipErrors,
-    VocRoot,
-    console,
-    reported,
-)
-from sppnet.cli.progress import ProgressReport
+from sppnet.cli.choices import PROPOSAL_ENGINES
+from sppnet.cli.command import Without, command
+from sppnet.cli.options import DataOptions, Jobs, SettingsOptions
 from sppnet.common.errors import InputError
-from sppnet.data import Dataset, read_image
-from sppnet.detection.experiments.proposal_drawing import draw_proposals
-from sppnet.detection.experiments.proposal_evaluation import (
-    ENGINES,
-    evaluate_engines,
-    fill_engines,
-    make_engine,
-    write_evaluation,
-)
-from sppnet.eval import abo_table, proposal_table
-from sppnet.proposals import ImportedBoxes, ProposalCache, SelectiveSearch, exchange, propose_example
+from sppnet.common.folders import PROPOSALS, RUNS
+
+if TYPE_CHECKING:
+    from sppnet.data import Dataset
+    from sppnet.proposals import ProposalCache, SelectiveSearch
+
+_AllData = Annotated[DataOptions, Without("train_split", "test_split")]
+_StoredData = Annotated[DataOptions, Without("train_split", "test_split", "limit", "skip_errors")]
+_Settings = Annotated[SettingsOptions, Without("backbone", "weights")]
 
 
-@reported
+@command
 def proposals(
-    dataset: DatasetName = "",
-    voc_root: VocRoot = VOC_ROOT,
-    split: Annotated[list[str] | None, typer.Option(help="Splits; those of the main job by default.")] = None,
-    preset: Preset = "default",
-    config: Config = None,
-    change: Change = None,
-    jobs: Jobs = -1,
-    limit: Limit = 0,
-    skip_errors: SkipErrors = False,
+    *,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="Split; repeatable; by default those of the main job.", show_default=False),
+    ] = None,
     scheduler: Annotated[
         str, typer.Option(help="Address of a Dask scheduler, tcp://host:8786; empty: local processes.")
     ] = "",
@@ -60,32 +45,54 @@ def proposals(
     draw: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for a picture of each image: segments, regions at a few levels, and the windows "
+            help="Folder for a picture of each image: segments, regions at a few levels, and the proposals "
             "that cover its objects best. Mind --limit."
         ),
     ] = None,
+    jobs: Jobs = -1,
+    data: _AllData,
+    settings: _Settings,
 ) -> None:
     """Fills the offline cache of proposals; stopped at any moment, it goes on from there."""
-    job = Job(
-        dataset, voc_root, preset=preset, config=config, changes=change, limit=limit, skip_errors=skip_errors
-    )
-    engine = job.settings.proposer
+    from sppnet.cli.datasets import ChosenDataset
+    from sppnet.cli.progress import ProgressReport
+    from sppnet.cli.settings import open_cache, read_settings
+    from sppnet.cli.terminal import console, say, say_written
+    from sppnet.detection.runs.proposal_filling import fill_proposals
+    from sppnet.proposals import SelectiveSearch
+
+    resolved = read_settings(settings)
+    engine = resolved.proposer
     if draw is not None and not isinstance(engine, SelectiveSearch):
         raise InputError("--draw shows regions of our own Selective Search: leave out 'engine' and 'boxes'")
-    where: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    chosen, cache = ChosenDataset(data), open_cache(resolved)
+    workers: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if scheduler:
         # It loads Dask, which no other work has to wait for.
         from sppnet.proposals.cluster import dask_cluster
 
-        where = dask_cluster(scheduler)
-    with where:
-        for name in split or [job.train_split, "test"]:
-            dataset_split = job.fill(job.open(name), jobs, job.image_source(name, images_url))
+        workers = dask_cluster(scheduler)
+    with workers:
+        for name in split or [chosen.train_split, chosen.test_split]:
+            dataset, source = chosen.open(name), chosen.image_source(name, images_url)
+            with ProgressReport(console) as progress:
+                dataset = fill_proposals(
+                    dataset, engine, cache, jobs, data.skip_errors, progress, say, source
+                )
             if draw is not None and isinstance(engine, SelectiveSearch):
-                _draw_proposals(dataset_split, engine, job.cache, draw)
+                _draw_proposals(dataset, engine, cache, draw)
+    say_written(*([draw] if draw else []), PROPOSALS)
 
 
-def _draw_proposals(dataset: Dataset, engine: SelectiveSearch, cache: ProposalCache, folder: Path) -> None:
+def _draw_proposals(
+    dataset: "Dataset", engine: "SelectiveSearch", cache: "ProposalCache", folder: Path
+) -> None:
+    from sppnet.cli.progress import ProgressReport
+    from sppnet.cli.terminal import console
+    from sppnet.data import read_image
+    from sppnet.detection.experiments.proposal_drawing import draw_proposals
+    from sppnet.proposals import propose_example
+
     folder.mkdir(parents=True, exist_ok=True)
     with ProgressReport(console) as progress:
         for done, example in enumerate(dataset, start=1):
@@ -95,86 +102,103 @@ def _draw_proposals(dataset: Dataset, engine: SelectiveSearch, cache: ProposalCa
             path = folder / f"{example.image_id.replace('/', '_')}.png"
             draw_proposals(image, grouped, boxes, example, dataset.classes).savefig(path, dpi=100)
             progress(f"drawing ({dataset.split})", done, len(dataset))
-    console.print(f"pictures: {folder}", highlight=False)
 
 
-@reported
-def proposals_import(
+@command
+def import_proposals(
     file: Annotated[Path, typer.Argument(help="The published .mat, or an .npz of proposals-export.")],
+    *,
     name: Annotated[
-        str, typer.Option(help="What to call them: a run takes them with --set 'boxes=\"NAME\"'.")
+        str, typer.Option(help="A name for the boxes: a run takes them with --set 'boxes=\"NAME\"'.")
     ],
-    dataset: DatasetName = "",
-    voc_root: VocRoot = VOC_ROOT,
     split: Annotated[str, typer.Option(help="Split whose images the boxes are of.")] = "test",
+    data: _StoredData,
 ) -> None:
     """Puts boxes made elsewhere into the cache, under a name of their own."""
+    from sppnet.cli.datasets import ChosenDataset
+    from sppnet.cli.settings import open_cache, read_settings
+    from sppnet.cli.terminal import say, say_written
+    from sppnet.proposals import ImportedBoxes, exchange
+
     # An empty name would stand for our own Selective Search in the settings.
     ImportedBoxes(name)
-    job = Job(dataset, voc_root, split, changes=[f"boxes = {json.dumps(name)}"])
-    count = exchange.import_boxes(file, job.open(split), job.cache)
-    console.print(f"{file}: boxes of {count} images imported as {name!r}", highlight=False)
+    cache = open_cache(read_settings(SettingsOptions(change=[f"boxes = {json.dumps(name)}"])))
+    count = exchange.import_boxes(file, ChosenDataset(data).open(split), cache)
+    say(f"{file}: boxes of {count} images imported as {name!r}")
+    say_written(PROPOSALS)
 
 
-@reported
-def proposals_export(
+@command
+def export_proposals(
     file: Annotated[Path, typer.Argument(help="An .mat in the published layout, or an .npz.")],
-    dataset: DatasetName = "",
-    voc_root: VocRoot = VOC_ROOT,
+    *,
     split: Annotated[str, typer.Option(help="Split whose boxes to write.")] = "test",
-    preset: Preset = "default",
-    config: Config = None,
-    change: Change = None,
-    limit: Limit = 0,
+    data: Annotated[DataOptions, Without("train_split", "test_split", "skip_errors")],
+    settings: _Settings,
 ) -> None:
     """Writes the cached boxes of a split."""
-    job = Job(dataset, voc_root, split, preset=preset, config=config, changes=change, limit=limit)
-    count = exchange.export_boxes(file, job.open(split), job.cache)
-    console.print(f"{file}: boxes of {count} images written", highlight=False)
+    from sppnet.cli.datasets import ChosenDataset
+    from sppnet.cli.settings import open_cache, read_settings
+    from sppnet.cli.terminal import say, say_written
+    from sppnet.proposals import exchange
+
+    cache = open_cache(read_settings(settings))
+    count = exchange.export_boxes(file, ChosenDataset(data).open(split), cache)
+    say(f"{file}: boxes of {count} images written")
+    say_written(file)
 
 
-@reported
+@command
 def evaluate_proposals(
+    *,
     engine: Annotated[
-        list[str] | None, typer.Option(help=f"One of {', '.join(ENGINES)}; repeatable.")
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(PROPOSAL_ENGINES)}; repeatable; by default the first three."),
     ] = None,
     boxes: Annotated[
         list[Path] | None, typer.Option(help="Boxes made elsewhere, .mat or .npz; repeatable.")
     ] = None,
-    dataset: DatasetName = "",
-    voc_root: VocRoot = VOC_ROOT,
     split: Annotated[str, typer.Option(help="Split whose objects are to be covered.")] = "test",
     difficult: Annotated[bool, typer.Option(help="Count objects that VOC calls difficult, too.")] = False,
     max_proposals: Annotated[
-        int, typer.Option(min=0, help="Engines' windows an image; 0: all. With 2000 the main job's serve.")
+        int, typer.Option(min=0, help="Engines' proposals an image; 0: all. At 2000 the main job's are used.")
     ] = 0,
     min_side: Annotated[int, typer.Option(min=1, help="Engines drop boxes with a side below, pixels.")] = 20,
     output: Annotated[
         Path | None, typer.Option(help="Folder to write to; empty: runs/proposals-<dataset>-<split>.")
     ] = None,
     jobs: Jobs = -1,
-    limit: Limit = 0,
-    skip_errors: SkipErrors = False,
+    data: _AllData,
 ) -> None:
-    """Evaluates proposals side by side: recall, average recall and MABO over the number of windows."""
+    """Evaluates proposals side by side: recall, average recall and MABO over the number of proposals."""
+    from sppnet.cli.datasets import ChosenDataset, short_name
+    from sppnet.cli.progress import ProgressReport
+    from sppnet.cli.terminal import console, say, say_written
+    from sppnet.detection.experiments.proposal_evaluation import (
+        evaluate_engines,
+        fill_engines,
+        make_engine,
+        write_evaluation,
+    )
+    from sppnet.eval import abo_table, proposal_table
+
     names = engine or ([] if boxes else ["single", "fast", "quality"])
     engines = {name: make_engine(name, max_proposals or None, min_side) for name in names}
-    job = Job(dataset, voc_root, split, limit=limit, skip_errors=skip_errors)
-    examples = job.open(split)
+    chosen = ChosenDataset(data)
+    dataset = chosen.open(split)
     with ProgressReport(console) as progress:
-        examples = fill_engines(examples, engines, job.cache.path, jobs, skip_errors, progress)
-    console.print(f"evaluated: {len(examples)} images", highlight=False)
-    results = evaluate_engines(examples, engines, boxes or (), job.cache.path, difficult)
+        dataset = fill_engines(dataset, engines, PROPOSALS, jobs, data.skip_errors, progress)
+    say(f"evaluated: {len(dataset)} images")
+    results = evaluate_engines(dataset, engines, boxes or (), PROPOSALS, difficult)
     console.print(abo_table(results))
-    title = f"{examples.name} {split}, {len(examples)} images"
-    console.print(proposal_table(results, title))
-    folder = output or job.run.folder.parent / f"proposals-{file_name(job.name)}-{split}"
+    console.print(proposal_table(results, f"{dataset.name} {split}, {len(dataset)} images"))
+    folder = output or RUNS / f"proposals-{short_name(chosen.name)}-{split}"
     about = {
-        "dataset": examples.name,
+        "dataset": dataset.name,
         "split": split,
         "difficult": difficult,
-        "engines": {name: one.parameters() for name, one in engines.items()},
+        "engines": {name: engine.parameters() for name, engine in engines.items()},
         "files": [str(file) for file in boxes or ()],
     }
     write_evaluation(folder, results, about)
-    console.print(f"written: {folder}/proposals.json and proposals.png", highlight=False)
+    say_written(folder / "proposals.json", folder / "proposals.png")

@@ -1,4 +1,4 @@
-"""The command classify: images, labelled sets, bad files, a stop."""
+"""The commands classify and test-classifier: images, labelled sets, bad files, a stop."""
 
 import csv
 import json
@@ -10,12 +10,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from command import call
+from command import call, words
 from torch import nn
 
-from sppnet.cli.classify import spread
 from sppnet.data import read_image
-from sppnet.data.image_folder import open_image_folder
 from sppnet.detection.classification.classifier import Classifier, ClassifierSettings
 from sppnet.detection.classification.view_testing import ViewTester
 from sppnet.detection.classification.views import ViewSettings
@@ -25,9 +23,9 @@ CLASSES = tuple("abcdefg")
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Two saved classifiers of seven classes, AlexNet's layers with random weights, and one without SPP."""
+    """Two saved classifiers of seven classes, random layers of AlexNet, and a third without SPP."""
     folder = tmp_path_factory.mktemp("models")
-    for name, seed, levels in (("one", 0, (2, 1)), ("two", 1, (2, 1)), ("plain", 0, ())):
+    for name, seed, levels in (("first", 0, (2, 1)), ("second", 1, (2, 1)), ("plain", 0, ())):
         settings = ClassifierSettings("alexnet", levels, size=64, width=8, seed=seed)
         classifier = Classifier(CLASSES, settings)
         nn.init.normal_(classifier.fc8.weight, generator=torch.Generator().manual_seed(seed))
@@ -54,47 +52,46 @@ def scores(models, photos, *names, **settings):
 
 @pytest.fixture
 def labelled(models, photos, tmp_path):
-    """The photos in folders of the class that the first model sees in them, but for one."""
+    """The photos in folders of the class that the first model sees in them, but for the first photo."""
     folder = tmp_path / "labelled"
-    for number, (name, found) in enumerate(scores(models, photos, "one").items()):
-        best = int(found.argmax())
+    for number, (name, row) in enumerate(scores(models, photos, "first").items()):
         # Second to the right class, so a top-1 error and no top-5 error.
-        label = int(np.argsort(-found)[1]) if number == 0 else best
-        place = folder / CLASSES[label] / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes((photos / name).read_bytes())
+        label = int(np.argsort(-row)[1]) if number == 0 else int(row.argmax())
+        path = folder / CLASSES[label] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((photos / name).read_bytes())
     return folder
 
 
 def test_images(models, photos, tmp_path):
-    result = call("classify", models / "one", "--images", photos, "--output", tmp_path / "out")
+    result = call("classify", models / "first", "--images", photos, "--output", tmp_path / "out")
     assert result.exit_code == 0
     written = json.loads((tmp_path / "out" / "top5.json").read_text())
-    expected = scores(models, photos, "one")
-    assert [one["image"] for one in written] == [str(photos / name) for name in expected]
-    for one, row in zip(written, expected.values(), strict=True):
+    expected = scores(models, photos, "first")
+    assert [entry["image"] for entry in written] == [str(photos / name) for name in expected]
+    for entry, row in zip(written, expected.values(), strict=True):
         order = np.argsort(-row)[:5]
-        assert [best["class"] for best in one["classes"]] == [CLASSES[label] for label in order]
-        np.testing.assert_allclose([best["score"] for best in one["classes"]], row[order], atol=1e-4)
-        assert f"{one['image']}: {CLASSES[order[0]]} {100 * row[order[0]]:.1f}, " in result.output
+        assert [best["class"] for best in entry["classes"]] == [CLASSES[label] for label in order]
+        np.testing.assert_allclose([best["score"] for best in entry["classes"]], row[order], atol=1e-4)
+        assert f"{entry['image']}: {CLASSES[order[0]]} {100 * row[order[0]]:.1f}, " in result.output
     assert re.search(r"8 images, [\d.]+ a second", result.output)
 
 
 def test_averages_models_and_takes_settings(models, photos, tmp_path):
     arguments = ["--views", "multi+full", "--set", "scales = [64, 80]", "--from", "crops"]
     call(
-        "classify", models / "one", models / "two", "--images", photos / "3.png", *arguments,
+        "classify", models / "first", models / "second", "--images", photos / "3.png", *arguments,
         "--output", tmp_path,
     )  # fmt: skip
     (written,) = json.loads((tmp_path / "top5.json").read_text())
     sizes = ViewSettings(64, 73, (64, 80))
-    expected = scores(models, photos, "one", "two", views="multi+full", settings=sizes, source="crops")
-    found = [one["score"] for one in written["classes"]]
-    np.testing.assert_allclose(found, np.sort(expected["3.png"])[::-1][:5], atol=1e-4)
+    expected = scores(models, photos, "first", "second", views="multi+full", settings=sizes, source="crops")
+    averages = [best["score"] for best in written["classes"]]
+    np.testing.assert_allclose(averages, np.sort(expected["3.png"])[::-1][:5], atol=1e-4)
 
 
 def test_labelled_set(models, labelled, tmp_path):
-    result = call("classify", models / "one", "--labelled", labelled, "--output", tmp_path / "out")
+    result = call("test-classifier", models / "first", "--labelled", labelled, "--output", tmp_path / "out")
     assert result.exit_code == 0
     assert "top-1 error: 12.5; top-5: 0.0" in result.output
     written = json.loads((tmp_path / "out" / "classification.json").read_text())
@@ -108,21 +105,9 @@ def test_labelled_set(models, labelled, tmp_path):
     assert (tmp_path / "out" / "confusion.png").stat().st_size > 1000
 
 
-def test_limit_is_spread_over_the_classes(tmp_path):
-    for name, count in (("a", 4), ("b", 1), ("c", 3)):
-        (tmp_path / name).mkdir()
-        for number in range(count):
-            (tmp_path / name / f"{number}.png").touch()
-    folder = open_image_folder(tmp_path)
-    for limit, expected in ((3, [0, 1, 2]), (4, [0, 0, 1, 2]), (6, [0, 0, 0, 1, 2, 2]), (0, folder.labels)):
-        found = spread(folder, limit)
-        np.testing.assert_array_equal(found.labels, expected)
-        assert len(set(found.paths)) == len(expected)
-
-
 def test_check_of_maps_against_crops(models, photos):
-    result = call("classify", models / "one", "--images", photos, "--check-crops", 3, "--limit", 4)
-    assert "views ten, 3 images: maps against crops" in " ".join(result.output.split())
+    result = call("classify", models / "first", "--images", photos, "--check-crops", 3, "--limit", 4)
+    assert "views ten, 3 images: maps against crops" in words(result)
     assert "4 images, " in result.output
 
 
@@ -142,16 +127,19 @@ def test_bad_files_are_named_and_the_others_kept(models, labelled, tmp_path):
     broken.parent.mkdir(exist_ok=True)
     broken.write_bytes(b"no image")
     for flags, code in ((), 2), (["--skip-errors"], 0):
-        result = call("classify", models / "one", "--labelled", labelled, "--output", tmp_path, *flags)
+        result = call(
+            "test-classifier", models / "first", "--labelled", labelled, "--output", tmp_path, *flags
+        )
         assert result.exit_code == code
-        # The terminal breaks long lines anywhere.
-        assert f"1of9imagesleftout,thefirst:{broken}:notanimage" in "".join(result.output.split())
+        assert f"1 of 9 images left out, the first: {broken}: not an image" in result.output
         written = json.loads((tmp_path / "classification.json").read_text())
         assert (written["images"], written["settings"]["skipped"]) == (8, 1)
         # The comparison of maps with crops comes upon it, too.
-        checked = call("classify", models / "one", "--labelled", labelled, "--check-crops", 9, *flags)
+        checked = call(
+            "test-classifier", models / "first", "--labelled", labelled, "--check-crops", 9, *flags
+        )
         assert checked.exit_code == code
-        assert ("8 images: maps against crops" in " ".join(checked.output.split())) == (code == 0)
+        assert ("8 images: maps against crops" in words(checked)) == (code == 0)
 
 
 def test_a_stopped_test_goes_on(models, labelled, tmp_path, monkeypatch):
@@ -161,7 +149,7 @@ def test_a_stopped_test_goes_on(models, labelled, tmp_path, monkeypatch):
         yield from list(whole(self, files))[:3]
         raise KeyboardInterrupt
 
-    arguments = ["classify", models / "one", "--labelled", labelled]
+    arguments = ["test-classifier", models / "first", "--labelled", labelled]
     call(*arguments, "--output", tmp_path / "unbroken")
     monkeypatch.setattr(ViewTester, "scores_of_files", stopped)
     result = call(*arguments)
@@ -183,7 +171,7 @@ def test_a_stopped_test_goes_on(models, labelled, tmp_path, monkeypatch):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
     # Other views, another classifier, a changed image are scored anew; what is known is not.
     call(*arguments, "--output", tmp_path / "out", "--views", "centre")
-    call("classify", models / "two", "--labelled", labelled, "--output", tmp_path / "out")
+    call("test-classifier", models / "second", "--labelled", labelled, "--output", tmp_path / "out")
     changed = next(labelled.rglob("*.png"))
     cv2.imwrite(str(changed), np.zeros((80, 96, 3), np.uint8))
     call(*arguments, "--output", tmp_path / "out")
@@ -193,29 +181,30 @@ def test_a_stopped_test_goes_on(models, labelled, tmp_path, monkeypatch):
 def test_a_damaged_store_is_named(models, photos, tmp_path):
     store = tmp_path / "scores.sqlite"
     store.write_bytes(b"not a database " * 100)
-    result = call("classify", models / "one", "--images", photos, "--output", tmp_path)
+    result = call("classify", models / "first", "--images", photos, "--output", tmp_path)
     assert result.exit_code == 2
-    assert "scores.sqlite: scores cannot be kept there" in "".join(result.output.split("\n"))
+    assert "scores.sqlite: scores cannot be kept there" in result.output
     store.unlink()
-    call("classify", models / "one", "--images", photos / "1.png", "--output", tmp_path)
+    call("classify", models / "first", "--images", photos / "1.png", "--output", tmp_path)
     with closing(sqlite3.connect(store)) as database, database:
         database.execute("UPDATE scores SET scores = x'00000000'")
-    result = call("classify", models / "one", "--images", photos, "--output", tmp_path)
+    result = call("classify", models / "first", "--images", photos, "--output", tmp_path)
     assert result.exit_code == 2
-    assert "scores.sqlite: damaged" in "".join(result.output.split("\n"))
+    assert "scores.sqlite: damaged" in result.output
 
 
-def test_what_is_asked_wrongly(models, photos, labelled, tmp_path):
+def test_wrong_options(models, photos, labelled, tmp_path):
     (labelled / "zebra").mkdir()
     (tmp_path / "empty").mkdir()
-    for arguments, message in (
-        ([], "either --images or --labelled"),
-        (["--images", photos, "--labelled", labelled], "either --images or --labelled"),
-        (["--labelled", labelled], "zebra: no class of this name"),
-        (["--images", tmp_path / "empty"], "empty: the folder has no images"),
-        (["--images", photos, "--set", "size = 300"], "view size 300"),
+    for command, arguments, message in (
+        ("classify", [], "Missing option '--images'"),
+        ("test-classifier", [], "Missing option '--labelled'"),
+        ("classify", ["--images", photos, "--labelled", labelled], "No such option: --labelled"),
+        ("test-classifier", ["--labelled", labelled], "zebra: no class of this name"),
+        ("classify", ["--images", tmp_path / "empty"], "empty: the folder has no images"),
+        ("classify", ["--images", photos, "--set", "size = 300"], "view size 300"),
     ):
-        result = call("classify", models / "one", *arguments)
-        assert result.exit_code == 2
-        assert message in " ".join(result.output.split())
+        result = call(command, models / "first", *arguments)
+        assert result.exit_code == 2, arguments
+        assert message in words(result)
     assert "missing" in call("classify", tmp_path, "--images", photos).output

@@ -1,145 +1,71 @@
-"""The command eval-proposals."""
+"""The commands proposals, proposals-import and proposals-export."""
 
-import json
+import re
 import shutil
 
 import cv2
-import numpy as np
-import pytest
 from command import call
 
-from sppnet.common.errors import InputError
-from sppnet.detection.experiments.proposal_evaluation import ENGINES, make_engine
-from sppnet.proposals import ProposalCache, exchange, fill_cache
+FEW = ("--set", "proposals.max_proposals = 30")
 
 
-@pytest.fixture
-def no_plot(monkeypatch):
-    """A second less for each run."""
-    monkeypatch.setattr(
-        "sppnet.detection.experiments.proposal_evaluation.plot_proposals", lambda path, results: None
-    )
-
-
-def write_truth(path, dataset, shift=0):
-    boxes = {
-        one.image_id: np.clip(one.boxes + np.float32(shift), 0, [one.width, one.height] * 2)
-        for one in dataset
-    }
-    np.savez(path, **boxes)
-
-
-def figure(folder, method, curve="MABO", place=-1):
-    content = json.loads((folder / "proposals.json").read_text())
-    return content["methods"][method]["curves"][curve][place]
-
-
-def test_engines_and_files_side_by_side(work, tiny_voc, tiny_test):
-    write_truth(work / "perfect.npz", tiny_test)
-    write_truth(work / "shifted.npz", tiny_test, 3)
-    result = call("eval-proposals", "--dataset", tiny_voc, "--jobs", 1, "--engine", "single",
-                  "--boxes", "perfect.npz", "--boxes", "shifted.npz")  # fmt: skip
+def test_an_image_that_was_shrunk_after_it_was_annotated(work, tiny_voc):
+    shutil.copytree(tiny_voc, work / "own")
+    path = work / "own" / "JPEGImages" / "1001.png"
+    image = cv2.imread(str(path))
+    cv2.imwrite(str(path), cv2.resize(image, None, fx=0.5, fy=0.5))
+    command = ["proposals", "--dataset", "own", "--split", "test", "--jobs", 1]
+    result = call(*command)
+    assert result.exit_code == 2
+    height, width = image.shape[:2]
+    assert f"1001.png: {width // 2}x{height // 2} pixels, but annotated as {width}x{height}" in result.output
+    result = call(*command, "--skip-errors")
     assert result.exit_code == 0, result.output
-    folder = work / "runs" / "proposals-tiny-test"
-    assert [figure(folder, "perfect.npz", curve) for curve in ("MABO", "average recall")] == [1, 1]
-    assert 0.5 < figure(folder, "shifted.npz") < 1
-    assert 0 < figure(folder, "single", place=0) < figure(folder, "single")
-    assert "100.0/100.0" in next(
-        line for line in result.output.splitlines() if "perfect.npz" in line and "/" in line
-    )
-    assert cv2.imread(str(folder / "proposals.png")) is not None
-    about = json.loads((folder / "proposals.json").read_text())
-    assert about["engines"]["single"] == make_engine("single").parameters()
-    assert (about["split"], about["difficult"]) == ("test", False)
+    assert "1 images left out" in result.output
+    assert "2 images computed" in result.output
 
 
-def test_windows_are_kept_in_the_cache(work, tiny_voc, tiny_test, monkeypatch, no_plot):
-    arguments = (
-        "eval-proposals",
-        "--dataset",
-        tiny_voc,
-        "--jobs",
-        1,
-        "--engine",
-        "single",
-        "--output",
-        "out",
-    )
-    assert call(*arguments).exit_code == 0
-    first = (work / "out" / "proposals.json").read_text()
-    engine = make_engine("single")
-    with ProposalCache(work / "cache" / "proposals.sqlite", engine) as cache:
-        assert fill_cache(tiny_test, engine, cache).cached == 3
-
-    def fail(*_):
-        raise AssertionError("searched again")
-
-    monkeypatch.setattr(type(engine), "propose", fail)
-    assert call(*arguments).exit_code == 0
-    assert (work / "out" / "proposals.json").read_text() == first
-
-
-def test_difficult_objects_and_limit(work, tiny_voc, tiny_test, no_plot):
-    write_truth(work / "perfect.npz", tiny_test)
-    common = ("eval-proposals", "--dataset", tiny_voc, "--boxes", "perfect.npz", "--output", "out")
-    for more, images, objects in (((), 3, 5), (("--difficult",), 3, 6), (("--limit", 1), 1, 2)):
-        assert call(*common, *more).exit_code == 0
-        method = json.loads((work / "out" / "proposals.json").read_text())["methods"]["perfect.npz"]
-        assert (method["images"], method["objects"]) == (images, objects)
-
-
-def test_max_windows_and_min_side(work, tiny_voc, no_plot):
-    common = ("eval-proposals", "--dataset", tiny_voc, "--engine", "single", "--output", "out", "--jobs", 1)
-    means = []
-    for more in ((), ("--min-side", 5), ("--max-windows", 2)):
-        assert call(*common, *more).exit_code == 0
-        content = json.loads((work / "out" / "proposals.json").read_text())
-        means.append(content["methods"]["single"]["mean_windows"])
-    assert means[2] == 2 < means[0] < means[1]
-
-
-def test_bad_arguments(work, tiny_voc, tiny_test):
-    write_truth(work / "part.npz", tiny_test.head(2))
-    for arguments, named in (
-        (("--engine", "fats"), "fast"),
-        (("--boxes", "gone.mat"), "gone.mat"),
-        (("--boxes", "part.npz"), "'1002'"),
-        (("--split", "tset"), "test"),
-    ):
-        result = call("eval-proposals", "--dataset", tiny_voc, *arguments)
-        assert result.exit_code == 2
-        assert named in result.output
-        assert not (work / "runs").exists()
-
-
-def test_a_broken_image(work, tiny_voc, no_plot):
+def test_a_broken_image_in_the_data_set(work, tiny_voc):
     copy = work / "copy"
     shutil.copytree(tiny_voc, copy)
-    (copy / "JPEGImages" / "1001.png").write_bytes(b"no image")
-    arguments = ("eval-proposals", "--dataset", copy, "--engine", "single", "--jobs", 1)
-    result = call(*arguments)
+    (copy / "JPEGImages" / "0002.png").write_bytes(b"no image")
+    result = call("proposals", "--dataset", copy, "--split", "train", "--jobs", 1)
     assert result.exit_code == 2
-    assert "1001.png" in result.output
-    assert call(*arguments, "--skip-errors").exit_code == 0
-    content = json.loads((work / "runs" / "proposals-copy-test" / "proposals.json").read_text())
-    assert content["methods"]["single"]["images"] == 2
+    assert "5 images computed" in result.output
+    assert "0002.png" in result.output
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_all_windows_begin_with_the_best(name, tiny_test):
-    image = cv2.imread(str(tiny_test[0].path))
-    every, few = make_engine(name, None, 8).propose(image), make_engine(name, 5, 8).propose(image)
-    assert len(every) > 5
-    np.testing.assert_array_equal(every[:5], few)
-    assert (every[:, 2:] - every[:, :2] >= 8).all()
+def test_proposals_then_export_and_import(work, tiny_voc):
+    common = ["--dataset", tiny_voc, *FEW]
+    result = call("proposals", *common, "--split", "test", "--jobs", 1)
+    assert re.search("3 images computed .*0 in the cache", result.output)
+    assert result.output.splitlines()[-1] == "written: cache/proposals.sqlite"
+    assert "boxes of 3 images written" in call("proposals-export", "boxes.mat", *common).output
+    result = call("proposals-import", "boxes.mat", "--name", " ", "--dataset", tiny_voc)
+    assert result.exit_code == 2
+    assert "imported boxes need a name" in result.output
+    result = call("proposals-import", "boxes.mat", "--name", "published", "--dataset", tiny_voc)
+    assert "boxes of 3 images imported" in result.output
+    imported = ["--dataset", tiny_voc, "--set", "boxes = 'published'"]
+    result = call("proposals", *imported, "--split", "test", "--jobs", 1)
+    assert re.search("0 images computed .*3 in the cache", result.output)
+    # None were imported for the training split.
+    result = call("proposals", *imported, "--split", "train", "--jobs", 1)
+    assert result.exit_code == 2
+    assert "published" in result.output
+    assert call("proposals-export", "boxes.txt", *common).exit_code == 2
 
 
-def test_boxes_with_fractions_are_read_but_not_cached(tmp_path, tiny_test):
-    write_truth(tmp_path / "half.npz", tiny_test, 0.5)
-    boxes = exchange.read_boxes(tmp_path / "half.npz", tiny_test)
-    np.testing.assert_array_equal(boxes["1000"][:, 0], tiny_test[0].boxes[:, 0] + 0.5)
-    with (
-        ProposalCache(tmp_path / "c.sqlite", make_engine("single")) as cache,
-        pytest.raises(InputError, match=r"half\.npz: image 1000: boxes are not whole"),
-    ):
-        exchange.import_boxes(tmp_path / "half.npz", tiny_test, cache)
+def test_limit(work, tiny_voc):
+    result = call("proposals", "--dataset", tiny_voc, "--jobs", 1, "--limit", 2, *FEW)
+    assert re.findall(r"proposals \((\w+)\): (\d)", result.output) == [("train", "2"), ("test", "2")]
+
+
+def test_ctrl_c_says_how_to_go_on(work, tiny_voc, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sppnet.detection.runs.proposal_filling.fill_cache", stop)
+    result = call("proposals", "--dataset", tiny_voc)
+    assert result.exit_code == 130
+    assert "goes on from here" in result.output
