@@ -90,7 +90,7 @@ distill: setup
 	$(bin)/sppnet distill --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --run "$(or $(RUN),distilled)" $(if $(TEACHER),--teacher "$(TEACHER)") $(if $(BACKBONE),--set 'network="$(BACKBONE)"') $(if $(WEIGHTS),--set 'start="$(WEIGHTS)"') $(ARGS)
 
 test: setup
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	$(bin)/ruff check .

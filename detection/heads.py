@@ -94,8 +94,8 @@ class SoftmaxHead:
 
     Example:
         >>> head = SoftmaxHead(np.zeros((3, 4), np.float32), np.zeros(3, np.float32))
-        >>> head.num_classes, head.score(np.ones((1, 4), np.float32)).round(3).tolist()
-        (2, [[-0.693, -0.693]])
+        >>> head.num_classes, head.score(np.ones((1, 4), np.float32))
+        (2, array([[-0.6931472, -0.6931472]], dtype=float32))
     """
 
     weights: FloatArray
