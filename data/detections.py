@@ -16,15 +16,15 @@ _MOST_IN_REPR = 5
 class Detections:
     """The detections of one image: boxes, scores and labels, row by row.
 
-    A detector gives them grouped by label, best first within a label. Indexing works as on a NumPy array and
-    always gives `Detections`; iterating gives ``(box, score, label)``. The arrays are taken as they are:
-    `Detections.of` converts and checks.
+    A detector returns them grouped by label, best first within a label. Indexing works as on a NumPy array
+    and always gives `Detections`; iterating gives ``(box, score, label)``. The constructor takes the arrays
+    as they are; `Detections.of` converts and checks them.
 
     Attributes:
         boxes: float32 (N, 4), xyxy, 0-based pixel edges, right and bottom exclusive.
         scores: float32 (N,), higher is surer; margins of SVMs are not probabilities.
         labels: int64 (N,) indices into the detector's classes.
-        classes: the names that labels index, for display; None: unknown.
+        classes: the class names, for display; a label is an index into them. None: unknown.
 
     Example:
         >>> boxes = [[10, 20, 60, 80], [12, 22, 60, 80], [70, 10, 90, 40]]
@@ -54,18 +54,18 @@ class Detections:
             boxes: (N, 4), xyxy, 0-based pixel edges, right and bottom exclusive.
             scores: (N,), higher is surer.
             labels: (N,) whole numbers from 0, indices into ``classes``.
-            classes: the names that labels index.
+            classes: the class names; a label is an index into them.
 
         Raises:
-            InputError: shapes that do not belong together, text, NaN, a box that is infinite or inverted, or
-                a label that is no index into ``classes``.
+            InputError: the shapes do not match, a value is text or NaN, a box is infinite or inverted, or a
+                label is not an index into ``classes``.
 
         Example:
             >>> Detections.of([[0, 0, 10, 10]], [0.5], [3])
             Detections(1: label 3 0.50)
         """
         try:
-            # Numbers beyond float32 become infinite, which is an error below.
+            # Numbers beyond float32 become infinite; the check below reports them.
             with np.errstate(over="ignore"):
                 edges, values = np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
             numbers = np.asarray(labels, np.float64)
@@ -96,7 +96,7 @@ class Detections:
 
     @classmethod
     def empty(cls, classes: Sequence[str] | None = None) -> "Detections":
-        """No detections.
+        """Returns no detections.
 
         Example:
             >>> len(Detections.empty())
@@ -106,12 +106,12 @@ class Detections:
 
     @classmethod
     def merge(cls, parts: Sequence["Detections"]) -> "Detections":
-        """Joins detections in their order, for example those of an image's tiles.
+        """Joins detections in their order, for example from the tiles of one image.
 
-        The class names stay if all parts that hold something have them.
+        The class names are kept if every part that is not empty has them.
 
         Raises:
-            InputError: the parts have different class names, so that equal labels mean different things.
+            InputError: the parts have different class names, so equal labels would mean different classes.
 
         Example:
             >>> cat = Detections.of([[0, 0, 10, 10]], [0.8], [0], ["cat"])
@@ -152,14 +152,14 @@ class Detections:
         return f"Detections({len(self)}: {', '.join(texts)}{', …' if len(self) > len(best) else ''})"
 
     def names(self, classes: Sequence[str] | None = None) -> list[str]:
-        """The class name of each detection.
+        """Returns the class name of each detection.
 
         Args:
-            classes: names that labels index; None: those of the detections, and ``"label 3"`` where these
-                have none.
+            classes: the class names; a label is an index into them. None: the attribute ``classes``; if that
+                is None, too, the names are of the form ``"label 3"``.
 
         Raises:
-            InputError: a label is no index into the classes.
+            InputError: a label is not an index into the classes.
 
         Example:
             >>> Detections.of([[0, 0, 10, 10]], [0.8], [1]).names(["cat", "dog"])
@@ -174,7 +174,7 @@ class Detections:
         return [classes[label] for label in labels]
 
     def filter(self, min_score: float | None = None, labels: Collection[int] | None = None) -> "Detections":
-        """The detections of at least a score, and of some labels.
+        """Selects the detections with at least a score, and with certain labels.
 
         Args:
             min_score: least score; None: any.
@@ -193,10 +193,11 @@ class Detections:
         return self[kept]
 
     def with_nms(self, iou: float = 0.3) -> "Detections":
-        """The detections that stand after greedy non-maximum suppression, class by class.
+        """Selects the detections that remain after greedy non-maximum suppression, class by class.
 
-        From the best score down, a detection suppresses those of its class that it overlaps by more than
-        ``iou``. Of equal scores the first goes first. The arithmetic is that of ``torchvision.ops.nms``.
+        From the best score down, each detection suppresses all detections of its class that it overlaps by
+        more than ``iou``. Of two equal scores, the earlier row counts as the better one. The arithmetic
+        equals ``torchvision.ops.nms``.
 
         Args:
             iou: highest intersection over union of two detections of a class (paper §4.1: 0.3).
@@ -216,17 +217,17 @@ class Detections:
         return self[np.concatenate(kept)]
 
     def to_records(self, classes: Sequence[str] | None = None) -> list[dict[str, str | float]]:
-        """Plain dicts of Python values, for pandas or JSON.
+        """Converts the detections to dicts of plain Python values, for pandas or JSON.
 
         Args:
             classes: as in `names`.
 
         Returns:
-            a dict for each detection with ``class``, ``score``, ``xmin``, ``ymin``, ``xmax`` and ``ymax``:
+            for each detection a dict with ``class``, ``score``, ``xmin``, ``ymin``, ``xmax`` and ``ymax``:
             0-based pixel edges, right and bottom exclusive.
 
         Raises:
-            InputError: a label is no index into the classes.
+            InputError: a label is not an index into the classes.
 
         Example:
             >>> Detections.of([[10, 20, 60, 80]], [0.75], [0]).to_records(["cat"])
@@ -244,7 +245,7 @@ class Detections:
         """Draws the boxes with class name and score into a copy of the image, the surest on top.
 
         Args:
-            image: uint8 (H, W, 3) RGB, which the boxes are of.
+            image: uint8 (H, W, 3) RGB, the image of these detections.
             classes: as in `names`.
             min_score: draw detections of at least this score; None: all.
 
@@ -252,7 +253,7 @@ class Detections:
             uint8 (H, W, 3) RGB.
 
         Raises:
-            InputError: a label is no index into the classes.
+            InputError: a label is not an index into the classes.
 
         Example:
             >>> image = np.zeros((100, 100, 3), np.uint8)
@@ -266,20 +267,20 @@ class Detections:
 
 
 def _suppress(boxes: FloatArray, scores: FloatArray, iou: float) -> IntArray:
-    """Rows of the boxes of one class that stand, best first."""
+    """Returns the rows of the boxes of one class that remain after suppression, best first."""
     left, top, right, bottom = boxes.T
     areas = (right - left) * (bottom - top)
     order = np.argsort(-scores, kind="stable")
     kept: list[int] = []
     while len(order):
-        best, rest = order[0], order[1:]
+        best, weaker = order[0], order[1:]
         kept.append(best)
-        widths = np.minimum(right[best], right[rest]) - np.maximum(left[best], left[rest])
-        heights = np.minimum(bottom[best], bottom[rest]) - np.maximum(top[best], top[rest])
+        widths = np.minimum(right[best], right[weaker]) - np.maximum(left[best], left[weaker])
+        heights = np.minimum(bottom[best], bottom[weaker]) - np.maximum(top[best], top[weaker])
         shared = np.maximum(widths, 0) * np.maximum(heights, 0)
         with np.errstate(invalid="ignore"):
             # Two boxes without area give 0/0, which suppresses nothing.
-            overlaps = shared / (areas[best] + areas[rest] - shared)
-        # In float64, or the threshold would be rounded to float32.
-        order = rest[~(overlaps.astype(np.float64) > iou)]
+            overlaps = shared / (areas[best] + areas[weaker] - shared)
+        # In float32 the comparison would round the threshold.
+        order = weaker[~(overlaps.astype(np.float64) > iou)]
     return np.array(kept, np.int64)

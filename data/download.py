@@ -1,4 +1,4 @@
-"""Downloads the official VOC2007 archives: resumed after a break, checked, unpacked in a hidden folder."""
+"""Downloads the official VOC2007 archives, continues broken downloads, checks and unpacks the files."""
 
 import errno
 import hashlib
@@ -34,7 +34,7 @@ class Archive:
     md5: str
 
 
-# Sums as in torchvision.datasets.voc; they guard against damage, not against an attacker.
+# MD5 sums from torchvision.datasets.voc; they guard against damage, not against an attacker.
 VOC2007_ARCHIVES = (
     Archive("VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64"),
     Archive("VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f"),
@@ -58,25 +58,25 @@ def download_voc2007(
     """Downloads the official archives and unpacks them as ``root/VOC2007``.
 
     An interrupted download continues where it stopped, in this call or in the next. All archives are unpacked
-    into one hidden folder, which is then renamed, so ``root/VOC2007`` appears whole or not at all. If it
-    exists already, nothing is done. The archives are removed in the end.
+    into one hidden folder, which is then renamed, so ``root/VOC2007`` appears whole or not at all. If
+    ``root/VOC2007`` exists already, nothing is done. The archives are removed at the end.
 
     Args:
         root: the devkit folder (``VOC_ROOT``).
         base_url: the folder on the server, or on a mirror with the same file names.
         archives: the files to download; each holds ``VOCdevkit/VOC2007``.
-        progress: called with an archive's name, the bytes present, and the bytes in all (the bytes present
-            where the server does not tell).
-        attempts: give up after so many connections in a row that brought nothing.
-        pause: seconds before the next attempt, doubled after each attempt that brought nothing.
+        progress: called with an archive's name, the bytes downloaded so far, and the bytes in total. If the
+            server does not give the total, the bytes so far stand for it.
+        attempts: give up after this many connections in a row that brought no new bytes.
+        pause: seconds before the next attempt, doubled after each attempt that brought no new bytes.
 
     Returns:
         ``root/VOC2007``.
 
     Raises:
-        InputError: the server does not answer or has no such file, an archive is damaged (it is removed, so
-            that the next call downloads it again) or holds something else, the disk is full, or this Python
-            is older than 3.11.4.
+        InputError: the server does not answer or has no such file; an archive is damaged (it is removed, and
+            the next call downloads it again) or does not hold ``VOCdevkit/VOC2007``; the disk is full; or
+            this Python is older than 3.11.4.
 
     Example:
         >>> import tempfile
@@ -90,7 +90,7 @@ def download_voc2007(
     if target.is_dir():
         return target
     if not hasattr(tarfile, "data_filter"):
-        # Checked before the download, which takes long.
+        # Checked first because the download takes long.
         raise InputError(
             f"Python {platform.python_version()} cannot unpack archives safely; use 3.11.4 or newer, or "
             "unpack VOC2007 by hand and give its devkit as VOC_ROOT"
@@ -139,7 +139,7 @@ def _fetch(
 
 
 class _Interrupted(Exception):
-    """A fault of the network or the server, after which another attempt is worthwhile."""
+    """A fault of the network or the server; another attempt may succeed."""
 
 
 def _fetch_rest(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
@@ -149,7 +149,7 @@ def _fetch_rest(url: str, part: Path, progress: Callable[[int, int], None]) -> N
         request = urllib.request.Request(url, headers={"Range": f"bytes={present}-"} if present else {})
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing follows: the part is complete, or from another file
+        if error.code == 416:  # No bytes follow: the part is complete, or it is from another file.
             if error.headers.get("Content-Range") == f"bytes */{present}":
                 return
             part.unlink()

@@ -17,7 +17,7 @@ Corners = tuple[int, int, int, int]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
-_DASH = 6  # pixels of white, then as many of black: seen on any background
+_DASH = 6  # Pixels of white, then as many of black, so a line shows on any background.
 # Steps of the golden ratio on the colour circle keep any number of hues apart.
 _HUE_STEP = 0.618034
 
@@ -32,9 +32,10 @@ def draw_detections(
     """Draws boxes with class name and score, the surest on top.
 
     Args:
-        image: uint8 (H, W, 3) RGB; stays as it is.
-        detections: boxes in pixel edges of ``image``, which may reach out of it.
-        classes: the names that labels index; None: those of the detections. Each class has its own colour.
+        image: uint8 (H, W, 3) RGB; it is not changed.
+        detections: boxes in pixel edges of ``image``; they may reach out of it.
+        classes: the class names; a label is an index into them. None: ``detections.classes``. Each class has
+            a colour of its own.
         min_score: draw detections of at least this score.
         ground_truth: draw its boxes too, as thin dashed lines in black and white.
 
@@ -42,7 +43,7 @@ def draw_detections(
         uint8 (H, W, 3) RGB, a new array.
 
     Raises:
-        InputError: a label is no index into the classes.
+        InputError: a label is not an index into the classes.
 
     Example:
         >>> image = np.zeros((100, 100, 3), np.uint8)
@@ -52,9 +53,7 @@ def draw_detections(
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
-    # In a VOC image lines are 1 pixel and letters about 10 pixels high, in proportion in larger images.
-    thickness = math.ceil(min(height, width) / 250)
-    scale = float(np.clip(min(height, width) / 900, 0.4, 3))
+    thickness, font_size = _line_width(width, height), _font_size(width, height)
     shown = detections.filter(min_score)
     shown = shown[np.argsort(shown.scores, kind="stable")]
     boxes = [_pixels(box, width, height) for box in shown.boxes]
@@ -64,14 +63,64 @@ def draw_detections(
     if ground_truth is not None:
         for box in ground_truth.boxes:
             _dashed(canvas, _pixels(box, width, height))
-    # Labels come last, so that no line crosses them.
+    # Names are written last, so that no line crosses them.
     for box, color, name, score in zip(boxes, colors, shown.names(classes), shown.scores, strict=True):
-        _label(canvas, box, f"{name} {score:.2f}", color, scale)
+        _write_tab(canvas, box, f"{name} {score:.2f}", color, font_size)
     return canvas
 
 
+def draw_ground_truth(image: Image, example: Example, classes: Sequence[str]) -> Image:
+    """Draws the annotated boxes of an image with their class names; difficult ones are dashed.
+
+    Args:
+        image: uint8 (H, W, 3) RGB; it is not changed. Boxes are stretched to it from the size that the
+            example states, so it may be a smaller copy.
+        example: the annotation.
+        classes: the class names; a label is an index into them. Each class has a colour of its own.
+
+    Returns:
+        uint8 (H, W, 3) RGB, a new array.
+
+    Example:
+        >>> from pathlib import Path
+        >>> flags = np.zeros(1, bool)
+        >>> boxes, labels = np.array([[10, 20, 60, 80]], np.float32), np.array([0])
+        >>> example = Example("a", Path("a.jpg"), 100, 100, boxes, labels, flags, flags)
+        >>> draw_ground_truth(np.zeros((50, 50, 3), np.uint8), example, ["cat"]).any()
+        np.True_
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    height, width = canvas.shape[:2]
+    scale = np.array([width / example.width, height / example.height] * 2, np.float32)
+    boxes = example.boxes * scale
+    # The smallest last, so that no large one hides it.
+    order = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable").tolist()
+    corners = {row: _pixels(boxes[row], width, height) for row in order}
+    thickness, font_size = _line_width(width, height), _font_size(width, height)
+    for row in order:
+        left, top, right, bottom = corners[row]
+        if example.difficult[row]:
+            _dashed(canvas, corners[row])
+        else:
+            color = _class_color(int(example.labels[row]))
+            cv2.rectangle(canvas, (left, top), (right, bottom), color, thickness)
+    for row in order:
+        label = int(example.labels[row])
+        _write_tab(canvas, corners[row], classes[label], _class_color(label), font_size)
+    return canvas
+
+
+# In a VOC image lines are 1 to 2 pixels and letters about 10 pixels high; both grow with the image.
+def _line_width(width: int, height: int) -> int:
+    return math.ceil(min(height, width) / 250)
+
+
+def _font_size(width: int, height: int) -> float:
+    return float(np.clip(min(height, width) / 900, 0.4, 3))
+
+
 def _pixels(box: NDArray[np.float32], width: int, height: int) -> Corners:
-    """The first and last pixel that a box covers, within the image."""
+    """Returns the first and the last pixel that a box covers, clipped to the image."""
     left, top = np.floor(box[:2])
     right, bottom = np.ceil(box[2:]) - 1
     x = np.clip([left, right], 0, width - 1).astype(int).tolist()
@@ -80,24 +129,25 @@ def _pixels(box: NDArray[np.float32], width: int, height: int) -> Corners:
 
 
 def _class_color(label: int) -> Color:
-    # Every other class is darker, which separates neighbours in hue where there are many classes.
+    # Every second class is darker: with many classes this separates those of nearly the same hue.
     red, green, blue = colorsys.hsv_to_rgb(label * _HUE_STEP % 1, 0.9, 1 if label % 2 == 0 else 0.75)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _label(canvas: Image, box: Corners, text: str, color: Color, scale: float) -> None:
-    """Writes text into a filled tab above the box, or inside it where there is no room above."""
+def _write_tab(canvas: Image, box: Corners, text: str, color: Color, font_size: float) -> None:
+    """Writes text into a filled tab above the box, or inside the box if there is no room above it."""
     width = canvas.shape[1]
-    thickness = max(1, round(scale))
-    (text_width, text_height), baseline = cv2.getTextSize(text, _FONT, scale, thickness)
+    thickness = max(1, round(font_size))
+    (text_width, text_height), baseline = cv2.getTextSize(text, _FONT, font_size, thickness)
     tab_width, tab_height = text_width + 4, text_height + baseline + 2
     left = max(0, min(box[0], width - tab_width))
     top = box[1] - tab_height if box[1] >= tab_height else box[1]
     cv2.rectangle(canvas, (left, top), (left + tab_width - 1, top + tab_height - 1), color, cv2.FILLED)
-    # Dark letters on a bright tab, white letters on a dark one (luma of Rec. 601).
+    # Black letters on a bright tab, white letters on a dark one (luma of Rec. 601).
     bright = np.dot(color, (0.299, 0.587, 0.114)) > 128
     origin = (left + 2, top + 1 + text_height)
-    cv2.putText(canvas, text, origin, _FONT, scale, _BLACK if bright else _WHITE, thickness, cv2.LINE_AA)
+    ink = _BLACK if bright else _WHITE
+    cv2.putText(canvas, text, origin, _FONT, font_size, ink, thickness, cv2.LINE_AA)
 
 
 def _dashed(canvas: Image, box: Corners) -> None:

@@ -19,31 +19,32 @@ def load_ilsvrc_det(
 ) -> Dataset:
     """Reads one split of the ILSVRC object detection task (DET, layout of 2015 and later).
 
-    ``root`` (or ``root/ILSVRC``) holds ``ImageSets/DET/<split>.txt`` (``<id> <number>`` a line; ids have
-    folders), ``Data/DET/<split>/<id>.JPEG`` and ``Annotations/DET/<split>/<id>.xml``. Where ``train.txt`` is
-    missing, the images of ``train_1.txt`` to ``train_200.txt`` are taken together: positive, partial and
-    negative ones.
+    ``root`` (or ``root/ILSVRC``) holds ``ImageSets/DET/<split>.txt`` (lines of ``<id> <number>``; an id
+    includes folders), ``Data/DET/<split>/<id>.JPEG`` and ``Annotations/DET/<split>/<id>.xml``. If
+    ``train.txt`` is missing, the images of ``train_1.txt`` to ``train_200.txt`` are joined: positive, partial
+    and negative images.
 
     Boxes: the devkit calls them "PASCAL VOC format", but ImageNet's published annotations hold minima of 0
-    and maxima of width-1 (500 wide: xmax 499), and a count from 1 has no 0. So pixels are numbered from 0
-    here, the last one included: the edges are (xmin, ymin, xmax+1, ymax+1), clipped to the image.
+    and maxima of width-1 (500 wide: xmax 499), so their pixels count from 0, not from 1. The last pixel is
+    inclusive: the edges are (xmin, ymin, xmax+1, ymax+1), clipped to the image.
 
     Missing annotations: "images without any annotated objects may not have a corresponding xml file" (devkit
-    readme, training data), so such an image has no objects. In ``val``, which is fully annotated, a missing
-    file is an error; ``test`` has none.
+    readme, training data), so such an image has no objects. ``val`` is fully annotated, so a missing file is
+    an error there; ``test`` has no annotations.
 
     Args:
         root: the folder of the data.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        name_map: the devkit's ``data/map_det.txt`` (``<synset> <index> <name>`` a line). Default:
+        name_map: the devkit's ``data/map_det.txt`` (lines of ``<synset> <index> <name>``). Default:
             ``map_det.txt``, ``devkit/data/map_det.txt`` or ``data/map_det.txt`` in the folder.
-        on_error: ``"raise"``, or ``"skip"`` images with a bad or missing file, counted in a logged warning.
+        on_error: ``"raise"``, or ``"skip"`` images with a bad or missing file; a logged warning gives their
+            number.
 
     Returns:
         the data set; its classes are the names in the order of their indices.
 
     Raises:
-        InputError: a file is missing or malformed, a synset is unknown, or a box is not inside of its image.
+        InputError: a file is missing or malformed, a synset is unknown, or a box lies outside its image.
 
     Example:
         >>> import tempfile, cv2, numpy as np
@@ -85,7 +86,7 @@ def _read_lists(folder: Path, split: str) -> Iterable[str]:
     if complete_list.is_file() or not parts:
         return read_ids(complete_list)
     parts.sort(key=lambda path: int(path.stem.removeprefix(f"{split}_")))
-    # An image is listed once for each synset it was checked for; a dict keeps the first of each, in order.
+    # An image is listed once for each synset that it was checked for; a dict keeps its first entry, in order.
     return dict.fromkeys(image_id for path in parts for image_id in read_ids(path))
 
 

@@ -1,6 +1,7 @@
-"""Labelled images in the layout of torchvision's ImageFolder: ``FOLDER/<class>/<image>``."""
+"""Folders of labelled images in the layout of torchvision's ImageFolder: ``FOLDER/<class>/<image>``."""
 
 import hashlib
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,15 @@ import numpy as np
 from sppnet.common.arrays import IntArray
 from sppnet.common.errors import InputError
 
-# The files that are images; other files in a class' folder (lists, licences) are ignored.
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+logger = logging.getLogger(__name__)
+
+# The formats that OpenCV decodes; other files in a class' folder (lists, licences) are ignored.
+IMAGE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
+    | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+# The photos of many telephones, which OpenCV does not decode.
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 # Names that common tools give to the folder of validation images beside train/.
 _VALIDATION = ("val", "valid", "validation")
 _SPLITS = frozenset({"train", "training", "test", "testing", "dev", *_VALIDATION})
@@ -22,10 +30,10 @@ class ImageFolder:
     """Images with one class each.
 
     Attributes:
-        folder: the folder of the classes' folders.
-        classes: their names, sorted; a label is an index into them.
-        paths: the images, class by class, each class' sorted by path.
-        labels: int64 (N,).
+        folder: the folder that holds one folder for each class.
+        classes: the class names, sorted; a label is an index into them.
+        paths: the N image files, class by class, sorted by path within a class.
+        labels: int64 (N,), the label of each image.
     """
 
     folder: Path
@@ -37,7 +45,7 @@ class ImageFolder:
         return len(self.paths)
 
     def digest(self) -> str:
-        """SHA-256 over the classes and the images' paths in the folder; their content does not count."""
+        """Computes a SHA-256 over the classes and the relative paths of the images, not their content."""
         digest = hashlib.sha256(repr(self.classes).encode("utf-8", "surrogateescape"))
         for path in self.paths:
             # File names need not be UTF-8.
@@ -45,7 +53,7 @@ class ImageFolder:
         return digest.hexdigest()
 
     def only(self, indices: IntArray) -> "ImageFolder":
-        """The images of ``indices``, in that order, with the same classes."""
+        """Selects the images at ``indices``, in that order, with the same classes."""
         paths = tuple(self.paths[index] for index in indices.tolist())
         return replace(self, paths=paths, labels=self.labels[indices])
 
@@ -54,11 +62,11 @@ def split_folders(folder: Path) -> tuple[Path, Path | None] | None:
     """Finds the splits of a folder that holds splits, not classes: train, val (or valid, validation), test.
 
     Returns:
-        the folder to train on, and the one to validate on, if any; None: the folder holds no splits.
+        the training folder, and the validation folder if there is one; None: the folder holds no splits.
 
     Raises:
-        InputError: ``train`` holds folders, as a split does, but a folder beside it has no split's name; or
-            there are splits under other names.
+        InputError: ``train`` holds folders, as a split does, but a folder beside it is not named as a split;
+            or there are splits under other names.
     """
     names = _folder_names(folder) if folder.is_dir() else []
     if "train" not in names:
@@ -88,8 +96,8 @@ def open_image_folder(folder: Path, classes: tuple[str, ...] | None = None) -> I
 
     Args:
         folder: holds a folder for each class; images may lie at any depth below that.
-        classes: the classes that labels index, where the folders may be a part of them; None: the folders'
-            names.
+        classes: the class names; a label is an index into them, and some classes may have no folder. None:
+            the names of the folders.
 
     Raises:
         InputError: the folder does not exist or holds no folders, or a class is unknown or has no images.
@@ -116,10 +124,11 @@ def open_image_folder(folder: Path, classes: tuple[str, ...] | None = None) -> I
         raise InputError(
             f"{folder / unknown[0]}: no class of this name among {len(classes)}; rename or move the folder"
         )
+    _report_heic(folder)
     paths: list[Path] = []
     labels: list[int] = []
     for name in names:
-        class_paths = _images_below(folder / name)
+        class_paths = files_below(folder / name)
         if not class_paths:
             raise InputError(
                 f"{folder / name}: a class without images ({', '.join(sorted(IMAGE_SUFFIXES))}); "
@@ -134,7 +143,7 @@ def open_classes(folder: Path) -> ImageFolder:
     """Lists the images of a folder of two classes or more.
 
     Raises:
-        InputError: as `open_image_folder`; or there is only one class.
+        InputError: as in `open_image_folder`; or there is only one class.
     """
     images = open_image_folder(folder)
     if len(images.classes) < 2:
@@ -146,25 +155,37 @@ def open_classes(folder: Path) -> ImageFolder:
 
 
 def list_images(path: Path) -> list[Path]:
-    """The images of a folder at any depth, in order, without hidden ones; a file is its own list.
+    """Lists the images of a folder at any depth, in order, without hidden files; a file is listed alone.
 
     Raises:
         InputError: the folder has no images.
     """
     if not path.is_dir():
         return [path]
-    images = _images_below(path)
+    images = files_below(path)
+    _report_heic(path)
     if not images:
         raise InputError(f"{path}: the folder has no images ({', '.join(sorted(IMAGE_SUFFIXES))}); add some")
     return images
 
 
-def _images_below(folder: Path) -> list[Path]:
-    """The images at any depth, in order; links to folders are followed, hidden files and folders are not."""
-    images: list[Path] = []
+def _report_heic(folder: Path) -> None:
+    paths = files_below(folder, HEIC_SUFFIXES)
+    if paths:
+        logger.warning(
+            "%s: %d HEIC images are left out, the first %s; export them as JPEG", folder, len(paths), paths[0]
+        )
+
+
+def files_below(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """Lists the files at any depth whose suffix is one of ``suffixes`` in any case, by default images.
+
+    They are in order. Links to folders are followed; hidden files and folders are ignored.
+    """
+    selected: list[Path] = []
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
-        # Without this, a link to a folder above would be followed for ever.
+        # Without this check a link to a parent folder would be followed for ever.
         seen.add(os.path.realpath(parent))
         folders[:] = [
             name
@@ -172,5 +193,5 @@ def _images_below(folder: Path) -> list[Path]:
             if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) not in seen
         ]
         paths = (Path(parent, name) for name in files if not name.startswith("."))
-        images += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    return sorted(images)
+        selected += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+    return sorted(selected)

@@ -1,4 +1,4 @@
-"""Parts of image folders: to train on, to test on, evenly over the classes."""
+"""Divides image folders into parts for training and testing, evenly over the classes."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from sppnet.data.image_folder import ImageFolder, open_classes, open_image_folde
 
 
 def spread_over_classes(images: ImageFolder, limit: int) -> ImageFolder:
-    """Takes some images evenly over the classes: the first of each, then the second of each, …
+    """Takes some images evenly over the classes: the first of each class, then the second, and so on.
 
     Args:
-        images: class by class.
-        limit: so many images; 0: all.
+        images: images sorted by class.
+        limit: the number of images to take; 0: all.
     """
     first = np.searchsorted(images.labels, images.labels)
     rank = np.arange(len(images)) - first
@@ -22,11 +22,14 @@ def spread_over_classes(images: ImageFolder, limit: int) -> ImageFolder:
 
 
 def hold_out(images: ImageFolder, part: float) -> tuple[ImageFolder, ImageFolder]:
-    """Divides images at random, with seed 0: all but a part of each class, and that part.
+    """Holds out a part of each class, at random with seed 0.
 
     Args:
-        images: class by class.
-        part: of each class, in 0 to 1; at least one image is on either side.
+        images: images sorted by class.
+        part: the part of each class to hold out, 0 to 1; at least one image is on either side.
+
+    Returns:
+        the remaining images, and the images that were held out.
 
     Raises:
         InputError: a class has a single image.
@@ -41,7 +44,7 @@ def hold_out(images: ImageFolder, part: float) -> tuple[ImageFolder, ImageFolder
     order = np.random.default_rng(0).permutation(len(images))
     order = order[np.argsort(images.labels[order], kind="stable")]
     labels = images.labels[order]
-    # Within each class, in that order: the first of them are held out.
+    # The first images of each class in this random order are held out.
     rank = np.arange(len(order)) - np.searchsorted(labels, labels)
     held_out = rank < np.clip(np.rint(part * counts), 1, counts - 1)[labels]
     return images.only(np.sort(order[~held_out])), images.only(np.sort(order[held_out]))
@@ -50,16 +53,19 @@ def hold_out(images: ImageFolder, part: float) -> tuple[ImageFolder, ImageFolder
 def open_train_and_val(
     folder: Path, val: Path | None = None, held_out: float = 0.0
 ) -> tuple[ImageFolder, ImageFolder | None]:
-    """Lists the images to learn from, and those to test on after each epoch.
+    """Lists the images to learn from, and the images to test on after each epoch.
 
     Args:
         folder: images as ``<class>/<image>``, or a folder with such a ``train`` and perhaps ``val``.
-        val: images to test on, as ``<class>/<image>``; None: those of ``folder``, if any.
-        held_out: part of each class to test on, where there are no images for that.
+        val: images to test on, as ``<class>/<image>``; None: the ``val`` of ``folder``, if there is one.
+        held_out: part of each class to test on if there are no other images to test on; 0: none.
+
+    Returns:
+        the images to learn from, and the images to test on, or None.
 
     Raises:
-        InputError: see `split_folders`, `open_classes` and `hold_out`; or there are images to test on, and a
-            part is to be held out, too.
+        InputError: see `split_folders`, `open_classes` and `hold_out`; or there are images to test on, and
+            ``held_out`` is not 0.
     """
     splits = split_folders(folder)
     train = open_classes(splits[0] if splits else folder)
@@ -73,5 +79,5 @@ def open_train_and_val(
 
 
 def shared_images(first: ImageFolder, second: ImageFolder) -> int:
-    """The number of images that are in both folders, also by links."""
+    """Counts the images that are in both folders, including links to one file."""
     return len({path.resolve() for path in first.paths} & {path.resolve() for path in second.paths})

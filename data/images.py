@@ -1,5 +1,6 @@
-"""Decodes image files; no other module does."""
+"""Decodes image files: the only module that does."""
 
+import hashlib
 from pathlib import Path
 
 import cv2
@@ -8,34 +9,36 @@ from numpy.typing import NDArray
 
 from sppnet.common.arrays import Image
 from sppnet.common.errors import InputError
+from sppnet.common.files import file_digest
+from sppnet.data.image_header import ImageHeader, read_file_header, read_header, turn
 
 # OpenCV's own limit is 2^30 pixels, 3 GB decoded; a photograph of 100 megapixels is already rare.
 MAX_PIXELS = 100_000_000
 DECODER = f"opencv-{cv2.__version__}"
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# ITU-T T.81, table B.1: the frame headers are C0 to CF without DHT (C4), JPG (C8) and DAC (CC).
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_WITHOUT_LENGTH = frozenset(range(0xD0, 0xD9)) | {0x01}
-_JPEG_SCAN = 0xDA
 
-
-def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Image:
-    """Decodes an image file.
+def read_image(
+    path: Path | str, max_pixels: int = MAX_PIXELS, annotated: tuple[int, int] | None = None
+) -> Image:
+    """Decodes an image file, turned as its EXIF orientation says.
 
     Any depth and number of channels becomes 8-bit RGB: gray is repeated, alpha is dropped, CMYK is converted,
-    of 16 bits the upper 8 are kept. The EXIF orientation is ignored, as the VOC devkit does: annotations are
-    in stored pixels. TIFF is an exception of OpenCV: it applies the orientation and multiplies by alpha.
+    and of 16 bits the upper 8 are kept. TIFF is an exception: OpenCV multiplies its colours by alpha.
+
+    Viewers and labelling tools show an image turned, so that annotations are in turned pixels. Where an
+    annotation states the size of the stored image, and that of the turned one is another, its boxes are in
+    stored pixels, and the image is not turned.
 
     Args:
         path: the file.
-        max_pixels: refuse larger images; JPEG and PNG before their pixels are decoded.
+        max_pixels: larger images are refused; JPEG, PNG, WebP and AVIF before their pixels are decoded.
+        annotated: width and height as the image's annotation states them; None: there is none.
 
     Returns:
         uint8 (H, W, 3), RGB, contiguous.
 
     Raises:
-        InputError: the file is missing, is no image that OpenCV can decode, is truncated, or is too large.
+        InputError: the file is missing, truncated or too large, or OpenCV cannot decode it.
 
     Example:
         >>> import tempfile
@@ -44,36 +47,46 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Image:
         ...     read_image(f"{folder}/a.png").shape
         (80, 100, 3)
     """
-    return _decode(_read_bytes(path), str(path), max_pixels)
+    return _decode(_read_bytes(path), str(path), max_pixels, annotated)
 
 
-def decode_image(encoded: NDArray[np.uint8], name: str, max_pixels: int = MAX_PIXELS) -> Image:
+def decode_image(
+    encoded: NDArray[np.uint8],
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    annotated: tuple[int, int] | None = None,
+) -> Image:
     """Decodes the bytes of an image file, as `read_image` does.
 
     Args:
         encoded: uint8 (N,), the bytes of the file.
-        name: the file's name in an error.
+        name: the file's name, for error messages.
         max_pixels: as in `read_image`.
+        annotated: as in `read_image`.
 
     Returns:
         uint8 (H, W, 3), RGB, contiguous.
 
     Raises:
-        InputError: as `read_image`.
+        InputError: as in `read_image`.
 
     Example:
         >>> _, encoded = cv2.imencode(".png", np.zeros((80, 100, 3), np.uint8))
         >>> decode_image(encoded, "a.png").shape
         (80, 100, 3)
     """
-    return _decode(encoded.tobytes(), name, max_pixels)
+    return _decode(encoded.tobytes(), name, max_pixels, annotated)
 
 
-def image_size(path: Path | str) -> tuple[int, int]:
-    """Width and height of an image file in stored pixels; JPEG and PNG are not decoded for it.
+def image_size(path: Path | str, annotated: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Returns width and height of an image as `read_image` decodes it, from the header where that has them.
+
+    Args:
+        path: the file. JPEG, PNG, WebP and AVIF are not decoded.
+        annotated: as in `read_image`.
 
     Raises:
-        InputError: as `read_image`.
+        InputError: as in `read_image`.
 
     Example:
         >>> import tempfile
@@ -82,12 +95,60 @@ def image_size(path: Path | str) -> tuple[int, int]:
         ...     image_size(f"{folder}/a.png")
         (100, 80)
     """
-    data = _read_bytes(path)
-    size = _stated_size(data)
+    size = image_header(path).applied_size(annotated)
     if size is None:
-        height, width = _decode(data, str(path), MAX_PIXELS).shape[:2]
+        height, width = read_image(path).shape[:2]
         size = width, height
     return size
+
+
+def image_header(path: Path | str) -> ImageHeader:
+    """Reads the stored size and the EXIF orientation of an image file, without decoding it.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        return read_file_header(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def image_digest(path: Path | str, annotated: tuple[int, int] | None = None) -> str:
+    """Computes a digest of an image as `read_image` decodes it, under which caches keep results.
+
+    It is the SHA-256 of the file's bytes. Where the image is turned by its EXIF orientation, that is hashed,
+    too: results of the stored image must not be taken for those of the turned one.
+
+    Args:
+        path: the file.
+        annotated: as in `read_image`.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = cv2.imwrite(f"{folder}/a.png", np.zeros((80, 100, 3), np.uint8))
+        ...     image_digest(f"{folder}/a.png") == file_digest(Path(folder, "a.png"))
+        True
+    """
+    return _turned_digest(file_digest(Path(path)), read_file_header(path).applied_orientation(annotated))
+
+
+def content_digest(data: bytes, annotated: tuple[int, int] | None = None) -> str:
+    """Computes the digest that `image_digest` gives for a file with these bytes."""
+    return _turned_digest(hashlib.sha256(data).hexdigest(), read_header(data).applied_orientation(annotated))
+
+
+def _turned_digest(digest: str, orientation: int) -> str:
+    if orientation == 1:
+        return digest
+    return hashlib.sha256(f"{digest} EXIF orientation {orientation}".encode()).hexdigest()
 
 
 def _read_bytes(path: Path | str) -> bytes:
@@ -97,60 +158,31 @@ def _read_bytes(path: Path | str) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
-def _decode(data: bytes, name: str, max_pixels: int) -> Image:
+def _decode(data: bytes, name: str, max_pixels: int, annotated: tuple[int, int] | None) -> Image:
     if not data:
         raise InputError(f"{name}: the file is empty; fetch the image again")
-    size = _stated_size(data)
-    if size is not None:
-        _check_pixels(*size, name, max_pixels)
-    # OpenCV fails where bytes are missing at the end. A tail of zeros (an unfinished download into a
-    # preallocated file) is no error to it, but the rest of the picture is smeared. Such a file has no end
-    # marker.
-    complete = not data.startswith(b"\xff\xd8") or data.rfind(b"\xff\xd9") > _jpeg_header(data)[1]
+    header = read_header(data)
+    if header.size is not None:
+        _check_pixels(*header.size, name, max_pixels)
+    # OpenCV fails if bytes are missing at the end. It accepts a tail of zeros (an unfinished download into a
+    # preallocated file), but smears the rest of the picture. Such a file has no end marker.
+    complete = not data.startswith(b"\xff\xd8") or data.rfind(b"\xff\xd9") > header.scan
+    # OpenCV would turn fewer formats than viewers do.
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
     except cv2.error as error:  # OpenCV's own limit on pixels, or out of memory
         raise InputError(f"{name}: OpenCV cannot decode it ({error.err}); convert or shrink it") from error
     if decoded is None:
-        if size is not None:
+        if header.size is not None:
             raise InputError(f"{name}: the image is truncated or damaged; fetch it again")
         raise InputError(f"{name}: not an image that OpenCV can decode; convert it to JPEG or PNG")
     height, width = decoded.shape[:2]
     _check_pixels(width, height, name, max_pixels)
-    image: Image = np.ascontiguousarray(decoded, np.uint8)
-    return image
+    stored: Image = np.asarray(decoded, np.uint8)
+    return np.ascontiguousarray(turn(stored, header.applied_orientation(annotated)))
 
 
 def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise InputError(f"{name}: {width}x{height} is over the limit of {max_pixels} pixels; shrink it")
-
-
-def _stated_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height from the header of a PNG or JPEG; None for other formats and broken headers."""
-    if data.startswith(_PNG_SIGNATURE) and len(data) >= 24:
-        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    if data.startswith(b"\xff\xd8"):
-        return _jpeg_header(data)[0]
-    return None
-
-
-def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, int]:
-    """Width and height from the frame header, and the offset of the first scan (or the end of the header)."""
-    size = None
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # padding before a marker
-            at += 1
-        elif marker in _JPEG_WITHOUT_LENGTH:
-            at += 2
-        elif marker == _JPEG_SCAN:
-            break
-        else:
-            if marker in _JPEG_FRAMES and at + 9 <= len(data):
-                height, width = (int.from_bytes(data[start : start + 2], "big") for start in (at + 5, at + 7))
-                size = width, height
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return size, at

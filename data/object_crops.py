@@ -10,10 +10,9 @@ from sppnet.common.errors import InputError
 from sppnet.common.files import partial_folder
 from sppnet.common.progress import Progress, quiet
 from sppnet.data.examples import inside
-from sppnet.data.images import read_image
 from sppnet.data.types import Dataset, Example
 
-# Smaller objects show little: a side of 32 pixels is enlarged seven times for a network's 224.
+# Pixels. Smaller objects show little: a network with an input of 224 enlarges 32 pixels seven times.
 MIN_SIDE = 32
 # The margin around an object, as a part of its width and height on each side.
 CONTEXT = 0.16
@@ -27,25 +26,24 @@ def write_object_crops(
 ) -> dict[str, int]:
     """Writes each object as ``folder/<name>/<class>/<image id>-<number>.jpg``.
 
-    Difficult objects, and those with a side below 32 pixels, are left out. An object is cut out with a margin
-    of 16% of its width and height on each side, as far as the image goes. The folder appears once it is
-    complete.
+    Difficult objects and objects with a side below 32 pixels are left out. An object is cut out with a margin
+    of 16% of its width and height on each side, clipped to the image. The folder appears once it is complete.
 
     Args:
-        splits: the data sets by the name of the folder to write them to, such as ``train`` and ``val``.
-        folder: must not exist, or be empty.
-        progress: called with a split's name, images done, and images in all.
+        splits: name of the folder to write to, such as ``train`` and ``val``, to data set.
+        folder: must be missing or empty.
+        progress: called with a split's name, the images done, and the images in total.
 
     Returns:
-        how many objects of each split were written.
+        the number of objects that were written, by split.
 
     Raises:
-        InputError: the folder has something in it, an image cannot be read or has another size than its
-            annotation says, or a split has no such object.
+        InputError: the folder is not empty, an image cannot be read or has another size than its annotation
+            says, or a split has no object that is neither difficult nor small.
     """
-    here = Path.cwd()
-    if folder.resolve() in (here, *here.parents):
-        # The folder is replaced, and the user's shell would stay in the deleted one.
+    working_folder = Path.cwd()
+    if folder.resolve() in (working_folder, *working_folder.parents):
+        # The folder is replaced; the user's shell would be left in a deleted folder.
         raise InputError(
             f"{folder}: this is the folder you are in, or one above it; name a folder that does not exist yet"
         )
@@ -62,13 +60,13 @@ def write_object_crops(
                 for number in numbers.tolist():
                     assert image is not None
                     left, top, right, bottom = _with_context(example.boxes[number], image.shape[:2])
-                    # A class is one folder even if its name has a slash: COCO-style data sets have "cup/mug".
+                    # A class gets one folder, also if its name has a slash ("cup/mug" in COCO-style sets).
                     label = dataset.classes[example.labels[number]].replace("/", "_")
                     path = inside(partial / name, f"{label}/{example.image_id}-{number}.jpg", example.path)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     crop = image[top:bottom, left:right, ::-1]
                     quality = (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY)
-                    # Python writes the file, since OpenCV does not report a full disk.
+                    # Python writes the file because OpenCV does not report a full disk.
                     path.write_bytes(cv2.imencode(".jpg", crop, quality)[1].tobytes())
                     counts[name] += 1
                 progress(f"objects ({name})", done, len(dataset))
@@ -81,7 +79,7 @@ def write_object_crops(
 
 
 def _read(example: Example) -> Image:
-    image = read_image(example.path)
+    image = example.read()
     height, width = image.shape[:2]
     if (width, height) != (example.width, example.height):
         raise InputError(
@@ -92,7 +90,7 @@ def _read(example: Example) -> Image:
 
 
 def _with_context(box: FloatArray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """An xyxy box with its margin, in whole pixels, clipped to an image of this height and width."""
+    """Adds the margin to an xyxy box, in whole pixels, clipped to an image of this height and width."""
     margin = CONTEXT * (box[2:] - box[:2])
     low = np.maximum(np.floor(box[:2] - margin), 0)
     high = np.minimum(np.ceil(box[2:] + margin), size[::-1])

@@ -20,11 +20,11 @@ SIZES = {"train": 60, "test": 30}
 WIDTH, HEIGHT = 320, 240
 
 _SEED = 1406_4729
-# Raise this when the drawing changes: a sample of another version is drawn again.
+# Raise the version when the drawing changes: a sample of another version is drawn again.
 _VERSION = "1"
 _JPEG_QUALITY = 92
 _VERSION_FILE = "sample-version.txt"
-# An object is marked difficult below these: the visible share of its area, and the shorter side of its box.
+# An object is difficult below these limits: visible share of its area, shorter side of its box in pixels.
 _DIFFICULT_SHARE, _DIFFICULT_SIDE = 0.45, 28
 
 
@@ -32,7 +32,7 @@ def make_sample(root: Path) -> Path:
     """Draws the sample into the folder ``root``, unless it is there already.
 
     The sample has 60 training and 30 test images of 320x240 with one to four objects of eight classes, which
-    vary in scale and rotation and are hidden in part by each other and by clutter. Boxes are tight around the
+    vary in size and rotation and are partly hidden by each other and by clutter. Boxes are tight around the
     visible part. Some objects are ``truncated`` (cut by the border or an occluder), some are ``difficult``
     (mostly hidden, or tiny). Every run with the same OpenCV and NumPy writes the same bytes.
 
@@ -43,7 +43,7 @@ def make_sample(root: Path) -> Path:
         ``root``.
 
     Raises:
-        InputError: ``root`` holds something else, or cannot be written.
+        InputError: ``root`` holds something other than the sample, or cannot be written.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +115,7 @@ class Scene:
     visible: NDArray[np.float64]
 
     def example(self, image_id: str, path: Path) -> Example:
-        """The annotation of the scene, saved as ``path``."""
+        """Returns the annotated example of the scene, whose image is saved as ``path``."""
         sides = (self.boxes[:, 2:] - self.boxes[:, :2]).min(axis=1)
         return Example(
             image_id,
@@ -130,7 +130,7 @@ class Scene:
 
 
 def draw_scene(names: list[str], rng: np.random.Generator) -> Scene:
-    """Draws one image: background, clutter, and an object of each of the classes in ``names``."""
+    """Draws one image: background, clutter, and one object for each class in ``names``."""
     canvas = draw_background(WIDTH, HEIGHT, rng)
     owner = np.full((HEIGHT, WIDTH), -1)
     for _ in range(rng.integers(4, 11)):
@@ -146,7 +146,7 @@ def draw_scene(names: list[str], rng: np.random.Generator) -> Scene:
     for index in range(len(names)):
         if rng.random() < 0.4:
             centres = rng.permutation(np.argwhere(owner == index))[:1, ::-1]
-            for centre in centres:  # none, if the object is hidden already
+            for centre in centres:  # Empty if the object is hidden already.
                 _paste(draw_clutter(0.7 * np.sqrt(areas[index]), rng), centre, canvas, owner, -1)
     noisy = canvas + rng.normal(0, 0.015, canvas.shape)
     seen = np.unique(owner[owner >= 0])
@@ -162,7 +162,7 @@ def draw_scene(names: list[str], rng: np.random.Generator) -> Scene:
 def _find_centre(
     sprite: Sprite, side: float, owner: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """A centre where the sprite hides little of earlier objects; one in seven may cross the border."""
+    """Finds a centre where the sprite hides little of earlier objects; one in seven may cross the border."""
     inset = side * (0.2 if rng.random() < 0.15 else 0.5)
     allowed = 0.4 if rng.random() < 0.4 else 0.05
     centres = rng.uniform((inset, inset), (WIDTH - inset, HEIGHT - inset), (40, 2))
@@ -186,7 +186,7 @@ def _paste(
     owner: NDArray[np.int64],
     index: int,
 ) -> None:
-    """Draws a sprite onto ``canvas``; where it covers over half a pixel, sets ``owner`` to ``index``."""
+    """Draws a sprite onto ``canvas``; sets ``owner`` to ``index`` where it covers over half of a pixel."""
     target, part = _overlap(sprite, centre)
     alpha = sprite.alpha[part]
     canvas[target] += alpha[..., None] * (sprite.rgb[part] - canvas[target])
@@ -194,7 +194,7 @@ def _paste(
 
 
 def _overlap(sprite: Sprite, centre: NDArray[np.float64]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Rows and columns of the image that the sprite covers, and the same part of the sprite."""
+    """Returns the rows and columns of the image that the sprite covers, and the same part of the sprite."""
     size = len(sprite.alpha)
     left, top = np.rint(centre - size / 2).astype(int)
     rows = slice(max(top, 0), max(min(top + size, HEIGHT), 0))

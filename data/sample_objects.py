@@ -1,4 +1,4 @@
-"""The drawings of the built-in sample: eight kinds of objects, backgrounds, clutter."""
+"""Draws the parts of the built-in sample: eight kinds of objects, backgrounds, clutter."""
 
 import colorsys
 from collections.abc import Callable
@@ -189,7 +189,7 @@ def _textured_area(width: int, height: int, rng: np.random.Generator) -> Field:
 
 
 def _noise(width: int, height: int, rng: np.random.Generator) -> Field:
-    """Noise of several scales, standard deviation about 1."""
+    """Draws noise of several grain sizes, with a standard deviation of about 1."""
     total = np.zeros((height, width))
     for cell in (1, 3, 9, 27):
         coarse = rng.standard_normal((height // cell + 2, width // cell + 2))

@@ -1,4 +1,4 @@
-"""Examples and data sets: annotated images, the same type from every format."""
+"""The types of annotated images: an example, and the data set of one split, the same for every format."""
 
 import hashlib
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
-from sppnet.common.arrays import BoolArray, FloatArray, IntArray
+from sppnet.common.arrays import BoolArray, FloatArray, Image, IntArray
+from sppnet.data.images import read_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +20,8 @@ class Example:
         width, height: pixels, as the annotation states them.
         boxes: float32 (N, 4) ground truth, xyxy, 0-based pixel edges, right and bottom exclusive.
         labels: int64 (N,) indices into the data set's ``classes``.
-        difficult: bool (N,) objects that scoring ignores.
-        truncated: bool (N,) objects that the image border or an occluder cuts.
+        difficult: bool (N,), true for objects that scoring ignores.
+        truncated: bool (N,), true for objects that the image border or an occluder cuts.
 
     Example:
         >>> import numpy as np
@@ -40,6 +41,22 @@ class Example:
     difficult: BoolArray
     truncated: BoolArray
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as the annotation states them."""
+        return self.width, self.height
+
+    def read(self) -> Image:
+        """Decodes the image file in the orientation that the boxes are in, see `sppnet.data.read_image`.
+
+        Returns:
+            uint8 (H, W, 3), RGB.
+
+        Raises:
+            InputError: the file is missing, damaged or too large.
+        """
+        return read_image(self.path, annotated=self.size)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset(Sequence[Example]):
@@ -51,9 +68,9 @@ class Dataset(Sequence[Example]):
         name: the name in figures, for example ``"VOC2007"``.
         split: for example ``"train"``.
         classes: class names; a label is an index into them.
-        examples: in the order of the split's list.
-        category_ids: each class' id in the COCO file that the set was read from; None: it was not from one.
-        image_ids: likewise, ``image_id`` → the image's id as that file has it, usually a number.
+        examples: the annotated images, in the order of the split's list.
+        category_ids: the id of each class in the COCO file of the set; None: the set is not from COCO.
+        image_ids: ``image_id`` to the image's id in the COCO file, usually a number; None as above.
 
     Example:
         >>> import numpy as np
@@ -101,12 +118,12 @@ class Dataset(Sequence[Example]):
         )
 
     def without(self, image_ids: Container[str]) -> "Dataset":
-        """The data set without some images."""
+        """Returns the data set without some images."""
         kept = tuple(example for example in self.examples if example.image_id not in image_ids)
         return replace(self, examples=kept)
 
     def digest(self) -> str:
-        """SHA-256 over the classes, the split, the ids and the annotations: it changes when they do."""
+        """Computes a SHA-256 over the classes, the split, the image ids and the annotations."""
         digest = hashlib.sha256(repr((self.classes, self.split)).encode())
         for example in self.examples:
             digest.update(example.image_id.encode())
@@ -115,5 +132,5 @@ class Dataset(Sequence[Example]):
         return digest.hexdigest()
 
     def head(self, limit: int | None) -> "Dataset":
-        """The first ``limit`` examples (all of them for ``None``)."""
+        """Returns a data set of the first ``limit`` examples; None: of all."""
         return self[:limit]

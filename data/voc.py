@@ -1,8 +1,10 @@
 """Reads and writes data sets in the layout of the VOC devkit."""
 
+import logging
+import re
 import shutil
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,16 +12,24 @@ import numpy as np
 from sppnet.common.errors import InputError
 from sppnet.common.files import atomic_path, read_text
 from sppnet.data.examples import OnError, gather, inside, read_ids
+from sppnet.data.faults import MissingImageError
+from sppnet.data.file_index import FileIndex, composed, subfolder
+from sppnet.data.split_names import canonical_split, sorted_splits
 from sppnet.data.types import Dataset, Example
 from sppnet.data.xml import Annotation, make_example, read_annotation
 
+logger = logging.getLogger(__name__)
+
+XML_SUFFIXES = frozenset({".xml"})
 # The twenty classes of VOC2007 to VOC2012, in the devkit's order (VOCinit.m).
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable"),
     *("dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 _CLASS_FILES = ("classes.txt", "labels.txt")
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+# Of several images with the name of an annotation, the first of these is taken.
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_IMAGE_FOLDERS = ("JPEGImages", "images", "image", "img", "imgs")
 
 
 def load_voc(
@@ -31,26 +41,32 @@ def load_voc(
 ) -> Dataset:
     """Reads one split of a data set in the layout of the VOC devkit.
 
-    The folder is ``root/VOC<year>`` or, where that has the folder ``ImageSets``, ``root`` itself. It holds
-    ``ImageSets/Main/<split>.txt`` (an image id a line, further columns ignored), ``Annotations/<id>.xml`` and
-    ``JPEGImages/<id>.jpg`` (or .jpeg, .png, or else the file that the annotation names).
-    Boxes that reach over the border are clipped, counted and logged.
+    The folder is ``root/VOC<year>`` if that has a folder ``ImageSets``, else ``root`` itself. It holds
+    ``ImageSets/Main/<split>.txt`` (an image id in each line, see `read_ids`), ``Annotations/<id>.xml`` and
+    ``JPEGImages/<id>.jpg`` (or .jpeg, .png or another suffix of an image, or else the file that the
+    annotation names; the folder may also be called ``images``). Boxes that reach over the border are clipped,
+    counted and logged.
+
+    A split to test on may have no annotations at all, as VOC2012's ``test``. Then its images have no objects,
+    which is logged, and the classes must be known otherwise than from annotations.
 
     Args:
         root: the devkit folder or the data set's own folder.
         split: the name of the list, for example ``"train"``.
         year: the devkit's year.
         classes: class names in the order of the labels. Default: the lines of ``classes.txt`` or
-            ``labels.txt`` in the folder; else VOC's twenty, if the annotations name no others; else the names
-            in all annotations of the folder, sorted, so that every split has the same labels.
-        on_error: ``"raise"``, or ``"skip"`` images with a bad or missing file, counted in a logged warning.
+            ``labels.txt`` in the folder; else, in a folder called ``VOC2007`` or of another year, VOC's
+            twenty, if the annotations name no other classes; else the names in all annotations of the folder,
+            sorted, so that every split has the same labels.
+        on_error: ``"raise"``, or ``"skip"`` images with a bad or missing file; a logged warning gives their
+            number.
 
     Returns:
         the data set, its boxes converted to 0-based pixel edges: (xmin-1, ymin-1, xmax, ymax).
 
     Raises:
         InputError: a list is missing, empty or not UTF-8; an annotation or image is missing; an annotation is
-            malformed, names an unknown class, or has a box that is inverted, not a number, or outside of the
+            malformed, names an unknown class, or has a box that is inverted, not a number, or outside the
             image.
 
     Example:
@@ -68,35 +84,47 @@ def load_voc(
     folder = find_voc(Path(root), year)
     list_file = folder / "ImageSets" / "Main" / f"{split}.txt"
     if not list_file.is_file():
-        # The devkit's lists for single classes have an underscore in their names.
-        known = sorted(file.stem for file in list_file.parent.glob("*.txt") if "_" not in file.stem)
-        raise InputError(f"{list_file}: no such split; there are: {', '.join(known) or 'none'}")
-    ids = read_ids(list_file)
-    annotations: Mapping[str, Annotation] = {}
+        there = ", ".join(list_splits(folder)) or "none"
+        raise InputError(f"{list_file}: no such split; there are: {there}")
+    name = folder.resolve().name
+    xml = FileIndex(subfolder(folder, "Annotations") or folder / "Annotations", XML_SUFFIXES)
+    images = FileIndex(subfolder(folder, *_IMAGE_FOLDERS) or folder / "JPEGImages")
+    ids = read_ids(list_file, known=lambda text: composed(text) in xml.by_stem.keys() | images.by_stem.keys())
+    annotations: Mapping[Path, Annotation] = {}
     if classes is None:
-        classes = _classes_from_file(folder)
+        classes = classes_from_file(folder)
+    stated = classes is not None
     if classes is None:
-        annotations = _read_all(folder / "Annotations", on_error)
-        names = {item.name for annotation in annotations.values() for item in annotation.objects}
-        classes = VOC_CLASSES if names <= set(VOC_CLASSES) else sorted(names)
+        annotations = read_annotations(xml.paths, on_error)
+        classes = class_names(annotations.values())
+        if re.fullmatch(r"VOC20\d\d", name) and set(classes) <= set(VOC_CLASSES):
+            stated, classes = True, VOC_CLASSES
     labels = {name: label for label, name in enumerate(classes)}
+    # VOC's and COCO's servers keep the annotations of their test images.
+    hidden = stated and not canonical_split(split).startswith("train")
+    hidden = hidden and not any(composed(image_id) in xml.by_stem for image_id in ids)
+    if hidden:
+        logger.warning("%s %s: has no annotations; its images have no objects", name, split)
 
     def read(image_id: str) -> tuple[Example, int]:
-        path = inside(folder / "Annotations", f"{image_id}.xml", list_file)
-        annotation = annotations.get(image_id) or read_annotation(path)
-        image = _find_image(folder, image_id, annotation)
+        path = inside(xml.folder, f"{image_id}.xml", list_file)
+        path = xml.by_stem.get(composed(image_id), [path])[0]
+        annotation = Annotation(path, "", None, ()) if hidden else annotations.get(path)
+        annotation = annotation or read_annotation(path)
+        image = _find_image(images, image_id, annotation)
         return make_example(annotation, image_id, image, labels, first_pixel=1)
 
-    return Dataset(folder.name, split, tuple(classes), gather(ids, read, on_error, f"{folder.name} {split}"))
+    return Dataset(name, split, tuple(classes), gather(ids, read, on_error, f"{name} {split}"))
 
 
-def write_voc(dataset: Dataset, folder: Path) -> None:
+def write_voc(dataset: Dataset, folder: Path, name: str = "") -> None:
     """Writes a data set in VOC's layout: annotations, the split's list, ``classes.txt``, and the images.
 
     Args:
-        dataset: its boxes are rounded to whole pixels, at least one wide and high.
-        folder: the data set's folder, such as ``VOCdevkit/VOC2007``. It may hold other splits of the same
-            classes. Images that are not there yet are copied.
+        dataset: the data set; its boxes are rounded to whole pixels, at least 1 pixel wide and high.
+        folder: the folder to write to, such as ``VOCdevkit/VOC2007``. It may hold other splits of the same
+            classes. Images that are not in it yet are copied.
+        name: the name of the folder in the annotations; empty: that of ``folder``.
 
     Raises:
         InputError: the folder holds other classes, or an image id leads out of it.
@@ -113,7 +141,7 @@ def write_voc(dataset: Dataset, folder: Path) -> None:
         >>> (folder / "my-data" / "ImageSets" / "Main" / "train.txt").read_text()
         'a\\n'
     """
-    present = _classes_from_file(folder)
+    present = classes_from_file(folder)
     if present is not None and present != dataset.classes:
         raise InputError(f"{folder}: has other classes ({', '.join(present)}); write to a new folder")
     for example in dataset:
@@ -124,7 +152,7 @@ def write_voc(dataset: Dataset, folder: Path) -> None:
             with atomic_path(image) as temporary:
                 shutil.copyfile(example.path, temporary)
         with atomic_path(annotation) as temporary:
-            temporary.write_bytes(_to_xml(example, dataset, folder.name))
+            temporary.write_bytes(_to_xml(example, dataset, name or folder.name))
     lines = {
         folder / "classes.txt": dataset.classes,
         folder / "ImageSets" / "Main" / f"{dataset.split}.txt": [example.image_id for example in dataset],
@@ -149,7 +177,20 @@ def find_voc(root: Path, year: str = "2007") -> Path:
     )
 
 
-def _classes_from_file(folder: Path) -> tuple[str, ...] | None:
+def list_splits(folder: Path) -> tuple[str, ...]:
+    """Returns the names of the lists in ``ImageSets/Main`` of a folder, without those of single classes."""
+    lists = folder / "ImageSets" / "Main"
+    names = {path.stem for path in lists.glob("*.txt") if not path.name.startswith(".")}
+    # The devkit's and CVAT's lists for single classes are called dog_train, dog_default.
+    return sorted_splits(name for name in names if name.rpartition("_")[2] not in names - {name})
+
+
+def classes_from_file(folder: Path) -> tuple[str, ...] | None:
+    """Reads the classes from ``classes.txt`` or ``labels.txt`` of a folder; None: it has neither.
+
+    Raises:
+        InputError: the file is not UTF-8, or does not hold different names.
+    """
     path = next((folder / name for name in _CLASS_FILES if (folder / name).is_file()), None)
     if path is None:
         return None
@@ -160,33 +201,45 @@ def _classes_from_file(folder: Path) -> tuple[str, ...] | None:
     return names
 
 
-def _read_all(folder: Path, on_error: OnError) -> dict[str, Annotation]:
+def read_annotations(paths: Iterable[Path], on_error: OnError) -> dict[Path, Annotation]:
+    """Reads annotation files; bad ones are raised, or left out for the code that reads their images."""
     annotations = {}
-    for path in sorted(folder.rglob("*.xml")):
-        name = path.relative_to(folder)
-        # Archives made on a Mac have a hidden file beside each file.
-        if any(part.startswith(".") for part in name.parts):
-            continue
+    for path in paths:
         try:
-            annotations[name.with_suffix("").as_posix()] = read_annotation(path)
+            annotations[path] = read_annotation(path)
         except InputError:
             if on_error == "raise":
                 raise
     return annotations
 
 
-def _find_image(folder: Path, image_id: str, annotation: Annotation) -> Path:
-    images = folder / "JPEGImages"
+def class_names(annotations: Iterable[Annotation]) -> tuple[str, ...]:
+    """Returns the names of classes in annotations, sorted."""
+    return tuple(sorted({item.name for annotation in annotations for item in annotation.objects}))
+
+
+def preferred_image(paths: Sequence[Path], annotation: Annotation) -> Path:
+    """Chooses among images of one name: the suffix that the annotation names, else JPEG, else PNG."""
     suffix = Path(annotation.filename).suffix
+
+    def rank(path: Path) -> tuple[bool, int]:
+        lower = path.suffix.lower()
+        return path.suffix != suffix, _SUFFIXES.index(lower) if lower in _SUFFIXES else len(_SUFFIXES)
+
+    return min(paths, key=rank)
+
+
+def _find_image(images: FileIndex, image_id: str, annotation: Annotation) -> Path:
     # The id comes first, as in the devkit: file names inside annotations are often stale.
-    candidates = [f"{image_id}{suffix}" for suffix in (suffix, *_SUFFIXES) if suffix]
-    if annotation.filename:
-        candidates.append((Path(image_id).parent / annotation.filename).as_posix())
-    for candidate in candidates:
-        path = inside(images, candidate, annotation.path)
-        if path.is_file():
-            return path
-    raise InputError(f"{images / image_id}: no .jpg, .jpeg or .png of this listed image; add it or unlist it")
+    inside(images.folder, image_id, annotation.path)
+    if paths := images.by_stem.get(composed(image_id)):
+        return preferred_image(paths, annotation)
+    stale = composed((PurePosixPath(image_id).parent / annotation.filename).as_posix())
+    if annotation.filename and stale in images.by_name:
+        return images.by_name[stale]
+    raise MissingImageError(
+        f"{images.folder / image_id}: no .jpg, .jpeg or .png of this listed image; add it or unlist it"
+    )
 
 
 def _to_xml(example: Example, dataset: Dataset, folder: str) -> bytes:

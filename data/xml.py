@@ -1,6 +1,7 @@
-"""Reads annotations in VOC's XML form, which ILSVRC shares; the files are not trusted."""
+"""Reads annotations in VOC's XML form, which ILSVRC shares, from files that are not trusted."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -12,8 +13,14 @@ from defusedxml.ElementTree import parse
 
 from sppnet.common.errors import InputError
 from sppnet.data.examples import clip_boxes
-from sppnet.data.images import image_size
+from sppnet.data.faults import BoxError, MissingAnnotationError
+from sppnet.data.images import MAX_PIXELS, image_size
 from sppnet.data.types import Example
+
+# No image that is decoded reaches so far; beyond, float32 has no whole pixels.
+_MAX_EDGE = float(MAX_PIXELS)
+_NO = frozenset({"", "false", "no", "none", "unspecified"})
+_YES = frozenset({"true", "yes"})
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,8 @@ class Annotation:
     Attributes:
         path: the file.
         filename: the image's name in it, without folders; may be empty.
-        size: the image's width and height; None where the file states none above zero.
-        objects: in the order of the file.
+        size: the image's width and height in pixels; None: the file states none above zero.
+        objects: the objects, in the order of the file.
     """
 
     path: Path
@@ -44,25 +51,30 @@ class Annotation:
 
 
 def read_annotation(path: Path) -> Annotation:
-    """Reads an annotation file; document types, and with them entities, are refused.
+    """Reads an annotation file; refuses document types, and with them entities.
 
-    ``<part>`` elements (VOC2008 and later) are not objects. A missing ``difficult`` or ``truncated`` is 0.
+    ``<part>`` elements (VOC2008 and later) are not objects. An object without ``<bndbox>`` has the box around
+    its ``<polygon>``. A missing ``difficult`` or ``truncated`` is 0, as are ``false`` and ``Unspecified``;
+    ``true`` and every other number are 1.
 
     Raises:
-        InputError: the file cannot be read, is not XML, declares a document type, or has an object without a
-            name, without four finite numbers for its box, or with an inverted box.
+        InputError: the file cannot be read, is not XML, declares a document type, is of another form, or has
+            an object without a name, without four finite numbers for its box, or with an inverted box.
     """
     try:
         root = parse(path, forbid_dtd=True).getroot()
     except OSError as error:
-        raise InputError(f"{path}: the annotation cannot be read ({error.strerror}); add it") from error
+        raise MissingAnnotationError(
+            f"{path}: the annotation cannot be read ({error.strerror}); add it"
+        ) from error
     except DefusedXmlException as error:
         raise InputError(f"{path}: declares a document type or entities; remove them") from error
     except (ParseError, ValueError, LookupError) as error:  # LookupError and ValueError: an unknown encoding
         raise InputError(f"{path}: not well-formed XML ({error}); correct the file") from error
+    _check_form(root, path)
     elements = enumerate(root.findall("object"), 1)
     objects = tuple(_read_object(element, f"{path}: object {number}") for number, element in elements)
-    # Some tools write a path of their machine, with either slash.
+    # Some tools write a full path of their machine, with either slash.
     filename = PureWindowsPath((root.findtext("filename") or "").strip()).name
     return Annotation(path, filename, _read_size(root), objects)
 
@@ -70,10 +82,10 @@ def read_annotation(path: Path) -> Annotation:
 def make_example(
     annotation: Annotation, image_id: str, image: Path, labels: Mapping[str, int], first_pixel: int
 ) -> tuple[Example, int]:
-    """Makes an example of an annotation.
+    """Makes an example from an annotation.
 
-    The size of the image is that of the annotation. Where this states none, or a box reaches over it, the
-    size is read from the image file (VOC2012 has an image whose annotation swaps width and height).
+    The annotation states the size of the image. If it does not, or if a box reaches over that size, the size
+    is read from the image file (VOC2012 has an image whose annotation swaps width and height).
 
     Args:
         annotation: its boxes state the first and last pixel of each object, both inclusive.
@@ -83,10 +95,10 @@ def make_example(
         first_pixel: the number of an image's first pixel: 1 in VOC, 0 in ILSVRC.
 
     Returns:
-        the example, and how many of its boxes were clipped to the image.
+        the example, and the number of its boxes that were clipped to the image.
 
     Raises:
-        InputError: an object's class is unknown, or its box lies outside of the image.
+        InputError: an object's class is unknown, or its box lies outside the image.
     """
     for number, item in enumerate(annotation.objects, 1):
         if item.name not in labels:
@@ -113,14 +125,33 @@ def make_example(
     return example, over_border
 
 
+def _check_form(root: Element, path: Path) -> None:
+    """Refuses XML whose objects would not be seen: of another root, in a namespace, or in other elements."""
+    if root.tag != "annotation":
+        raise InputError(
+            f"{path}: not in VOC's form, its root is <{root.tag}> in place of <annotation>; export the "
+            "annotations as Pascal VOC, COCO or YOLO"
+        )
+    for name, paths in {"object": ["object"], "bndbox": ["object/bndbox", "object/part/bndbox"]}.items():
+        elements = [element for element in root.iter() if element.tag.rpartition("}")[2] == name]
+        if len(elements) > sum(len(root.findall(expected)) for expected in paths):
+            raise InputError(
+                f"{path}: not in VOC's form, it has <{name}> elsewhere than in <annotation>"
+                f"{'<object>' if name == 'bndbox' else ''}; export the annotations as Pascal VOC"
+            )
+
+
 def _read_object(element: Element, source: str) -> AnnotatedObject:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise InputError(f"{source} has no <name>; add its class")
     source = f"{source} ({name})"
-    xmin, ymin, xmax, ymax = (_read_edge(element, edge, source) for edge in ("xmin", "ymin", "xmax", "ymax"))
+    xmin, ymin, xmax, ymax = _read_polygon(element, source) or (
+        _read_edge(element.findtext(f"bndbox/{edge}"), edge, source)
+        for edge in ("xmin", "ymin", "xmax", "ymax")
+    )
     if xmax < xmin or ymax < ymin:
-        raise InputError(
+        raise BoxError(
             f"{source} has an inverted box: xmin {xmin:g}, ymin {ymin:g}, xmax {xmax:g}, ymax {ymax:g}; "
             "correct it"
         )
@@ -128,29 +159,46 @@ def _read_object(element: Element, source: str) -> AnnotatedObject:
     return AnnotatedObject(name, (xmin, ymin, xmax, ymax), *flags)
 
 
-def _read_edge(element: Element, edge: str, source: str) -> float:
-    text = element.findtext(f"bndbox/{edge}")
+def _read_polygon(element: Element, source: str) -> tuple[float, float, float, float] | None:
+    """Reads the box around the polygon of an object without a box; None: it has a box, or neither."""
+    polygon = element.find("polygon")
+    if polygon is None or element.find("bndbox") is not None:
+        return None
+    # Roboflow writes <x1>, <y1>, <x2>, ...; LabelMe <pt><x>, <y>.
+    corners: dict[str, list[float]] = {"x": [], "y": []}
+    for point in polygon.iter():
+        if re.fullmatch(r"[xy]\d*", point.tag):
+            corners[point.tag[0]].append(_read_edge(point.text, f"polygon/{point.tag}", source))
+    if not corners["x"] or not corners["y"]:
+        return None
+    return min(corners["x"]), min(corners["y"]), max(corners["x"]), max(corners["y"])
+
+
+def _read_edge(text: str | None, edge: str, source: str) -> float:
     if text is None:
-        raise InputError(f"{source} has no <bndbox> with <{edge}>; add it or remove the object")
+        raise BoxError(f"{source} has no <bndbox> with <{edge}>; add it or remove the object")
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{source} has <{edge}>{text}</{edge}>, which is not a number; correct it")
+    if not abs(value) <= _MAX_EDGE:
+        raise BoxError(f"{source} has <{edge}>{text}</{edge}>, which is not a number of a pixel; correct it")
     return value
 
 
 def _read_flag(element: Element, flag: str, source: str) -> bool:
-    text = (element.findtext(flag) or "0").strip()
-    if text not in ("0", "1"):
-        raise InputError(f"{source} has <{flag}>{text}</{flag}>; write 0 or 1")
-    return text == "1"
+    text = (element.findtext(flag) or "").strip()
+    if text.lower() in _NO | _YES:
+        return text.lower() in _YES
+    try:
+        return float(text) != 0
+    except ValueError as error:
+        raise InputError(f"{source} has <{flag}>{text}</{flag}>; write 0 or 1") from error
 
 
 def _read_size(root: Element) -> tuple[int, int] | None:
     try:
-        width, height = (int(root.findtext(f"size/{side}") or 0) for side in ("width", "height"))
-    except ValueError:
+        width, height = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
+    except (ValueError, OverflowError):
         return None
-    return (width, height) if width > 0 and height > 0 else None
+    return (width, height) if 0 < width <= MAX_PIXELS and 0 < height <= MAX_PIXELS else None

@@ -12,7 +12,7 @@ COMMANDS = {
     "predict": LazyCommand(
         "sppnet.cli.predict:predict",
         _MAIN,
-        "Detects objects in photos with a trained detector; prints the boxes, and draws them.",
+        "Detects objects in photos and videos with a trained detector; prints them, draws and writes files.",
     ),
     "detect": LazyCommand(
         "sppnet.cli.detect:detect",
@@ -83,7 +83,7 @@ COMMANDS = {
     "data": LazyCommand(
         "sppnet.cli.data:app",
         _OTHERS,
-        "Data sets: downloads VOC2007, writes the built-in sample, cuts out objects.",
+        "Data sets: checks, divides, converts, downloads VOC2007, writes the sample, cuts out objects.",
     ),
     "distill": LazyCommand(
         "sppnet.cli.distill:distill",

@@ -5,7 +5,7 @@ from pathlib import Path
 from sppnet.cli.options import DataOptions
 from sppnet.cli.terminal import say
 from sppnet.common.folders import SAMPLE_ROOT
-from sppnet.data import Dataset, OnError, default_train_split, load_dataset
+from sppnet.data import DATASETS, Dataset, OnError, default_train_split, describe_format, load_dataset
 from sppnet.proposals.source import ImageSource
 
 _VOC_NAMES = ("voc2007", "voc2012")
@@ -23,7 +23,8 @@ class ChosenDataset:
         """Chooses the data set, and prints which and why."""
         self._options = options
         if options.dataset:
-            self.name, reason = options.dataset, "as asked"
+            self.name = options.dataset
+            reason = "as asked" if options.dataset in DATASETS else describe_format(options.dataset)
         elif (options.voc_root / "VOC2007").is_dir():
             self.name, reason = "voc2007", f"found in {options.voc_root}"
         else:
@@ -77,4 +78,5 @@ def short_name(dataset: str) -> str:
     kind, *paths = dataset.split(":")
     if kind == "coco" and paths:
         return Path(paths[0]).stem.replace("{split}", "").strip("_-.") or "coco"
-    return Path(dataset).name.replace(":", "_")
+    # The folder "." has no name.
+    return (Path(dataset).name or Path(dataset).resolve().name).replace(":", "_")

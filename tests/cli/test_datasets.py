@@ -1,4 +1,4 @@
-"""The choice of a data set: its name, why, its splits, and the runs named by it."""
+"""The choice of a data set: its name, the message about it, its splits, and the runs named after it."""
 
 import shutil
 
@@ -22,7 +22,7 @@ from sppnet.data import default_train_split, load_dataset
         ("coco:boats/{split}.json:boats/images", "coco"),
     ],
 )
-def test_runs_are_named_by_the_data_set(dataset, name):
+def test_runs_are_named_after_the_data_set(dataset, name):
     assert short_name(dataset) == name
 
 
@@ -37,7 +37,7 @@ def test_the_test_set_is_not_trained_on_by_default(tmp_path):
     assert ChosenDataset(DataOptions(str(tmp_path), train_split="val")).train_split == "val"
 
 
-def test_a_folder_of_one_year_is_as_good_as_the_devkit(tmp_path, tiny_voc):
+def test_the_folder_of_one_year_can_replace_the_devkit(tmp_path, tiny_voc):
     shutil.copytree(tiny_voc, tmp_path / "VOC2007")
     lists = tmp_path / "VOC2007" / "ImageSets" / "Main"
     shutil.copy(lists / "train.txt", lists / "trainval.txt")
@@ -48,7 +48,7 @@ def test_a_folder_of_one_year_is_as_good_as_the_devkit(tmp_path, tiny_voc):
         load_dataset("voc2012", "trainval", tmp_path / "VOC2007")
 
 
-def test_without_voc_it_is_the_sample_and_says_so(work, monkeypatch):
+def test_without_voc_the_sample_is_used_and_named(work, monkeypatch):
     monkeypatch.setattr("sppnet.data.sample.SIZES", {"train": 1, "test": 1})
     result = call("proposals", "--jobs", 1, "--limit", 1, "--set", "proposals.max_proposals = 5")
     assert result.exit_code == 0, result.output
@@ -57,7 +57,7 @@ def test_without_voc_it_is_the_sample_and_says_so(work, monkeypatch):
     assert "VOC_ROOT" in first
 
 
-def test_with_voc_it_is_voc_and_says_so(work, tiny_voc):
+def test_with_voc_it_is_used_and_named(work, tiny_voc):
     shutil.copytree(tiny_voc, work / "devkit" / "VOC2007")
     result = call(
         "proposals", "--voc-root", "devkit", "--jobs", 1, "--limit", 1, "--set", "proposals.max_proposals = 5"

@@ -6,10 +6,15 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import pycocotools.mask as coco_mask
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from sppnet.common.errors import InputError
 from sppnet.data.coco import load_coco
+from sppnet.data.coco_masks import segmentation_box
 
 
 def document():
@@ -98,6 +103,13 @@ def remove(key, index=None, field=None):
     return apply
 
 
+def set_to(key, value):
+    def apply(content):
+        content[key] = value
+
+    return apply
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -115,7 +127,7 @@ def remove(key, index=None, field=None):
         pytest.param(
             lambda content: content["categories"].clear(), "lists no categories", id="no-categories"
         ),
-        pytest.param(remove("annotations"), "has no list 'annotations'", id="no-annotations"),
+        pytest.param(set_to("annotations", None), "has no list 'annotations'", id="no-annotations"),
         pytest.param(remove("images", 1, "width"), r"images\[1\] lacks width", id="no-width"),
         pytest.param(remove("annotations", 2, "bbox"), r"annotations\[2\] lacks bbox", id="no-bbox"),
     ],
@@ -173,4 +185,116 @@ def test_bad_image_is_named_or_skipped(tmp_path, caplog, damage, message):
 def test_no_images(tmp_path):
     content = document() | {"images": [], "annotations": []}
     with pytest.raises(InputError, match="lists no images"):
+        load_coco(*make(tmp_path, content))
+
+
+def test_a_test_set_without_annotations(tmp_path, caplog):
+    """As COCO's image_info files are; to train on such a file is an error."""
+    content = document()
+    del content["annotations"]
+    paths = make(tmp_path, content)
+    with caplog.at_level(logging.WARNING):
+        dataset = load_coco(*paths, split="test-dev")
+    assert [len(example.boxes) for example in dataset] == [0, 0]
+    assert dataset.classes == ("person", "dog", "toothbrush")
+    assert "has no list 'annotations'; its images have no objects" in caplog.text
+    with pytest.raises(InputError, match=r"instances\.json: has no list 'annotations'"):
+        load_coco(*paths, split="train")
+
+
+def test_an_unused_supercategory_is_no_class(tmp_path):
+    """Roboflow lists it among the categories, at times with the name of a class."""
+    content = document()
+    for category in content["categories"]:
+        category["supercategory"] = "dog"
+    content["categories"].append({"id": 0, "name": "dog", "supercategory": "none"})
+    dataset = load_coco(*make(tmp_path, content))
+    assert dataset.classes == ("person", "dog", "toothbrush")
+    assert dataset.category_ids == (1, 18, 90)
+    content["categories"][-1]["name"] = "things"
+    for category in content["categories"][:-1]:
+        category["supercategory"] = "things"
+    assert load_coco(*make(tmp_path, content)).classes == ("person", "dog", "toothbrush")
+    content["annotations"][0]["category_id"] = 0
+    assert load_coco(*make(tmp_path, content)).classes == ("things", "person", "dog", "toothbrush")
+
+
+@pytest.mark.parametrize(
+    ("value", "difficult"),
+    [
+        *((value, True) for value in (1, 2, True, "1", "true")),
+        *((value, False) for value in (0, None, "0", "false", "Unspecified", "")),
+    ],
+)
+def test_crowds(tmp_path, value, difficult):
+    content = document()
+    content["annotations"][1]["iscrowd"] = value
+    assert load_coco(*make(tmp_path, content))[0].difficult.tolist() == [False, difficult, False]
+
+
+@pytest.mark.parametrize("box", [{}, {"bbox": None}, {"bbox": []}], ids=["absent", "null", "empty"])
+@pytest.mark.parametrize(
+    ("segmentation", "edges"),
+    [
+        ([[10, 20, 60.5, 20, 60.5, 70, 10, 70]], [10, 20, 60.5, 70]),
+        ([[10, 20, 30, 20, 30, 30], [40, 50, 45, 50, 45, 60.5]], [10, 20, 45, 60.5]),
+        ([10, 20, 30, 20, 30, 30], [10, 20, 30, 30]),
+        ({"size": [80, 100], "counts": [80 * 10 + 20, 5, 75, 5, 80 * 88 - 25]}, [10, 20, 12, 25]),
+    ],
+    ids=["polygon", "polygons", "flat", "runs"],
+)
+def test_boxes_of_segmentations(tmp_path, box, segmentation, edges):
+    content = document()
+    del content["annotations"][0]["bbox"]
+    content["annotations"][0].update(box, segmentation=segmentation)
+    assert load_coco(*make(tmp_path, content))[0].boxes[0].tolist() == edges
+
+
+@pytest.mark.parametrize(
+    "segmentation", [[[1, 2, 3]], [["x", 1]], "text", {"size": [1]}, {"size": [0, 1], "counts": [1, 2]}, [[]]]
+)
+def test_bad_segmentations_are_named(tmp_path, segmentation):
+    content = document()
+    content["annotations"][0].update(bbox=None, segmentation=segmentation)
+    with pytest.raises(InputError, match="annotation 1: has no bbox, and its segmentation cannot be read"):
+        load_coco(*make(tmp_path, content))
+
+
+@settings(max_examples=100, deadline=None)
+@given(mask=arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 1)))
+def test_boxes_of_run_length_codes_are_those_of_pycocotools(mask):
+    code = coco_mask.encode(np.asfortranarray(mask))
+    plain = {"size": list(mask.shape), "counts": run_lengths(mask)}
+    packed = {"size": code["size"], "counts": code["counts"].decode()}
+    if mask.any():
+        for segmentation in (plain, packed):
+            assert segmentation_box(segmentation) == coco_mask.toBbox(code).tolist()
+    else:
+        with pytest.raises(ValueError, match="no pixel"):
+            segmentation_box(packed)
+
+
+def run_lengths(mask):
+    """Lengths of the runs of 0 and 1 by turns, the first of 0, down the columns."""
+    counts, value = [0], 0
+    for pixel in mask.flatten(order="F"):
+        if pixel != value:
+            counts.append(0)
+            value = pixel
+        counts[-1] += 1
+    return counts
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        change("annotations", 0, bbox=[10**400, 0, 1, 1]),
+        change("annotations", 0, bbox=[1e300, 0, 1e300, 1]),
+        change("images", 0, width=10**400),
+    ],
+)
+def test_numbers_beyond_float_are_named(tmp_path, damage):
+    content = document()
+    damage(content)
+    with pytest.raises(InputError, match=r"instances\.json: image 7"):
         load_coco(*make(tmp_path, content))

@@ -23,7 +23,7 @@ def detections():
 
 
 def check_rows(detections, rows):
-    """The detections are these rows of BOXES, SCORES and LABELS."""
+    """Checks that the detections are these rows of BOXES, SCORES and LABELS."""
     rows = list(rows)
     np.testing.assert_array_equal(detections.boxes, np.array(BOXES, np.float32)[rows].reshape(-1, 4))
     np.testing.assert_array_equal(detections.scores, np.array(SCORES, np.float32)[rows])
@@ -187,7 +187,7 @@ class TestNms:
             np.testing.assert_array_equal(getattr(kept, name), getattr(detections, name)[expected])
 
     def test_whole_pixels_at_common_thresholds(self):
-        """Many overlaps of whole boxes are exactly at a threshold such as 1/2 or 3/10."""
+        """Boxes of whole pixels often overlap exactly by a threshold such as 1/2 or 3/10."""
         rng = np.random.default_rng(0)
         for _ in range(50):
             corners = rng.integers(0, 10, (40, 2))

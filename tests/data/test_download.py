@@ -39,7 +39,7 @@ ARCHIVES = (archive("trainval.tar", TRAINVAL), archive("test.tar", TEST))
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves ``files``; ``cuts`` lists after how many bytes the next answers break off."""
+    """Serves ``files``; ``cuts`` lists the numbers of bytes after which the next answers break off."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -47,7 +47,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.cuts = []
         self.ranges = True
         self.status = None
-        self.asked = []
+        self.requests = []
 
     @property
     def url(self):
@@ -57,26 +57,27 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
-        name, asked = self.path.lstrip("/"), self.headers.get("Range")
-        server.asked.append((name, asked))
+        name, byte_range = self.path.lstrip("/"), self.headers.get("Range")
+        server.requests.append((name, byte_range))
         if server.status or name not in server.files:
             self.send_error(server.status or 404)
             return
         content = server.files[name]
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
+        partial = byte_range and server.ranges
+        start = int(byte_range.removeprefix("bytes=").removesuffix("-")) if partial else 0
         if start >= len(content):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(content)}")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        self.send_response(206 if asked and server.ranges else 200)
-        if asked and server.ranges:
+        self.send_response(206 if partial else 200)
+        if partial:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        rest = content[start:]
-        self.wfile.write(rest[: server.cuts.pop(0)] if server.cuts else rest)
+        remaining = content[start:]
+        self.wfile.write(remaining[: server.cuts.pop(0)] if server.cuts else remaining)
 
     def log_message(self, *_):
         pass
@@ -118,21 +119,21 @@ def test_an_old_python_is_refused_before_the_download(server, tmp_path, monkeypa
     monkeypatch.delattr(tarfile, "data_filter")
     with pytest.raises(InputError, match=r"cannot unpack archives safely; use 3\.11\.4"):
         download_voc2007(tmp_path, server.url, ARCHIVES)
-    assert not server.asked
+    assert not server.requests
 
 
-def test_does_nothing_twice(server, tmp_path):
+def test_the_second_call_fetches_nothing(server, tmp_path):
     fetch(server, tmp_path)
-    server.asked.clear()
+    server.requests.clear()
     fetch(server, tmp_path)
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_cut_connection_is_resumed(server, tmp_path):
     server.cuts = [100_000, 50_000, 1]
     fetch(server, tmp_path)
     check_whole(tmp_path)
-    assert server.asked == [
+    assert server.requests == [
         ("trainval.tar", None),
         ("trainval.tar", "bytes=100000-"),
         ("trainval.tar", "bytes=150000-"),
@@ -145,13 +146,13 @@ def test_next_call_continues(server, tmp_path):
     server.cuts = [100_000] + [0] * 10
     with pytest.raises(InputError, match="cut; check the network, then run this again to continue"):
         fetch(server, tmp_path, attempts=3)
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
     assert not (tmp_path / "VOC2007").exists()
     server.cuts.clear()
-    server.asked.clear()
+    server.requests.clear()
     fetch(server, tmp_path)
     check_whole(tmp_path)
-    assert server.asked[0] == ("trainval.tar", "bytes=100000-")
+    assert server.requests[0] == ("trainval.tar", "bytes=100000-")
 
 
 def test_server_without_ranges_starts_over(server, tmp_path):
@@ -166,7 +167,7 @@ def test_server_without_ranges_that_always_cuts_is_given_up(server, tmp_path):
     server.cuts = [1000, 2000, 1500] * 10
     with pytest.raises(InputError, match="the connection was cut"):
         fetch(server, tmp_path, attempts=3)
-    assert len(server.asked) <= 6
+    assert len(server.requests) <= 6
 
 
 @pytest.mark.parametrize("part", [TRAINVAL, TRAINVAL + b"more"], ids=["complete", "too-long"])
@@ -174,17 +175,17 @@ def test_part_with_nothing_left_to_fetch(server, tmp_path, part):
     (tmp_path / "trainval.tar.part").write_bytes(part)
     fetch(server, tmp_path)
     check_whole(tmp_path)
-    assert [name for name, _ in server.asked].count("trainval.tar") == (1 if part == TRAINVAL else 2)
+    assert [name for name, _ in server.requests].count("trainval.tar") == (1 if part == TRAINVAL else 2)
 
 
 def test_finished_archive_is_not_fetched_again(server, tmp_path):
     (tmp_path / "trainval.tar").write_bytes(TRAINVAL)
     fetch(server, tmp_path)
     check_whole(tmp_path)
-    assert [name for name, _ in server.asked] == ["test.tar"]
+    assert [name for name, _ in server.requests] == ["test.tar"]
 
 
-def test_corrupted_archive_is_removed_and_the_next_call_starts_anew(server, tmp_path):
+def test_corrupted_archive_is_removed_and_fetched_again_by_the_next_call(server, tmp_path):
     server.files["test.tar"] = TEST[:-1] + b"x"
     with pytest.raises(InputError, match=r"test\.tar: damaged: its MD5 is .* run this again"):
         fetch(server, tmp_path)
@@ -194,7 +195,7 @@ def test_corrupted_archive_is_removed_and_the_next_call_starts_anew(server, tmp_
     check_whole(tmp_path)
 
 
-def test_stale_part_is_found_by_the_checksum(server, tmp_path):
+def test_stale_part_is_detected_by_the_checksum(server, tmp_path):
     (tmp_path / "trainval.tar.part").write_bytes(b"other bytes")
     with pytest.raises(InputError, match="damaged"):
         fetch(server, tmp_path)
@@ -207,7 +208,7 @@ def test_refusals(server, tmp_path, status, requests):
     server.status = status
     with pytest.raises(InputError, match=rf"trainval\.tar: the server answers {status}"):
         fetch(server, tmp_path, attempts=3)
-    assert len(server.asked) == requests
+    assert len(server.requests) == requests
 
 
 def test_unreachable_server_and_bad_address(tmp_path):
@@ -254,11 +255,11 @@ def test_is_never_half_visible(server, tmp_path, monkeypatch):
     leftover = tmp_path / ".VOC2007.unpacking" / "VOCdevkit" / "VOC2007"
     leftover.mkdir(parents=True)
     (leftover / "leftover").write_text("x")
-    server.asked.clear()
+    server.requests.clear()
     fetch(server, tmp_path)
     check_whole(tmp_path)
     assert not (tmp_path / "VOC2007" / "leftover").exists()
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_full_disk_is_named(server, tmp_path, monkeypatch):

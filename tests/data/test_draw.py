@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sppnet.data.detections import Detections
-from sppnet.data.draw import draw_detections
+from sppnet.data.draw import draw_detections, draw_ground_truth
 from sppnet.data.types import Example
 
 CLASSES = ("cat", "dog", "pottedplant")
@@ -101,3 +101,33 @@ def test_any_shape(shape, box):
     )
     assert drawn.shape == (*shape, 3)
     assert changed(drawn).any()
+
+
+def annotated(boxes, difficult):
+    rows = np.arange(len(boxes))
+    boxes = np.array(boxes, np.float32)
+    return Example(
+        "a", Path("a.jpg"), 200, 200, boxes, rows, np.isin(rows, difficult), np.zeros(len(rows), bool)
+    )
+
+
+def test_annotation_is_drawn_in_a_smaller_copy():
+    drawn = draw_ground_truth(gray(100, 100), annotated([[40, 60, 160, 180]], []), CLASSES)
+    rows, columns = np.nonzero(changed(drawn)[30:])
+    assert (rows.max() + 30, columns.min(), columns.max()) == (89, 20, 79)
+    assert not changed(drawn)[35:85, 25:75].any()
+
+
+def test_difficult_objects_are_dashed_and_small_ones_on_top():
+    drawn = draw_ground_truth(
+        gray(200, 200), annotated([[0, 40, 200, 200], [20, 100, 60, 140]], [1]), CLASSES
+    )
+    assert set(drawn[139, 20:60].ravel().tolist()) == {0, 255}
+    assert set(drawn[199].ravel().tolist()) != {0, 255}
+    # The smaller box shares an edge with the larger one and is seen.
+    both = draw_ground_truth(gray(200, 200), annotated([[20, 100, 60, 140], [20, 40, 190, 199]], []), CLASSES)
+    assert both[135, 20].tolist() != both[180, 20].tolist()
+
+
+def test_annotation_without_objects():
+    assert not changed(draw_ground_truth(gray(9, 9), annotated(np.zeros((0, 4)), []), CLASSES)).any()

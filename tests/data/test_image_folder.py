@@ -1,13 +1,16 @@
 """Folders of images by class: which images are listed, in which order, and which folders are refused."""
 
+import logging
 import os
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 
 from sppnet.common.errors import InputError
-from sppnet.data.image_folder import list_images, open_image_folder, split_folders
+from sppnet.data.image_folder import IMAGE_SUFFIXES, list_images, open_image_folder, split_folders
+from sppnet.data.images import read_image
 
 
 @pytest.fixture
@@ -88,6 +91,36 @@ def test_the_digest_is_of_names(folder, tmp_path):
     assert open_image_folder(folder).digest() != digest
 
 
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".gif", ".jp2", ".avif", ".JPG", ".Tif", ".pnm", ".dib"])
+def test_every_format_that_the_decoder_reads_is_listed(folder, suffix):
+    path = folder / "cat" / f"0{suffix}"
+    path.touch()
+    assert list_images(folder / "cat")[0] == path
+    assert open_image_folder(folder).paths[0] == path
+
+
+def test_every_suffix_is_of_a_format_that_opencv_decodes(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (100, 120, 3)).astype(np.uint8)
+    for suffix in sorted(IMAGE_SUFFIXES - {".jfif", ".dib"}):
+        path = tmp_path / f"a{suffix}"
+        pixels = picture[..., 0] if suffix in (".pbm", ".pgm") else picture
+        path.write_bytes(cv2.imencode(suffix, pixels)[1].tobytes())
+        assert read_image(path).shape == picture.shape
+
+
+def test_heic_photos_are_named_in_one_line(folder, caplog):
+    for name in ("x.heic", "y.HEIF"):
+        (folder / "cat" / name).touch()
+    with caplog.at_level(logging.WARNING):
+        list_images(folder)
+    assert "photos: 2 HEIC images are left out, the first" in caplog.text
+    assert "x.heic; export them as JPEG" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert len(open_image_folder(folder)) == 5
+    assert len(caplog.records) == 1
+
+
 def test_links_to_folders_are_followed_once(folder, tmp_path):
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "9.pgm").touch()
@@ -114,7 +147,7 @@ def test_folders_without_classes_or_images_are_refused(folder, tmp_path):
         (tmp_path / "absent", "absent: no such folder"),
         (folder / "README.png", "README.png: no such folder"),
         (tmp_path / "empty", "empty: has no folders of classes"),
-        (folder, r"fish: a class without images \(\.bmp, \.jpeg"),
+        (folder, r"fish: a class without images \(\.avif, \.bmp"),
     ):
         with pytest.raises(InputError, match=message):
             open_image_folder(path)

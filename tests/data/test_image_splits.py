@@ -1,4 +1,4 @@
-"""Parts of image folders: evenly over the classes, and held out."""
+"""Parts of image folders: images chosen evenly over the classes, and images held out."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from sppnet.data.image_splits import hold_out, open_train_and_val, shared_images
 
 
 def make_classes(folder, **counts):
-    """Empty image files, so many of each class."""
+    """Writes empty image files, ``counts`` of each class, and opens the folder."""
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
         for number in range(count):
@@ -35,7 +35,7 @@ def test_a_part_of_each_class_is_held_out(tmp_path):
     assert [part.paths for part in again] == [train.paths, val.paths]
 
 
-def test_one_image_at_least_of_each_class_is_held_out(tmp_path):
+def test_at_least_one_image_of_each_class_is_held_out(tmp_path):
     _, val = hold_out(make_classes(tmp_path, few=2, many=100, some=4), 0.1)
     assert np.bincount(val.labels).tolist() == [1, 10, 1]
 

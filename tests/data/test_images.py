@@ -1,8 +1,11 @@
 """Decoding of image files of every kind; each test writes its own."""
 
 import io
+import os
 import struct
+import tempfile
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,9 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+from PIL import ImageOps
 
 from sppnet.common.errors import InputError
-from sppnet.data.images import decode_image, image_size, read_image
+from sppnet.common.files import file_digest
+from sppnet.data.image_header import read_file_header, read_header
+from sppnet.data.images import content_digest, decode_image, image_digest, image_size, read_image
 
 # The largest difference that JPEG at quality 95 with halved chroma makes on the picture below is 19; swapped
 # channels make 250.
@@ -97,12 +103,104 @@ def test_sixteen_bits_keep_the_upper_eight(tmp_path, suffix):
     check(read_image(write(tmp_path, data)), np.stack([ramp // 256] * 3, axis=2), 1)
 
 
-def test_orientation_is_ignored(tmp_path, picture):
+ORIENTATIONS = range(1, 9)
+
+
+def with_orientation(image, form, orientation, order="<", **options):
     exif = Pillow.Exif()
-    exif[0x0112] = 6  # "rotate by 90 degrees to display"
-    path = write(tmp_path, encode(picture, "JPEG", exif=exif, quality=95))
-    check(read_image(path), picture, JPEG_ERROR)
-    assert image_size(path) == (90, 60)
+    exif[0x010F] = "a camera"
+    exif[0x0112] = orientation
+    exif.endian = order
+    return encode(image, form, exif=exif, **options)
+
+
+def displayed(data):
+    """The picture as Pillow turns it."""
+    return np.asarray(ImageOps.exif_transpose(Pillow.open(io.BytesIO(data))).convert("RGB"))
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("orientation", ORIENTATIONS)
+    @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+    @pytest.mark.parametrize("order", "<>")
+    def test_is_applied(self, tmp_path, picture, form, orientation, order):
+        data = with_orientation(picture, form, orientation, order, quality=95)
+        path = write(tmp_path, data)
+        upright = displayed(data)
+        check(read_image(path), upright, 0 if form in ("PNG", "TIFF") else JPEG_ERROR)
+        assert image_size(path) == (upright.shape[1], upright.shape[0])
+
+    @pytest.mark.parametrize("orientation", ORIENTATIONS)
+    @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF"])
+    def test_is_not_applied_where_only_the_stored_size_is_annotated(
+        self, tmp_path, picture, form, orientation
+    ):
+        data = with_orientation(picture, form, orientation, quality=95)
+        path = write(tmp_path, data)
+        # Sizes tell nothing of the orientations 2 to 4, which keep them.
+        expected = displayed(data) if orientation < 5 else picture
+        check(read_image(path, annotated=(90, 60)), expected, 0 if form == "PNG" else JPEG_ERROR)
+        assert image_size(path, annotated=(90, 60)) == (90, 60)
+        for size in (None, (60, 90), (45, 30)):
+            assert read_image(path, annotated=size).shape == displayed(data).shape
+            assert image_size(path, annotated=size) == displayed(data).shape[1::-1]
+
+    def test_of_a_square_image_is_applied(self, tmp_path, picture):
+        data = with_orientation(picture[:, :60], "PNG", 6)
+        check(read_image(write(tmp_path, data), annotated=(60, 60)), displayed(data), 0)
+
+    @pytest.mark.parametrize("orientation", [0, 9, 65535])
+    def test_values_without_meaning_are_ignored(self, tmp_path, picture, orientation):
+        path = write(tmp_path, with_orientation(picture, "PNG", orientation))
+        check(read_image(path), picture, 0)
+
+    def test_digest_differs_where_the_image_is_turned(self, tmp_path, picture):
+        """Results of caches that were made of the stored image must not be found for the turned one."""
+        digests = set()
+        for orientation in ORIENTATIONS:
+            path = write(tmp_path, with_orientation(picture, "PNG", orientation), f"{orientation}.png")
+            assert content_digest(path.read_bytes()) == image_digest(path)
+            assert (image_digest(path) == file_digest(path)) == (orientation == 1)
+            stored = image_digest(path, annotated=(90, 60))
+            assert (stored == file_digest(path)) == (orientation not in (2, 3, 4))
+            assert content_digest(path.read_bytes(), annotated=(90, 60)) == stored
+            assert len(image_digest(path)) == 64
+            digests.add(image_digest(path)[:32])
+        assert len(digests) == 8
+
+    def test_digest_of_an_image_without_a_tag_is_its_files(self, tmp_path, picture):
+        for form in ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "GIF"):
+            path = write(tmp_path, encode(picture, form))
+            assert image_digest(path) == image_digest(path, annotated=(9, 9)) == file_digest(path)
+
+    def test_a_file_need_not_be_decoded_for_its_size(self, tmp_path, picture, monkeypatch):
+        monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("the pixels were decoded"))
+        for form in ("JPEG", "PNG", "WEBP", "AVIF"):
+            assert image_size(write(tmp_path, with_orientation(picture, form, 6))) == (60, 90)
+
+    @settings(max_examples=200, deadline=None)
+    @given(data=st.data())
+    def test_damaged_headers_do_no_harm(self, data):
+        form = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "AVIF"]))
+        content = bytearray(with_orientation(np.zeros((6, 9, 3), np.uint8), form, 6))
+        for _ in range(data.draw(st.integers(1, 8))):
+            offset = data.draw(st.integers(0, len(content) - 1))
+            content[offset] = data.draw(st.integers(0, 255))
+        cut = data.draw(st.integers(0, len(content)))
+        header = read_header(bytes(content[:cut]))
+        assert 1 <= header.orientation <= 8
+        assert header.size is None or min(header.size) >= 0
+        path = Path(tempfile.gettempdir(), f"damaged-{os.getpid()}.bin")
+        path.write_bytes(content[:cut])
+        assert read_file_header(path) == header
+        path.unlink()
+
+
+def test_real_voc2007_has_no_orientation(voc_root):
+    """So that the orientation changes nothing there."""
+    for path in sorted((voc_root / "VOC2007" / "JPEGImages").glob("*.jpg"))[::20]:
+        assert read_file_header(path).orientation == 1
+        assert image_digest(path) == file_digest(path)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (10_000, 20), (20, 10_000)])

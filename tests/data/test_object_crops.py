@@ -14,8 +14,7 @@ from sppnet.data.object_crops import write_object_crops
 
 CLASSES = ("cup/mug", "hat")
 WIDTH, HEIGHT = 200, 120
-# Box, label, difficult; then the part of the image that is written: with 16% of 50 x 100 and of 40 x 32 on
-# each side.
+# Box, label, difficult.
 OBJECTS = [
     ((60, 10, 110, 110), 0, False),
     ((155, 0, 195, 32), 1, False),
@@ -23,11 +22,13 @@ OBJECTS = [
     ((10, 10, 60, 41), 1, False),  # 31 high
     ((10, 10, 60, 60), 1, True),
 ]
+# The crops of the first two objects: the box with a margin of 16% of its width (50, 40) and height (100, 32)
+# on each side, clipped to the image.
 SHOWN = {0: (52, 0, 118, 120), 1: (148, 0, 200, 38)}
 
 
 def example(folder, image_id="1", objects=OBJECTS):
-    """A smooth image, which JPEG keeps well, with a different colour at each pixel."""
+    """Writes a smooth image, which JPEG keeps well, with a different colour at each pixel."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     image = np.stack([x, 2 * y, 255 - x], axis=2).astype(np.uint8)
     path = folder / f"{image_id.replace('/', '-')}.png"

@@ -87,7 +87,7 @@ def test_trainval_stands_in_for_a_missing_train(devkit):
     for name, root in (("voc2007", devkit), (devkit / "VOC2007", None)):
         dataset = load_dataset(name, "train", root)
         assert (dataset.split, len(dataset)) == ("trainval", 9)
-    with pytest.raises(InputError, match=r"val\.txt: no such split; there are: test, trainval"):
+    with pytest.raises(InputError, match=r"val\.txt: no such split; there are: trainval, test"):
         load_dataset("voc2007", "val", devkit)
 
 

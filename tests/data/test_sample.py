@@ -1,4 +1,4 @@
-"""The built-in sample: its contents, its boxes, and where it is written."""
+"""The built-in sample: its contents, its boxes, and its folder."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_box_is_tight_around_what_is_visible(monkeypatch, seed):
     assert scene.boxes.tolist() == expected
 
 
-def test_written_bytes_are_the_same_again(tmp_path, small):
+def test_two_samples_have_the_same_bytes(tmp_path, small):
     first, second = make_sample(tmp_path / "first" / "sample"), make_sample(tmp_path / "second" / "sample")
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(second) for path in second.rglob("*") if path.is_file())

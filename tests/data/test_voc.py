@@ -2,6 +2,7 @@
 
 import logging
 import re
+import unicodedata
 
 import cv2
 import numpy as np
@@ -85,8 +86,42 @@ def test_parts_and_actions_are_not_objects(tmp_path):
     inner = f"<actions><other>1</other></actions><part><name>head</name>{box(15, 25, 20, 30)}</part>"
     make_tree(tmp_path, {"a": annotation(thing("person", (11.4, 21, 30.7, 50), inner))})
     dataset = load_voc(tmp_path, "train")
-    assert dataset.classes == VOC_CLASSES
+    assert dataset.classes == ("person",)
     np.testing.assert_allclose(dataset[0].boxes, [[11.4 - 1, 21 - 1, 30.7, 50]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"),
+    [
+        *((text, True) for text in ("1", "2", "true", "True", "yes", "1.0")),
+        *((text, False) for text in ("0", "", "false", "Unspecified", "no", "0.0")),
+    ],
+)
+def test_flags_of_other_programs(tmp_path, text, flag):
+    extra = f"<truncated>{text}</truncated><difficult>{text}</difficult>"
+    make_tree(tmp_path, {"a": annotation(thing(extra=extra))})
+    (example,) = load_voc(tmp_path, "train")
+    assert example.difficult.tolist() == example.truncated.tolist() == [flag]
+
+
+@pytest.mark.parametrize(
+    "polygon",
+    [
+        "<x1>11.5</x1><y1>21</y1><x2>30</x2><y2>21</y2><x3>30</x3><y3>50</y3>",
+        "<pt><x>11.5</x><y>50</y></pt><pt><x>30</x><y>21</y></pt><username>me</username>",
+    ],
+    ids=["roboflow", "labelme"],
+)
+def test_boxes_of_polygons(tmp_path, polygon):
+    extra = f"<polygon>{polygon}</polygon>"
+    only_polygon = f"<object><name>dog</name>{extra}</object>"
+    make_tree(tmp_path, {"a": annotation(only_polygon, thing(extra=extra))})
+    assert load_voc(tmp_path, "train")[0].boxes.tolist() == [[10.5, 20, 30, 50], [10, 20, 30, 50]]
+
+
+def test_sizes_with_fractions(tmp_path):
+    make_tree(tmp_path, {"a": annotation(thing(), size=("200.0", "150.0"))})
+    assert load_voc(tmp_path, "train")[0].size == (200, 150)
 
 
 def test_image_without_objects(tmp_path):
@@ -103,6 +138,82 @@ def test_list_with_columns_bom_and_blank_lines(tmp_path):
     make_tree(tmp_path, {"a": annotation(thing()), "sub/b": annotation(thing())})
     (tmp_path / "ImageSets/Main/odd.txt").write_bytes("\ufeffsub/b  -1\r\n\r\na 1\n".encode())
     assert [example.image_id for example in load_voc(tmp_path, "odd")] == ["sub/b", "a"]
+
+
+class TestLists:
+    def read(self, folder, *lines):
+        make_tree(folder, {name: annotation(thing()) for name in self.names})
+        (folder / "ImageSets/Main/train.txt").write_text("\n".join(lines), encoding="utf-8")
+        return [example.image_id for example in load_voc(folder, "train")]
+
+    names = ("dog", "dog 1", "dog 2", "img (1)", "007", "hund ü", "a.b")
+
+    def test_ids_with_blanks(self, tmp_path):
+        assert self.read(tmp_path, "dog 1", "img (1)", "hund ü") == ["dog 1", "img (1)", "hund ü"]
+
+    def test_ids_with_blanks_and_columns(self, tmp_path):
+        lines = ("dog  -1", "dog 1  1", "dog 2 0", "007 1", "img (1) -1")
+        assert self.read(tmp_path, *lines) == ["dog", "dog 1", "dog 2", "007", "img (1)"]
+
+    def test_quotes(self, tmp_path):
+        lines = ('"dog 1"', '"img (1)" -1', '"007"')
+        assert self.read(tmp_path, *lines) == ["dog 1", "img (1)", "007"]
+
+    def test_suffixes(self, tmp_path):
+        assert self.read(tmp_path, "dog 1.jpg", "a.b.PNG", "007.jpg 1") == ["dog 1", "a.b", "007"]
+        assert self.read(tmp_path, "a.b") == ["a.b"]
+
+    @pytest.mark.parametrize("line", ["cow 7", "dog 3", "cow 3.jpg"])
+    def test_missing_ids_are_named_whole(self, tmp_path, line):
+        with pytest.raises(InputError, match=rf"{line.removesuffix('.jpg')}\.xml: the annotation cannot be"):
+            self.read(tmp_path, line)
+
+    def test_composed_and_decomposed_names(self, tmp_path):
+        """A Mac stores names decomposed."""
+        make_tree(tmp_path, {unicodedata.normalize("NFD", "hund ü"): annotation(thing())})
+        (tmp_path / "ImageSets/Main/train.txt").write_text("hund ü\n", encoding="utf-8")
+        assert load_voc(tmp_path, "train")[0].path.is_file()
+
+
+class TestSplitWithoutAnnotations:
+    def make(self, folder, classes=True):
+        make_tree(folder, {"a": annotation(thing())})
+        make_tree(folder, {"t 1": annotation(thing()), "t2": annotation(thing())}, split="test")
+        for name in ("t 1", "t2"):
+            (folder / "Annotations" / f"{name}.xml").unlink()
+        if classes:
+            (folder / "classes.txt").write_text("cat\ndog\n")
+        return folder
+
+    def test_has_no_objects(self, tmp_path, caplog):
+        with caplog.at_level(logging.WARNING):
+            dataset = load_voc(self.make(tmp_path), "test")
+        assert [(example.image_id, len(example.boxes)) for example in dataset] == [("t 1", 0), ("t2", 0)]
+        assert dataset[0].size == (WIDTH, HEIGHT)
+        assert "test: has no annotations; its images have no objects" in caplog.text
+
+    def test_has_vocs_classes_in_a_folder_of_a_year(self, tmp_path):
+        self.make(tmp_path / "VOC2012", classes=False)
+        dataset = load_voc(tmp_path, "test", year="2012", classes=VOC_CLASSES)
+        assert (len(dataset), dataset.classes) == (2, VOC_CLASSES)
+        assert load_voc(tmp_path, "test", year="2012").classes == VOC_CLASSES
+
+    def test_is_an_error_where_the_classes_are_unknown(self, tmp_path):
+        with pytest.raises(InputError, match=r"t 1\.xml: the annotation cannot be read"):
+            load_voc(self.make(tmp_path, classes=False), "test")
+
+    @pytest.mark.parametrize("split", ["train", "trainval"])
+    def test_is_an_error_to_train_on(self, tmp_path, split):
+        lists = self.make(tmp_path) / "ImageSets/Main"
+        (lists / "test.txt").replace(lists / f"{split}.txt")
+        with pytest.raises(InputError, match=r"t 1\.xml: the annotation cannot be read"):
+            load_voc(tmp_path, split)
+
+    def test_is_an_error_where_some_have_annotations(self, tmp_path):
+        lists = self.make(tmp_path) / "ImageSets/Main"
+        (lists / "test.txt").write_text("a\nt2\n")
+        with pytest.raises(InputError, match=r"t2\.xml: the annotation cannot be read"):
+            load_voc(tmp_path, "test")
 
 
 class TestClasses:
@@ -144,7 +255,7 @@ class TestClasses:
 
 
 class TestImageFile:
-    @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".png", ".JPG"])
+    @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".png", ".JPG", ".Jpeg", ".bmp", ".webp", ".avif"])
     def test_is_found_by_id(self, tmp_path, suffix):
         make_tree(tmp_path, {"a": annotation(thing(), filename="stale.gif")}, suffix=suffix)
         assert load_voc(tmp_path, "train")[0].path.name == f"a{suffix}"
@@ -198,6 +309,21 @@ BAD = {
     "no-name": (annotation(f"<object>{box(1, 1, 2, 2)}</object>"), "object 1 has no <name>"),
     "outside": (annotation(thing(edges=(101, 1, 120, 20))), r"object 1 \(dog\).*outside of the 100x80 image"),
     "outside-left": (annotation(thing(edges=(-20, 1, 0, 20))), "outside of the 100x80 image"),
+    "far": (annotation(thing(edges=(1, 1, 1e300, 3))), "<xmax>1e"),
+    "other-root": ("<annotations><image/></annotations>", "its root is <annotations> in place of"),
+    "namespace": (
+        '<annotation xmlns="http://a"><object/></annotation>',
+        "its root is <{http://a}annotation>",
+    ),
+    "objects-deeper": (f"<annotation><objects>{thing()}</objects></annotation>", "has <object> elsewhere"),
+    "objects-namespace": (
+        '<annotation xmlns:v="http://a"><v:object><name>a</name></v:object></annotation>',
+        "has <object> elsewhere",
+    ),
+    "boxes-deeper": (
+        f"<annotation><object><name>dog</name><box>{box(1, 1, 2, 2)}</box></object></annotation>",
+        "has <bndbox> elsewhere",
+    ),
     "flag": (annotation(thing(extra="<difficult>maybe</difficult>")), "<difficult>maybe"),
     "not-xml": ("<annotation><object>", "not well-formed XML"),
     "empty": ("", "not well-formed XML"),
@@ -253,7 +379,7 @@ def test_bad_lists_are_errors(tmp_path, on_error):
         load_voc(tmp_path, "empty", on_error=on_error)
     with pytest.raises(InputError, match=r"twice\.txt: lists the image a 2 times"):
         load_voc(tmp_path, "twice", on_error=on_error)
-    with pytest.raises(InputError, match="no such split; there are: empty, train, twice"):
+    with pytest.raises(InputError, match="no such split; there are: train, empty, twice"):
         load_voc(tmp_path, "tset", on_error=on_error)
 
 

@@ -11,7 +11,7 @@ def varint(value):
 
 
 def field(number, content):
-    """A protobuf field: an integer, or bytes."""
+    """Encodes a protobuf field: an integer, or bytes."""
     if isinstance(content, int):
         return varint(number << 3) + varint(content)
     return varint(number << 3 | 2) + varint(len(content)) + content
@@ -26,7 +26,7 @@ def blob(tensor, legacy):
 
 
 def caffemodel(layers, generation):
-    """``layers``: name -> tensors; the generations are those of Caffe's history, 0 to 2."""
+    """Encodes layers (name to tensors) in Caffe's form of a generation, 0 to 2 (V0 to V2)."""
     content = field(1, b"ImageNet_Zeiler") + field(3, b"data") + field(4, 224)
     for name, tensors in layers.items():
         name, blobs = name.encode(), [blob(tensor, legacy=generation < 2) for tensor in tensors]

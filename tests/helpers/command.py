@@ -1,11 +1,11 @@
-"""The command sppnet, called as a person would."""
+"""Calls the command sppnet as a person would."""
 
 from typer.testing import CliRunner
 
 from sppnet.cli.app import app
 from sppnet.cli.terminal import console
 
-# A detector that is trained in a second: random AlexNet, one small scale, two pyramid levels, few proposals.
+# A detector that trains in a second: random AlexNet, one small scale, two pyramid levels, few proposals.
 QUICK = (
     "--backbone", "alexnet", "--weights", "random", "--preset", "paper-1scale",
     "--set", "features.scales = [96]", "--set", "features.levels = [2, 1]",
@@ -14,7 +14,7 @@ QUICK = (
 
 
 def call(*arguments, app=app, columns=250):
-    """Runs the command, or another app, in a terminal of so many columns.
+    """Runs the command, or another app, in a terminal with a number of columns.
 
     An exception that the command does not turn into a message and an exit code is raised.
     """
@@ -31,5 +31,5 @@ def call(*arguments, app=app, columns=250):
 
 
 def words(result):
-    """The output of a command with single blanks: the terminal breaks long lines."""
+    """Returns the output of a command with single blanks, because the terminal breaks long lines."""
     return " ".join(result.output.split())

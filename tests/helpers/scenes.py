@@ -4,7 +4,7 @@ import numpy as np
 
 
 def scene(seed, height=90, width=120, patches=12):
-    """Textured rectangles on noise."""
+    """Draws textured rectangles on noise."""
     rng = np.random.default_rng(seed)
     image = rng.integers(90, 120, (height, width, 3)).astype(np.uint8)
     for _ in range(patches):
@@ -16,5 +16,5 @@ def scene(seed, height=90, width=120, patches=12):
 
 
 def as_set(boxes):
-    """The boxes as a set of tuples, which has no order."""
+    """Converts boxes to a set of tuples, to compare them without order."""
     return {tuple(box) for box in boxes.tolist()}

@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ToyEngine:
-    """Boxes that depend on an image's first pixel; each call leaves a file ``<pixel>-<pid>-*``.
+    """Proposes boxes that depend on an image's first pixel; each call leaves a file ``<pixel>-<pid>-*``.
 
     Attributes:
         folder: the folder of these files. At the images of `holds` a call waits there for the file ``go``.
