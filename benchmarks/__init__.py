@@ -1,1 +1,1 @@
-"""Benchmarks: ``python -m benchmarks.<name>`` in the project folder."""
+"""Benchmarks; run one with ``python -m benchmarks.<name>`` in the project folder."""

@@ -1,7 +1,7 @@
-"""Times of a detector's stages, and of its parts beside others.
+"""Times a detector's stages, and compares some of its parts with alternatives.
 
-Spatial pyramid pooling beside torchvision's `roi_pool`, EfficientNet's convolutions beside timm's, bfloat16
-beside float32: both sides are measured in the same process.
+Spatial pyramid pooling is compared with torchvision's `roi_pool`, EfficientNet's convolutions with timm's,
+and bfloat16 with float32; both sides are measured in the same process.
 """
 
 import copy
@@ -37,24 +37,24 @@ from sppnet.detection.detector import Detector
 from sppnet.detection.features.pooling import PAPER_LEVELS, spatial_pyramid_pool
 from sppnet.detection.features.projection import Windows
 
-# A 688-pixel short side on a VOC image of 500 x 375, AlexNet or ZF-5.
+# Height, width and channels of the map of a VOC image (500 x 375) at the scale 688, with AlexNet or ZF-5.
 _MAP_SIZE = (43, 58, 256)
-# The paper's number of windows of an image; and how many fine-tuning draws of an image or its mirror image.
+# The paper's number of windows per image, and the number that fine-tuning draws from an image.
 _WINDOWS = (2000, 30)
-# The default's scale, and the greatest of the five.
+# The scale of the default preset, and the greatest scale of the paper's five.
 _SCALES = (576, 1200)
-# A processor without bfloat16 takes a hundred times as long with it, which shows on a small image, too.
+# Without bfloat16 in hardware, it takes a hundred times as long, which a small image already shows.
 _SMALL_SCALE, _TOO_SLOW = 96, 8.0
 
 
 def bench_pooling(repeats: int = 7) -> Table:
-    """Median times of `spatial_pyramid_pool` and of a `roi_pool` for each level, one thread; their ratio."""
+    """Compares the median times of `spatial_pyramid_pool` and of `roi_pool` for each level, one thread."""
     rng = np.random.default_rng(0)
     height, width, channels = _MAP_SIZE
     feature_map = np.maximum(rng.standard_normal(_MAP_SIZE), 0).astype(np.float32)
     channels_first = torch.from_numpy(np.ascontiguousarray(feature_map.transpose(2, 0, 1)))[None]
     table = Table(title=f"pooling windows of a {height} x {width} x {channels} map, one thread")
-    for column in ("windows", "ours", "roi_pool, one call a level", "ratio", "equal to the bit"):
+    for column in ("windows", "ours", "roi_pool, one call per level", "ratio", "equal to the bit"):
         table.add_column(column, justify="right")
     with _one_thread():
         for count in _WINDOWS:
@@ -86,7 +86,7 @@ def bench_pooling(repeats: int = 7) -> Table:
 
 
 def bench_same_convolution(repeats: int = 7) -> Table:
-    """Median time of EfficientNet-Lite0's map with `DivisibleConv2dSame` and with timm's; one thread."""
+    """Compares EfficientNet-Lite0's median times with `DivisibleConv2dSame` and timm's, one thread."""
     ours = build_network("efficientnet_lite0")
     timms = copy.deepcopy(ours)
     for layer in timms.modules():
@@ -113,9 +113,9 @@ def bench_same_convolution(repeats: int = 7) -> Table:
 
 
 def bench_bfloat16(repeats: int = 7) -> Table:
-    """Median time of networks' maps in float32 and in bfloat16, one thread; their ratio.
+    """Compares the median times of networks' maps in float32 and in bfloat16, one thread.
 
-    Where the processor has no bfloat16, a small image only.
+    If the processor has no bfloat16, only a small image is used.
     """
     table = Table(title="maps in float32 and in bfloat16, one thread")
     for column in ("network", "image", "float32", "bfloat16", "ratio", "mean difference"):
@@ -146,7 +146,7 @@ def bench_bfloat16(repeats: int = 7) -> Table:
 
 
 def bench_stages(detector: Detector, examples: Sequence[Example]) -> Table:
-    """Time per image of each stage of `Detector.detect`, one image after the other, proposals included."""
+    """Measures the time per image of each stage of `Detector.detect`, including proposals."""
     detector.detect(examples[0].path)  # Compiles the kernels, or loads them from numba's cache.
     by_stage: dict[str, list[float]] = {}
     for example in examples:
@@ -162,7 +162,7 @@ def bench_stages(detector: Detector, examples: Sequence[Example]) -> Table:
         f"{torch.get_num_threads()} threads"
     )
     table.add_column("stage")
-    for column in ("median ms an image", "mean", "90th percentile"):
+    for column in ("median ms per image", "mean", "90th percentile"):
         table.add_column(column, justify="right")
     for stage, values in by_stage.items():
         figures = statistics.median(values), statistics.fmean(values), float(np.quantile(values, 0.9))
@@ -171,12 +171,12 @@ def bench_stages(detector: Detector, examples: Sequence[Example]) -> Table:
 
 
 def bench_many(detector: Detector, examples: Sequence[Example]) -> Table:
-    """Time per image from file to detections: one after the other on all cores, and several at a time."""
+    """Measures the time per image from file to detections, for one image at a time and for several."""
     files = [example.path for example in examples]
     cores = os.cpu_count() or 1
     table = Table(title=f"{detector.extractor.network.name}, {len(files)} images, proposals included")
     table.add_column("images at a time")
-    for column in ("seconds an image", "processor time"):
+    for column in ("seconds per image", "processor time"):
         table.add_column(column, justify="right")
     for workers in (1, cores):
         list(detector.detect_all(files[:workers], workers))
@@ -189,7 +189,7 @@ def bench_many(detector: Detector, examples: Sequence[Example]) -> Table:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keeps torch to one thread; afterwards it has as many as before."""
+    """Limits torch to one thread within a ``with`` block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -199,12 +199,12 @@ def _one_thread() -> Iterator[None]:
 
 
 def _noise(scale: int) -> Image:
-    """An image of noise, uint8 (scale, scale * 4 / 3, 3)."""
+    """Makes an image of noise, uint8 (scale, scale * 4 / 3, 3)."""
     return np.random.default_rng(0).integers(0, 256, (scale, scale * 4 // 3, 3), dtype=np.uint8)
 
 
 def _in_turns(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each, measured in turns: other work of the machine delays all alike."""
+    """Measures the median seconds of each function in turns, so that other load delays all of them."""
     rounds = [[_median_seconds(function, 1) for function in functions] for _ in range(repeats)]
     return [statistics.median(seconds) for seconds in zip(*rounds, strict=True)]
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.proposal_cache [--images 100000] [--boxes 2000] [--folder FOLDER]
 
-One file is filled with random boxes and measured when it holds 1,000, 10,000, ... images, which shows costs
+A file is filled with random boxes, and measured when it holds 1,000, 10,000, ... images, which shows costs
 that grow with the number of images. It is written to ``--folder`` (100,000 images of 2,000 boxes take 1.7 GB)
-and removed at the end, also after Ctrl-C.
+and removed at the end, even after Ctrl-C.
 """
 
 import argparse
@@ -26,16 +26,16 @@ from sppnet.common.arrays import FloatArray, Image
 from sppnet.common.errors import InputError
 from sppnet.proposals.cache import Key, ProposalCache
 
-# Images in one transaction: about as many as 75 workers compute in the second between two commits.
+# Number of images in one transaction: about as many as 75 workers compute in the second between two commits.
 _BATCH = 50
 _READS = 1000
-# Number of arrays of boxes, made before the measurement and used in turn.
+# Number of arrays of boxes that are made before the measurement and used in turn.
 _ARRAYS = 97
 
 
 @dataclass(frozen=True)
 class _RandomBoxes:
-    """The engine that the boxes are stored under."""
+    """An engine whose parameters are the key of the stored boxes."""
 
     boxes: int
 
@@ -48,17 +48,17 @@ class _RandomBoxes:
 
 @dataclass(frozen=True)
 class Figures:
-    """The costs of the cache at one size, in bytes and in seconds an image.
+    """The costs of the cache at one size, in bytes and in seconds per image.
 
-    The cold times are the first after the file's pages were dropped from the system's memory.
+    Cold times are measured right after the file's pages were dropped from the system's memory.
 
     Attributes:
-        images: in the cache.
-        bytes: of the file, after its journal was written back.
-        write: mean over the images added since the size before; includes commits and write-back to disk.
-        read, read_cold: `ProposalCache.get` in random order.
-        resume, resume_cold: opening the cache and `ProposalCache.missing` of all its images; image files are
-            not hashed here.
+        images: number of images in the cache.
+        bytes: size of the file, after its journal was written back.
+        write: mean over the images added since the previous size, including commits and write-back to disk.
+        read, read_cold: time of `ProposalCache.get` in random order.
+        resume, resume_cold: time to open the cache and to call `ProposalCache.missing` for all its images;
+            image files are not hashed.
     """
 
     images: int
@@ -83,8 +83,8 @@ def measure(folder: Path, images: int, boxes: int, seed: int = 0) -> Iterator[Fi
         size = min(images, max(1000, 10 * written))
         start = time.perf_counter()
         with ProposalCache(path, engine) as cache:
-            for at in range(written, size, _BATCH):
-                cache.put(islice(entries, min(_BATCH, size - at)))
+            for position in range(written, size, _BATCH):
+                cache.put(islice(entries, min(_BATCH, size - position)))
         _sync(path)
         write = (time.perf_counter() - start) / (size - written)
         written = size
@@ -105,7 +105,7 @@ def _make_boxes(rng: np.random.Generator, count: int) -> FloatArray:
 
 
 def _read(cache: ProposalCache, keys: list[Key], arrays: list[FloatArray], chosen: Any) -> float:
-    """Returns seconds an image of reading the chosen entries; comparing them is not timed."""
+    """Measures seconds per image to read the chosen entries; their comparison is not timed."""
     spent = 0.0
     for i in chosen:
         start = time.perf_counter()
@@ -117,7 +117,7 @@ def _read(cache: ProposalCache, keys: list[Key], arrays: list[FloatArray], chose
 
 
 def _resume(path: Path, engine: _RandomBoxes, keys: list[Key]) -> float:
-    """Returns seconds an image of finding out that no image is missing."""
+    """Measures seconds per image to determine that no image is missing."""
     start = time.perf_counter()
     with ProposalCache(path, engine) as cache:
         missing = cache.missing(keys)
@@ -134,7 +134,7 @@ def _sync(path: Path) -> None:
 
 
 def _drop(path: Path) -> None:
-    """Drops the file's pages from the system's memory, where the system can do so."""
+    """Drops the file's pages from the system's memory, if the system supports it."""
     if hasattr(os, "posix_fadvise"):
         with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -144,15 +144,16 @@ def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.proposal_cache")
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--boxes", type=int, default=2000, help="of each image")
-    parser.add_argument("--folder", type=Path, default=Path("cache"), help="where the file is made")
+    parser.add_argument("--boxes", type=int, default=2000, help="boxes per image")
+    parser.add_argument("--folder", type=Path, default=Path("cache"), help="folder for the file")
     options = parser.parse_args()
     if min(options.images, options.boxes) < 1:
         parser.error("give at least one image and one box")
     options.folder.mkdir(parents=True, exist_ok=True)
     table = Table(
-        "images", "GB", "bytes a box", "write", "read", "cold read", "resume", "cold resume", "resume all, s",
-        title=f"{options.boxes} boxes an image; ms an image", title_justify="left",
+        "images", "GB", "bytes per box", "write", "read", "cold read", "resume", "cold resume",
+        "resume all, s",
+        title=f"{options.boxes} boxes per image; ms per image", title_justify="left",
     )  # fmt: skip
     console = Console()
     with tempfile.TemporaryDirectory(prefix="bench-cache-", dir=options.folder) as folder:

@@ -1,10 +1,10 @@
-"""Measures how time and memory of Selective Search grow with the size of the image.
+"""Measures the time and memory of Selective Search for growing images.
 
     python -m benchmarks.proposal_growth FOLDER
 
-Photographs of ``FOLDER`` are laid side by side and below each other until they fill an image of the wanted
-size, which then has the detail of photographs; a single photograph made larger has less. Every measurement
-runs in a new process, on one thread, after a small image has loaded its kernels.
+Photographs of ``FOLDER`` are placed side by side and below each other until they fill an image of the wanted
+size. Such an image has the detail of photographs; a single enlarged photograph has less. Every measurement
+runs in a new process, on one thread, after a small image has loaded the compiled code.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _MEGAPIXELS = (0.1, 0.3, 1.0, 3.0, 12.0)
 
 
 def mosaic(paths: list[Path], width: int, height: int) -> Image:
-    """Makes an image, uint8 (height, width, 3), of rows of photographs; each row is as high as its lowest."""
+    """Makes an image, uint8 (height, width, 3), of photographs; a row is cut to its lowest photograph."""
     rows: list[Image] = []
     filled = number = 0
     while filled < height:
@@ -45,7 +45,7 @@ def mosaic(paths: list[Path], width: int, height: int) -> Image:
 
 
 def measure(engine: SelectiveSearch, image: Image) -> tuple[float, float, int]:
-    """Returns seconds, peak memory added by the search in 10^9 bytes, and the number of proposals."""
+    """Measures seconds, peak memory added by the search (10^9 bytes), and the number of proposals."""
     engine(image[:64, :64])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
@@ -59,7 +59,7 @@ def measure(engine: SelectiveSearch, image: Image) -> tuple[float, float, int]:
 def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.proposal_growth", description=__doc__)
-    parser.add_argument("folder", type=Path, help="of photographs")
+    parser.add_argument("folder", type=Path, help="folder of photographs")
     parser.add_argument("--megapixels", type=float, nargs="+", default=_MEGAPIXELS)
     options = parser.parse_args()
     paths = sorted(path for path in options.folder.iterdir() if path.suffix.lower() in _SUFFIXES)

@@ -1,4 +1,4 @@
-"""The implementations of Selective Search to compare: ours, OpenCV's, and two packages of PyPI."""
+"""The implementations of Selective Search to compare: ours, OpenCV's, and two packages from PyPI."""
 
 import random
 import warnings
@@ -17,7 +17,7 @@ from sppnet.proposals.selective_search import distinct
 
 Propose = Callable[[Image], FloatArray]
 
-# The filter of R-CNN's released code, for ours and OpenCV's. The packages have none, and get none.
+# Pixels. The filter of R-CNN's released code, for our engine and OpenCV's; the two packages have no filter.
 MIN_SIDE = 20
 REFERENCE = "ours, fast"
 
@@ -27,9 +27,9 @@ class Contender:
     """One implementation with its settings.
 
     Attributes:
-        name: in the table.
-        load: imports it and returns a function from uint8 (H, W, 3) RGB to all its proposals, float32 (N, 4)
-            xyxy pixel edges, best first.
+        name: the name in the table.
+        load: imports the implementation; returns a function from uint8 (H, W, 3) RGB to all proposals,
+            float32 (N, 4) xyxy pixel edges, best first.
         slow: whether its time is limited, so that it gets fewer images.
     """
 
@@ -43,7 +43,7 @@ def _engine(name: str) -> Callable[[], Propose]:
 
 
 def opencv_own_fast() -> Propose:
-    """OpenCV as in its documentation: ``switchToSelectiveSearchFast``, HSV and Lab, k = 150, 300, 450.
+    """Makes OpenCV's fast search as documented: ``switchToSelectiveSearchFast``, k = 150, 300, 450.
 
     The order is OpenCV's, from an unseeded generator.
     """
@@ -60,7 +60,7 @@ def opencv_own_fast() -> Propose:
 
 
 def alpacadb(scale: int, sigma: float, min_size: int) -> Callable[[], Propose]:
-    """AlpacaDB, PyPI's ``selectivesearch``: one strategy, not ranked; the top of the hierarchy is first."""
+    """Loads AlpacaDB (PyPI: ``selectivesearch``): one strategy, unranked; the top of the hierarchy first."""
 
     def load() -> Propose:
         from selectivesearch import selective_search
@@ -70,7 +70,7 @@ def alpacadb(scale: int, sigma: float, min_size: int) -> Callable[[], Propose]:
                 warnings.simplefilter("ignore")  # scikit-image warns at every image.
                 _, regions = selective_search(image, scale=scale, sigma=sigma, min_size=min_size)
             rectangles = np.array([region["rect"] for region in reversed(regions)]).reshape(-1, 4)
-            # Its widths and heights are from the first to the last pixel, one short of the region's.
+            # Its widths and heights count from the first to the last pixel, so they are one too small.
             return distinct(_from_rectangles(rectangles + np.array([0, 0, 1, 1])))
 
         return propose
@@ -79,9 +79,9 @@ def alpacadb(scale: int, sigma: float, min_size: int) -> Callable[[], Propose]:
 
 
 def chenjiexu(mode: str, patched: bool) -> Callable[[], Propose]:
-    """ChenjieXu, PyPI's ``selective-search``, with the paper's ranking.
+    """Loads ChenjieXu (PyPI: ``selective-search``), with the paper's ranking.
 
-    Patched, it gives masks to scipy's ``find_objects`` as integers: today's numpy turns the booleans of the
+    The patch passes masks to scipy's ``find_objects`` as integers: today's numpy turns the booleans of the
     package into a number that scipy does not accept.
     """
 
@@ -97,7 +97,7 @@ def chenjiexu(mode: str, patched: bool) -> Callable[[], Propose]:
         def propose(image: Image) -> FloatArray:
             random.seed(0)
             with (
-                joblib.parallel_config(backend="sequential"),  # It asks for all cores.
+                joblib.parallel_config(backend="sequential"),  # The package asks for all cores.
                 patch.object(structure, "find_objects", find_objects if patched else original),
                 warnings.catch_warnings(),
             ):
@@ -116,7 +116,7 @@ CONTENDERS = (
     Contender("ours, quality", _engine("quality")),
     Contender("OpenCV, paper's fast", _engine("opencv")),
     Contender("OpenCV, its own fast", opencv_own_fast),
-    # The settings of its README.
+    # The settings from its README.
     Contender("AlpacaDB, k = 500", alpacadb(500, 0.9, 10), slow=True),
     # The settings of the paper's single strategy.
     Contender("AlpacaDB, k = 100", alpacadb(100, 0.8, 100), slow=True),

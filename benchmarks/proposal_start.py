@@ -1,4 +1,4 @@
-"""Measures how long our Selective Search takes to start: import and first image in a new process."""
+"""Measures the start of our Selective Search: import and first image in a new process."""
 
 import json
 import os
@@ -16,14 +16,14 @@ from sppnet.common.arrays import Image
 
 @dataclass(frozen=True)
 class Start:
-    """Seconds in a new process: import, first image (compiles, or loads what was compiled), second image."""
+    """Seconds in a new process: import, first image (compiles or loads compiled code), second image."""
 
     import_seconds: float
     first_seconds: float
     second_seconds: float
 
 
-# Runs in a process of its own, in which nothing is imported or compiled yet.
+# Runs in a new process, in which nothing is imported or compiled yet.
 START_SCRIPT = """
 import sys, time
 begin = time.perf_counter()
@@ -41,14 +41,18 @@ print(json.dumps([imported - begin, *seconds]))
 
 
 def measure_starts(image: Image, script: str = START_SCRIPT) -> tuple[Start, Start]:
-    """Times a new process on an image, twice: first with numba's cache of compiled code empty, then filled.
+    """Times a new process on an image twice: first with an empty cache of compiled code, then a filled one.
 
     Args:
         image: uint8 (H, W, 3), RGB.
-        script: Python that gets the path of the image as ``.npy`` and prints the seconds of `Start` as JSON.
+        script: Python code that gets the path of the image as ``.npy`` and prints the values of `Start` as
+            JSON.
+
+    Returns:
+        the times with the empty cache, and with the filled cache.
 
     Raises:
-        subprocess.CalledProcessError: the process failed; it has printed why.
+        subprocess.CalledProcessError: the process failed; it has printed the reason.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "image.npy"

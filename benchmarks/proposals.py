@@ -1,4 +1,4 @@
-"""Selective Search beside other implementations: time and quality on the same images, on one thread.
+"""Compares implementations of Selective Search: time and quality on the same images, on one thread.
 
 python -m benchmarks.proposals [--dataset voc2007] [--limit 50]
 """
@@ -39,7 +39,7 @@ _PACKAGES = (
     "selective-search",
 )  # fmt: skip
 _CAPTION = (
-    f"one thread; ratio: an image's time over that of {REFERENCE}, median over the images; AlpacaDB is "
+    f"one thread; ratio: time divided by the time of {REFERENCE}, median over the images; AlpacaDB is "
     "PyPI's selectivesearch, ChenjieXu selective-search; patched: made to run on today's numpy"
 )
 
@@ -49,12 +49,12 @@ class Measured:
     """The measurements of a contender, by the number of the image.
 
     Attributes:
-        seconds: wall clock.
-        cpu_seconds: of the whole process: more than ``seconds`` where it used several threads, less where it
-            waited for other programs.
-        proposals: float32 (N, 4) each.
-        failed: number of images on which it raised an error.
-        fault: the first of these errors, or that of its import; empty if there was none.
+        seconds: image to wall-clock time.
+        cpu_seconds: image to processor time of the whole process: more than ``seconds`` if it used several
+            threads, less if it waited for other programs.
+        proposals: image to proposals, float32 (N, 4).
+        failed: number of images on which the contender raised an error.
+        fault: the first of these errors, or the error of its import; empty if there was none.
     """
 
     seconds: dict[int, float] = field(default_factory=dict)
@@ -66,17 +66,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """The result of a contender; its numbers are None where it failed on every image.
+    """The result of a contender; its numbers are None if it failed on every image.
 
     Attributes:
-        name: of the contender.
+        name: the name of the contender.
         images: number of images that it searched.
-        median_seconds, p90_seconds: an image, wall clock.
-        median_cpu_seconds: an image, of the process.
-        ratio: median over the images of its time over that of ours, fast; wall clock.
-        cpu_ratio: the same for the process's time, which other programs on the machine change less.
-        mean_proposals: an image.
-        figures: name to the figure, in [0, 1], for the best 2,000 proposals and for all.
+        median_seconds, p90_seconds: wall-clock time per image, median and 90th percentile.
+        median_cpu_seconds: median processor time per image.
+        ratio: median over the images of its wall-clock time divided by that of our fast mode.
+        cpu_ratio: as ``ratio``, for processor time, which depends less on other programs.
+        mean_proposals: mean number of proposals per image.
+        figures: name of the figure to its values, in [0, 1], for the best 2,000 proposals and for all.
         failed, fault: as in `Measured`.
     """
 
@@ -99,18 +99,18 @@ def race(
     slow_seconds: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Measured]:
-    """Runs all contenders on one thread, image after image, so that other load hits all of them alike.
+    """Runs all contenders on one thread, image after image, so that other load delays all of them.
 
-    First each runs once on a small image, which compiles its code.
+    First each contender runs once on a small image, which compiles its code.
 
     Args:
-        images: functions that read the images, which is not timed.
-        contenders: the implementations. Another one goes first at each image.
-        slow_seconds: a slow contender gets no further image after this time; it gets at least one.
-        progress: called with (images done, images in all).
+        images: functions that read the images; reading is not timed.
+        contenders: the implementations; each image starts with another contender.
+        slow_seconds: a slow contender gets no further image after this time, but at least one image.
+        progress: called with (images done, images in total).
 
     Returns:
-        measurements by the contender's name. An image on which it raises an error counts as failed.
+        name of the contender to its measurements. An image on which it raises an error counts as failed.
     """
     measured = {contender.name: Measured() for contender in contenders}
     running: dict[str, Propose] = {}
@@ -136,7 +136,7 @@ def race(
                 start, cpu_start = time.perf_counter(), time.process_time()
                 try:
                     proposals = running[name](image)
-                # Errors of other packages, of any type, belong into the table.
+                # Errors of other packages, of any type, belong in the table.
                 except Exception as error:
                     result.failed += 1
                     result.fault = result.fault or _described(error)
@@ -155,8 +155,8 @@ def make_rows(dataset: Dataset, measured: dict[str, Measured], reference: str = 
 
     Args:
         dataset: the same images, in the same order.
-        measured: by contender.
-        reference: the contender that ratios compare with.
+        measured: name of the contender to its measurements.
+        reference: the contender whose times are the divisor of ratios.
     """
     rows = []
     for name, result in measured.items():
@@ -188,7 +188,7 @@ def make_rows(dataset: Dataset, measured: dict[str, Measured], reference: str = 
 
 
 def times_table(rows: Sequence[Row], title: str) -> Table:
-    """Makes the table of times; a contender that failed has dashes (`faults` says why)."""
+    """Makes the table of times; a contender that failed has dashes (`faults` gives the reason)."""
     table = Table(title=title, caption=_CAPTION)
     table.add_column("engine", no_wrap=True)
     for column in ("images", "median ms", "p90 ms", "ratio", "CPU ratio", "proposals"):
@@ -207,11 +207,11 @@ def times_table(rows: Sequence[Row], title: str) -> Table:
 
 
 def quality_table(rows: Sequence[Row], title: str) -> Table:
-    """Makes the table of figures; a contender that failed has dashes (`faults` says why)."""
+    """Makes the table of figures; a contender that failed has dashes (`faults` gives the reason)."""
     table = Table(
         title=title,
-        caption=f"in %, best {BEST:,} proposals/all; boxes with a side below {MIN_SIDE} pixels dropped, but "
-        "not of AlpacaDB and ChenjieXu",
+        caption=f"in %, best {BEST:,} proposals/all; boxes with a side below {MIN_SIDE} pixels are dropped, "
+        "except for AlpacaDB and ChenjieXu",
     )
     table.add_column("engine", no_wrap=True)
     table.add_column("images", justify="right")
@@ -240,7 +240,7 @@ def faults(rows: Sequence[Row]) -> list[str]:
 
 
 def write_bench(path: Path, dataset: Dataset, rows: Sequence[Row], starts: tuple[Start, Start]) -> None:
-    """Writes everything as JSON, with the versions of the packages, replacing the file as a whole."""
+    """Writes all results as JSON, with the versions of the packages, replacing the file as a whole."""
     content = {
         "dataset": dataset.name,
         "split": dataset.split,
@@ -259,7 +259,7 @@ def write_bench(path: Path, dataset: Dataset, rows: Sequence[Row], starts: tuple
 
 
 def _stored(row: Row) -> dict[str, Any]:
-    """The values of a row by their names in the file, where proposals are still called windows."""
+    """Returns the values of a row by their names in the file, where proposals are still called windows."""
     names = {"mean_proposals": "mean_windows"}
     return {names.get(name, name): value for name, value in asdict(row).items()}
 

@@ -1,10 +1,10 @@
-"""Times `train_svms` and scikit-learn's LinearSVC (liblinear) on one synthetic but realistic problem.
+"""Times `train_svms` and scikit-learn's LinearSVC (liblinear) on a synthetic but realistic problem.
 
     python -m benchmarks.svm_solver [--classes 20] [--reference-classes 4]
 
-Both get the same float32 rows: pooled features (not negative, about a third not zero, mean norm 20), with
-negatives that all classes share and a few hundred positives a class. Both are imported and compiled before
-the clock starts.
+Both get the same float32 rows, which resemble pooled features: not negative, about a third not zero, mean
+norm 20. All classes share the negatives and have a few hundred positives each. Both are imported and compiled
+before the clock starts.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from sppnet.svm.solver import Problem, SolverSettings, train_svms
 def make_problems(
     classes: int, negatives: int, positives: int, dimension: int, seed: int = 0
 ) -> tuple[FloatArray, list[Problem]]:
-    """Makes features (rows, dimension) and one problem a class; all classes share the negatives."""
+    """Makes features (rows, dimension) and a problem for each class; all classes share the negatives."""
     rng = np.random.default_rng(seed)
     factors = rng.standard_normal((40, dimension), np.float32)
     features = np.empty((negatives + classes * positives, dimension), np.float32)
@@ -37,8 +37,8 @@ def make_problems(
     flags = np.arange(negatives + positives) >= negatives
     problems = []
     for start in range(negatives, len(features), positives):
-        # With shifts this small the classes overlap, as hard negatives do: a third of the rows become support
-        # vectors.
+        # With such small shifts the classes overlap, as with hard negatives: a third of the rows become
+        # support vectors.
         fill(slice(start, start + positives), 0.3 * rng.standard_normal(len(factors), np.float32))
         rows = np.concatenate([np.arange(negatives), np.arange(start, start + positives)])
         problems.append(Problem(rows, flags))
@@ -49,7 +49,7 @@ def make_problems(
 def objective(
     features: FloatArray, problem: Problem, settings: SolverSettings, weights: FloatArray, bias: float
 ) -> float:
-    """Returns the objective of `sppnet.svm.solver` for the result of any solver, in float64."""
+    """Computes the objective of `sppnet.svm.solver` for the result of any solver, in float64."""
     w = weights.astype(np.float64)
     signs = np.where(problem.positive, 1, -1)
     costs = np.where(problem.positive, settings.positive_weight, 1) * settings.cost
@@ -60,7 +60,7 @@ def objective(
 def reference_svm(
     features: FloatArray, problem: Problem, settings: SolverSettings, tolerance: float = 1e-4
 ) -> tuple[FloatArray, float]:
-    """Returns weights and bias of LinearSVC on this objective; ``tolerance`` is scikit-learn's default."""
+    """Trains LinearSVC on this objective; returns weights and bias. The default tolerance is its own."""
     model = LinearSVC(
         loss="hinge", dual=True, C=settings.cost, intercept_scaling=settings.bias_multiplier,
         class_weight={1: settings.positive_weight, -1: 1}, tol=tolerance, max_iter=100_000,

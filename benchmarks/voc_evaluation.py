@@ -1,6 +1,6 @@
-"""Time and memory of `evaluate_voc` at the size of the VOC2007 test set, beside the obvious implementation.
+"""Measures time and memory of `evaluate_voc` at the size of VOC2007's test set, beside plain loops.
 
-Run by hand: ``python -m benchmarks.voc_evaluation``.
+Run it with ``python -m benchmarks.voc_evaluation``.
 """
 
 import resource
@@ -15,16 +15,16 @@ from sppnet.data.detections import Detections
 from sppnet.data.types import Dataset, Example
 from sppnet.eval import evaluate_voc
 
-# VOC2007 test: 4,952 images, 20 classes, 12,032 objects that are not difficult and 2,944 that are.
+# VOC2007 test: 4,952 images, 20 classes, 14,976 objects, of which 2,944 are difficult.
 IMAGES, CLASSES, OBJECTS, DIFFICULT = 4952, 20, 14976, 2944
-# Detections for each class and image: the released SPP-net code keeps at most so many.
+# Number of detections per class and image: the released SPP-net code keeps at most 100.
 PER_CLASS = 100
 
 
 def evaluate_slowly(
     dataset: Dataset, detections: Mapping[str, Detections], iou_threshold: float = 0.5
 ) -> list[tuple[float, float]]:
-    """VOCevaldet.m in plain loops: the reference for `evaluate_voc`, in its tests and here.
+    """Evaluates with VOCevaldet.m in plain loops: the reference for `evaluate_voc` in tests and here.
 
     Returns:
         (11-point, area) average precision of each class; NaN for a class without ground truth.
@@ -52,7 +52,7 @@ def _evaluate_class_slowly(
     positives = sum(not difficult for image in objects.values() for _, difficult in image)
     if positives == 0:
         return np.nan, np.nan
-    lines.sort(key=lambda line: -line[0])  # Python's sort is stable
+    lines.sort(key=lambda line: -line[0])  # Python's sort is stable.
     taken: set[tuple[str, int]] = set()
     true_positives = false_positives = 0
     curve: list[tuple[float, float]] = []
@@ -85,7 +85,7 @@ def _evaluate_class_slowly(
 
 
 def synthetic_test_set(images: int, seed: int = 0) -> tuple[Dataset, dict[str, Detections]]:
-    """Random objects in VOC2007's numbers; 100 detections for each class and image, some near an object."""
+    """Makes random objects in VOC2007's numbers, and 100 detections per class and image."""
     rng = np.random.default_rng(seed)
     examples, detections = [], {}
     for index in range(images):
@@ -124,7 +124,7 @@ def _peak_megabytes() -> float:
 
 
 def main() -> None:
-    """Prints the seconds at the whole size, the ratio to plain loops on a part, and the memory it takes."""
+    """Prints the seconds at full size, the ratio to plain loops on a part, and the memory."""
     part, part_detections = synthetic_test_set(50)
     fast = _seconds(lambda: evaluate_voc(part, part_detections))
     slow = _seconds(lambda: evaluate_slowly(part, part_detections))

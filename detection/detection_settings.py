@@ -1,4 +1,4 @@
-"""Thresholds of detection; read without torch."""
+"""Thresholds of detection, in a module that does not import torch."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from sppnet.common.errors import InputError
 
 @dataclass(frozen=True)
 class DetectionSettings:
-    """Which scored proposals become detections.
+    """Thresholds that select detections from scored proposals.
 
     Attributes:
-        nms_iou: a box that overlaps a better one of its class by more than this IoU is dropped (paper
-            §4.1: 0.3).
-        max_per_class: at most so many detections a class and image (released code: 100).
-        min_score: detections score above it (released code: -1.5). For the softmax head
-            ``finetuning.min_probability`` stands in its place.
+        nms_iou: a box that overlaps a better box of its class by more than this IoU is dropped (paper §4.1:
+            0.3).
+        max_per_class: largest number of detections per class and image (released code: 100).
+        min_score: detections score above this (released code: -1.5). The softmax head has
+            ``finetuning.min_probability`` instead.
 
     Raises:
-        InputError: a value out of range.
+        InputError: a value is out of range.
 
     Example:
         >>> DetectionSettings(nms_iou=0.5).max_per_class

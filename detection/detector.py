@@ -14,6 +14,7 @@ from sppnet.common.progress import Progress, quiet
 from sppnet.common.stopwatch import Stopwatch
 from sppnet.data.detections import Detections
 from sppnet.data.types import Dataset
+from sppnet.detection.calibration import Calibration
 from sppnet.detection.detection_settings import DetectionSettings
 from sppnet.detection.fc_layers import FullyConnected
 from sppnet.detection.features.extractor import Extractor
@@ -42,6 +43,7 @@ class Detector:
         origin: what it was trained from, as JSON values; saved with it.
         layers: fully connected layers between pooled vectors and ``head``, or None.
         clock: seconds spent in each stage so far.
+        calibration: turns scores into probabilities; None: scores stay raw.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +55,7 @@ class Detector:
     origin: Mapping[str, Any] = field(default_factory=dict)
     layers: FullyConnected | None = None
     clock: Stopwatch = field(default_factory=Stopwatch)
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -65,8 +68,59 @@ class Detector:
 
     @property
     def working_score(self) -> float:
-        """Detections of at least this score are worth showing; see `Head.working_score`."""
+        """Detections of at least this raw score are worth showing, where there is no calibration."""
         return self.head.working_score
+
+    @property
+    def working_thresholds(self) -> FloatArray:
+        """Detections of `predict` of at least these scores are worth showing: float32 (C,), one a class."""
+        return self.thresholds("f1")
+
+    def thresholds(self, choice: str | float = "f1") -> FloatArray:
+        """The least score of each class at which detections of `predict` are worth showing: float32 (C,).
+
+        Args:
+            choice: ``"f1"``: the best balance of precision and recall on held-out training images;
+                ``"precision:0.9"``: as many detections as there can be while nine of ten are right; or a
+                score for all classes. Without a calibration ``"f1"`` is `working_score`.
+
+        Raises:
+            InputError: another choice, or a precision without a calibration.
+        """
+        if self.calibration is not None:
+            return self.calibration.thresholds(choice)
+        if isinstance(choice, str) and choice != "f1":
+            raise InputError(
+                f"threshold {choice!r}: the detector has no calibration; train it again, or give a raw score"
+            )
+        least = self.working_score if isinstance(choice, str) else choice
+        return np.full(len(self.classes), least, np.float32)
+
+    def shown(self, detections: Detections, threshold: str | float = "f1") -> Detections:
+        """Those detections of `predict` that are worth showing.
+
+        Args:
+            detections: of `predict`, not of ``raw_scores``.
+            threshold: see `thresholds`.
+
+        Example:
+            >>> detections = detector.predict("photo.jpg")  # doctest: +SKIP
+            >>> detector.shown(detections)  # doctest: +SKIP
+            Detections(2: dog 0.93, person 0.58)
+        """
+        return detections[detections.scores >= self.thresholds(threshold)[detections.labels]]
+
+    def calibrated(self, detections: Detections) -> Detections:
+        """Detections of `detect` with probabilities in place of raw scores.
+
+        A class keeps the order of its detections. Across classes the order may change. Without a calibration
+        the detections stay as they are.
+        """
+        if self.calibration is None:
+            return detections
+        return replace(
+            detections, scores=self.calibration.probabilities(detections.scores, detections.labels)
+        )
 
     def detect(
         self, image: ImageSource, proposals: ArrayLike | None = None, prepared: Any = None
@@ -79,7 +133,8 @@ class Detector:
             prepared: the image as `Extractor.prepare` gives it; None: it is prepared here.
 
         Returns:
-            detections grouped by class, best first; boxes that regression moved are clipped to the image.
+            detections grouped by class, best first, with the head's raw scores (see `predict` for
+            probabilities); boxes that regression moved are clipped to the image.
 
         Raises:
             InputError: the file is no image, or an array has another form.
@@ -147,33 +202,61 @@ class Detector:
 
     @overload
     def predict(
-        self, images: Dataset, workers: int = ..., progress: Progress = ...
+        self,
+        images: Dataset,
+        threshold: str | float | None = ...,
+        *,
+        raw_scores: bool = ...,
+        workers: int = ...,
+        progress: Progress = ...,
     ) -> dict[str, Detections]: ...
 
     @overload
     def predict(
         self,
         images: list[ImageSource] | tuple[ImageSource, ...],
+        threshold: str | float | None = ...,
+        *,
+        raw_scores: bool = ...,
         workers: int = ...,
         progress: Progress = ...,
     ) -> list[Detections]: ...
 
     @overload
-    def predict(self, images: ImageSource, workers: int = ..., progress: Progress = ...) -> Detections: ...
+    def predict(
+        self,
+        images: ImageSource,
+        threshold: str | float | None = ...,
+        *,
+        raw_scores: bool = ...,
+        workers: int = ...,
+        progress: Progress = ...,
+    ) -> Detections: ...
 
     def predict(
         self,
         images: ImageSource | Sequence[ImageSource] | Dataset,
+        threshold: str | float | None = None,
+        *,
+        raw_scores: bool = False,
         workers: int = 0,
         progress: Progress = quiet,
     ) -> Detections | list[Detections] | dict[str, Detections]:
         """Detects the objects of an image, of several, or of a data set.
+
+        A detection's score is the probability that it is right, from 0 to 1, as measured on held-out training
+        images. Without ``threshold`` all detections come back, improbable ones too, as an evaluation needs
+        them.
 
         Several images are worked on at a time, each on a core of its own.
 
         Args:
             images: an image (uint8 (H, W, 3) RGB, a PIL image, or an image file), a list of these, or a
                 data set.
+            threshold: keeps the detections that are worth showing: ``"f1"``, ``"precision:0.9"`` or a
+                probability, see `thresholds`; None: all.
+            raw_scores: scores as the head gives them: margins of SVMs, or the log-odds of a softmax. The
+                threshold is on probabilities all the same. A detector without calibration has no others.
             workers: images at a time; 0: one a core.
             progress: called with a stage's name, images done, images in all.
 
@@ -181,35 +264,40 @@ class Detector:
             detections of the image; a list of them; or a dictionary of them by image id.
 
         Raises:
-            InputError: an image cannot be read.
+            InputError: an image cannot be read, or a wrong threshold.
 
         Example:
             >>> from sppnet import Detector
             >>> detector = Detector.load("model")  # doctest: +SKIP
-            >>> detector.predict("photo.jpg").filter(detector.working_score)  # doctest: +SKIP
-            Detections(2: dog 0.31, person -0.12)
+            >>> detector.predict("photo.jpg", "f1")  # doctest: +SKIP
+            Detections(2: dog 0.93, person 0.58)
+            >>> detector.predict("photo.jpg", "precision:0.9")  # doctest: +SKIP
+            Detections(1: dog 0.93)
         """
-        if isinstance(images, Dataset):
-            paths = [example.path for example in images]
-            ids = [example.image_id for example in images]
-            return dict(zip(ids, self._predict_all(paths, workers, progress), strict=True))
-        if isinstance(images, list | tuple):
-            return self._predict_all(images, workers, progress)
-        return self._named(self.detect(images))
+        least = None if threshold is None else self.thresholds(threshold)
 
-    def _predict_all(
+        def finished(detections: Detections) -> Detections:
+            scored = self.calibrated(detections)
+            kept = slice(None) if least is None else scored.scores >= least[scored.labels]
+            return replace(detections if raw_scores else scored, classes=self.classes)[kept]
+
+        if isinstance(images, Dataset):
+            ids = [example.image_id for example in images]
+            results = map(finished, self._detect_each(list(images), workers, progress))
+            return dict(zip(ids, results, strict=True))
+        if isinstance(images, list | tuple):
+            return [finished(detections) for detections in self._detect_each(images, workers, progress)]
+        return finished(self.detect(images))
+
+    def _detect_each(
         self, images: Sequence[ImageSource], workers: int, progress: Progress
-    ) -> list[Detections]:
-        results = []
-        for _, result in self.detect_all(images, workers):
+    ) -> Iterator[Detections]:
+        """The detections of each image with raw scores."""
+        for done, (_, result) in enumerate(self.detect_all(images, workers), start=1):
             if isinstance(result, InputError):
                 raise result
-            results.append(self._named(result[1]))
-            progress("detection", len(results), len(images))
-        return results
-
-    def _named(self, detections: Detections) -> Detections:
-        return replace(detections, classes=self.classes)
+            yield result[1]
+            progress("detection", done, len(images))
 
     def detect_all(
         self, images: Sequence[ImageSource], workers: int = 0
@@ -226,7 +314,8 @@ class Detector:
                 so it takes one.
 
         Yields:
-            the image as it was given; decoded image and detections, or why it cannot be read.
+            the image as it was given; decoded image and detections with raw scores (see `calibrated`), or
+            why it cannot be read.
         """
         if isinstance(self.engine, OpenCVSelectiveSearch):
             workers = 1

@@ -1,4 +1,4 @@
-"""Fully connected layers on pooled vectors, as the detector uses them: arrays in, arrays out."""
+"""Fully connected layers on pooled vectors, for the detector: arrays in, arrays out."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,18 @@ from sppnet.detection.backbones.weights import read_weights
 
 logger = logging.getLogger(__name__)
 
-# Vectors that pass at a time, so that the outputs of layers stay small beside the pooled vectors.
+# Number of vectors that pass at a time, so that outputs of layers take little memory beside pooled vectors.
 _CHUNK = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class FullyConnected:
-    """Layers, each a matrix product with a bias and a rectifier after it; dropout is for training only.
+    """Fully connected layers: matrix product, bias and rectifier each; dropout is for training only.
 
     Attributes:
-        factors: of each layer the matrices (outputs, inputs) whose product, the first one applied first, is
-            the layer's weights: one, or the two of a truncated singular value decomposition.
-        biases: (outputs,), of each layer. All are float32, or bfloat16 to compute in that.
+        factors: for each layer the matrices (outputs, inputs) whose product is its weights, in the order in
+            which they are applied: one matrix, or the two of a truncated singular value decomposition.
+        biases: (outputs,), the bias of each layer. All tensors are float32, or bfloat16 to compute in it.
 
     Example:
         >>> import numpy as np
@@ -42,12 +42,12 @@ class FullyConnected:
 
     @property
     def inputs(self) -> int:
-        """Length of the vectors that come in."""
+        """Length of the input vectors."""
         return self.factors[0][0].shape[1]
 
     @property
     def length(self) -> int:
-        """Length of the vectors that go out."""
+        """Length of the output vectors."""
         return len(self.biases[-1])
 
     @torch.inference_mode()
@@ -55,13 +55,13 @@ class FullyConnected:
         """Computes the outputs of the last layer.
 
         Args:
-            features: float32 (N, inputs), pooled vectors as they are (no norm factor).
+            features: float32 (N, inputs), pooled vectors, without norm factor.
 
         Returns:
             float32 (N, length).
 
         Raises:
-            ValueError: features of another length.
+            ValueError: the features have another length.
         """
         if features.ndim != 2 or features.shape[1] != self.inputs:
             raise ValueError(f"features are {features.shape}; the layers take (N, {self.inputs})")
@@ -77,20 +77,20 @@ class FullyConnected:
         return results
 
     def first(self, count: int) -> "FullyConnected":
-        """The first ``count`` of the layers."""
+        """Returns the first ``count`` layers."""
         return FullyConnected(self.factors[:count], self.biases[:count])
 
     def truncated(self, rank: int) -> "FullyConnected":
-        """The layers with weights of at most this rank, each as two thin matrices (Fast R-CNN §3.1).
+        """Returns the layers with weights of at most this rank, as two thin matrices (Fast R-CNN §3.1).
 
-        A layer whose two matrices would not be smaller than the one stays as it is.
+        A layer stays unchanged if its two matrices would not be smaller than its weights.
         """
         factors = []
         for matrices in self.factors:
             weights = matrices[0] if len(matrices) == 1 else matrices[1] @ matrices[0]
             outputs, inputs = weights.shape
             if rank * (outputs + inputs) < outputs * inputs:
-                # W W' = U S² U' is cheaper to decompose than W = U S V'; of rank r it is U_r U_r' W.
+                # W W' = U S² U' is cheaper to decompose than W = U S V'; the part of rank r is U_r U_r' W.
                 _, vectors = torch.linalg.eigh(weights.double() @ weights.double().T)
                 largest = vectors[:, -rank:].float()
                 matrices = (largest.T @ weights, largest.contiguous())
@@ -98,12 +98,12 @@ class FullyConnected:
         return FullyConnected(tuple(factors), self.biases)
 
     def rounded(self) -> "FullyConnected":
-        """The layers in bfloat16: weights and outputs are rounded to it, sums are not."""
+        """Returns the layers in bfloat16: weights and outputs are rounded, sums are not."""
         factors = tuple(tuple(factor.bfloat16() for factor in matrices) for matrices in self.factors)
         return FullyConnected(factors, tuple(bias.bfloat16() for bias in self.biases))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Tensors by name, for `from_tensors`."""
+        """Returns name to tensor, for `from_tensors`."""
         tensors = {}
         for layer, (factors, bias) in enumerate(zip(self.factors, self.biases, strict=True), start=6):
             tensors[f"fc{layer}.bias"] = bias
@@ -112,10 +112,10 @@ class FullyConnected:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "FullyConnected | None":
-        """Makes the layers again from `tensors`; None where there are none.
+        """Rebuilds the layers from `tensors`; returns None if there are none.
 
         Args:
-            tensors: by name; other names are ignored.
+            tensors: name to tensor; other names are ignored.
 
         Raises:
             ValueError: the shapes of the matrices and biases do not follow one another.
@@ -143,17 +143,17 @@ class FullyConnected:
 
 
 def from_caffe_order(weights: Tensor, levels: Sequence[int], channels: int) -> Tensor:
-    """Reorders fc6's inputs from Caffe's order to that of `spatial_pyramid_pool`.
+    """Reorders fc6's inputs from Caffe's order to the order of `spatial_pyramid_pool`.
 
     Args:
         weights: (outputs, inputs) of a Caffe SPP-net, whose inputs are ordered by rising level, then by
             channel, then row by row (released code).
-        levels: bins a side of the pyramid, level by level.
-        channels: of the map.
+        levels: bins per side of each pyramid level.
+        channels: number of channels of the map.
 
     Returns:
-        (outputs, inputs), a copy, whose inputs are ordered level by level as given, row by row, channels
-        within a bin.
+        (outputs, inputs), a copy whose inputs are ordered by level as in ``levels``, then row by row, then by
+        channel within a bin.
     """
     outputs = weights.shape[0]
     rising = sorted(range(len(levels)), key=lambda index: levels[index])
@@ -167,17 +167,17 @@ def from_caffe_order(weights: Tensor, levels: Sequence[int], channels: int) -> T
 
 
 def read_layers(path: Path, levels: Sequence[int], channels: int, width: int) -> FullyConnected:
-    """Reads fc6 and fc7, or fc6 alone, from a file of weights; a ``.caffemodel``'s are reordered.
+    """Reads fc6 and fc7, or fc6 alone, from a file of weights; reorders the fc6 of a ``.caffemodel``.
 
     Args:
-        path: see `read_weights`; tensors ``fc6.weight``, ``fc6.bias``, ``fc7.weight``, ``fc7.bias``, of which
-            both of fc7 may be missing.
-        levels: of the pyramid.
-        channels: of the map.
-        width: outputs of both layers.
+        path: a file as in `read_weights` with the tensors ``fc6.weight``, ``fc6.bias``, ``fc7.weight`` and
+            ``fc7.bias``; both tensors of fc7 may be missing.
+        levels: bins per side of each pyramid level.
+        channels: number of channels of the map.
+        width: number of outputs of both layers.
 
     Returns:
-        the two layers; fc6 alone, with a warning in the log, where the file has no fc7.
+        the two layers, or fc6 alone, with a warning in the log, if the file has no fc7.
 
     Raises:
         InputError: the file cannot be read, half of a layer is missing, or its layers have other shapes.
@@ -193,12 +193,12 @@ def read_layers(path: Path, levels: Sequence[int], channels: int, width: int) ->
             weights, bias = state[f"{name}.weight"].float(), state[f"{name}.bias"].float().flatten()
         except KeyError as error:
             raise InputError(f"{path}: no tensor {error}; fc6 and fc7 cannot start from it") from error
-        # Caffe's legacy blobs have four dimensions, the first two of 1.
+        # Caffe's legacy blobs have four dimensions; the first two are 1.
         weights = weights.reshape(weights.shape[-2:]) if weights.ndim == 4 else weights
         if weights.shape != (width, length) or bias.shape != (width,):
             raise InputError(
                 f"{path}: {name} is {tuple(weights.shape)}, not {(width, length)}; set finetuning.width and "
-                "features.levels to those it was made with, and take its own network"
+                "features.levels to the values of the file, and take its own network"
             )
         if not (weights.isfinite().all() and bias.isfinite().all()):
             raise InputError(f"{path}: {name} has values that are not finite; fetch the file again")
@@ -210,6 +210,6 @@ def read_layers(path: Path, levels: Sequence[int], channels: int, width: int) ->
 
 
 def as_array(tensor: Tensor) -> NDArray[np.float32]:
-    """A tensor as a float32 array."""
+    """Converts a tensor to a float32 array."""
     array: NDArray[np.float32] = tensor.detach().float().numpy()
     return array

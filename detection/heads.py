@@ -141,10 +141,13 @@ def head_from_tensors(arrays: Mapping[str, FloatArray], norm_factor: float) -> H
 
     Raises:
         KeyError: there is no head among them.
+        ValueError: weights and bias that do not fit each other.
     """
-    if "softmax.weights" in arrays:
-        return SoftmaxHead(arrays["softmax.weights"], arrays["softmax.bias"])
-    return SVMHead(arrays["svm.weights"], arrays["svm.bias"], norm_factor)
+    kind = "softmax" if "softmax.weights" in arrays else "svm"
+    weights, bias = arrays[f"{kind}.weights"], arrays[f"{kind}.bias"]
+    if weights.ndim != 2 or bias.shape != weights.shape[:1]:
+        raise ValueError(f"{kind} weights of shape {weights.shape} with a bias of shape {bias.shape}")
+    return SoftmaxHead(weights, bias) if kind == "softmax" else SVMHead(weights, bias, norm_factor)
 
 
 def log_odds(logits: FloatArray) -> FloatArray:

@@ -8,13 +8,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from sppnet.common.errors import InputError
 from sppnet.common.files import atomic_path, file_digest, json_digest, write_json
 from sppnet.common.settings import override, with_todays_names
 from sppnet.detection.backbones import network_from_config
+from sppnet.detection.calibration import TENSOR_PREFIX, Calibration
 from sppnet.detection.detection_settings import DetectionSettings
 from sppnet.detection.fc_layers import FullyConnected
 from sppnet.detection.features.extractor import Extractor
@@ -47,6 +49,8 @@ class Parts(Protocol):
     def origin(self) -> Mapping[str, Any]: ...
     @property
     def layers(self) -> FullyConnected | None: ...
+    @property
+    def calibration(self) -> Calibration | None: ...
 
 
 def write_model(detector: Parts, folder: Path) -> None:
@@ -69,14 +73,21 @@ def write_model(detector: Parts, folder: Path) -> None:
     }
     if detector.layers is not None:
         tensors |= detector.layers.tensors()
-    arrays = detector.head.tensors()
+    arrays: dict[str, NDArray[Any]] = {**detector.head.tensors()}
     if detector.regressors is not None:
         arrays |= {
             "regression.weights": detector.regressors.weights,
             "regression.bias": detector.regressors.bias,
         }
         description["regression_scale"] = detector.regressors.norm_factor
+    if detector.calibration is not None:
+        arrays |= detector.calibration.tensors()
     tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    try:
+        # Before a model that is there is replaced: JSON holds no infinite numbers.
+        json.dumps(description, allow_nan=False)
+    except ValueError as error:
+        raise InputError(f"{folder}: the model cannot be written ({error}); give finite settings") from error
     try:
         with atomic_path(folder / "model.safetensors") as path:
             save_file({name: value.contiguous() for name, value in tensors.items()}, path)
@@ -105,6 +116,23 @@ def read_model(folder: Path) -> dict[str, Any]:
         raise InputError(f"{model}: {error} is missing or damaged; train again") from error
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"{folder}: the model cannot be read ({error}); train again") from error
+
+
+def read_calibration(folder: Path) -> Calibration | None:
+    """Reads the calibration of a detector alone; None where there is none, or no detector.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        return None
+    try:
+        with safe_open(weights, "numpy") as file:
+            names = [name for name in file.keys() if name.startswith(TENSOR_PREFIX)]  # noqa: SIM118 (no dict)
+            return Calibration.from_tensors({name: file.get_tensor(name) for name in names})
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(f"{weights}: the calibration cannot be read ({error}); train again") from error
 
 
 def _parts(model: Path, weights: Path) -> dict[str, Any]:
@@ -149,4 +177,5 @@ def _parts(model: Path, weights: Path) -> dict[str, Any]:
         "engine": engine_from_parameters(description["proposals"], str(model)),
         "origin": description["origin"],
         "layers": layers,
+        "calibration": Calibration.from_tensors(arrays),
     }

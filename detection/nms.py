@@ -1,4 +1,4 @@
-"""From the scores of all proposals to detections: thresholds and non-maximum suppression."""
+"""Selects detections from scored proposals by thresholds and non-maximum suppression."""
 
 import numpy as np
 import torch
@@ -13,11 +13,11 @@ def suppress(boxes: FloatArray, scores: FloatArray, settings: DetectionSettings)
 
     Args:
         boxes: float32 (N, 4), xyxy.
-        scores: float32 (N, C); one that is not a number is below every threshold.
-        settings: thresholds.
+        scores: float32 (N, C); NaN is below every threshold.
+        settings: the thresholds.
 
     Returns:
-        int64 (K,) indices into ``boxes`` and int64 (K,) their labels, grouped by label, best first.
+        int64 (K,), indices into ``boxes``, and int64 (K,), their labels; grouped by label, best first.
 
     Example:
         >>> import numpy as np
@@ -35,7 +35,7 @@ def suppress(boxes: FloatArray, scores: FloatArray, settings: DetectionSettings)
 
 
 def nms_best_first(boxes: FloatArray, scores: FloatArray, settings: DetectionSettings) -> IntArray:
-    """Non-maximum suppression of the boxes of one class.
+    """Applies non-maximum suppression to the boxes of one class.
 
     Args:
         boxes: float32 (N, 4), xyxy.

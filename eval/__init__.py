@@ -1,6 +1,15 @@
-"""Detections, classifications and proposals scored against ground truth; tables and plots of the figures."""
+"""Scores detections, classifications and proposals against ground truth; writes tables, plots and files."""
 
 from sppnet.eval.boxes import box_iou
+from sppnet.eval.calibration import (
+    MatchedDetections,
+    Reliability,
+    WorkingPoint,
+    match_detections,
+    plot_reliability,
+    reliability,
+    working_point,
+)
 from sppnet.eval.classification import ClassificationResult, evaluate_classification
 from sppnet.eval.classification_report import accuracy_table, plot_confusion, write_classification
 from sppnet.eval.coco import coco_metrics
@@ -33,8 +42,11 @@ __all__ = [
     "ClassificationResult",
     "ImageClassResult",
     "ImageClassificationResult",
+    "MatchedDetections",
     "ProposalResult",
+    "Reliability",
     "VOCResult",
+    "WorkingPoint",
     "abo_table",
     "accuracy_table",
     "box_iou",
@@ -48,13 +60,17 @@ __all__ = [
     "evaluate_voc",
     "evaluate_voc_classification",
     "image_labels",
+    "match_detections",
     "metrics_dict",
     "plot_confusion",
     "plot_precision_recall",
     "plot_proposals",
+    "plot_reliability",
     "proposal_table",
     "proposals_dict",
     "read_voc_detections",
+    "reliability",
+    "working_point",
     "write_classification",
     "write_coco_results",
     "write_metrics",

@@ -1,4 +1,4 @@
-"""Intersection over union of boxes."""
+"""Computes the intersection over union of boxes."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -7,17 +7,17 @@ Float64 = NDArray[np.float64]
 
 
 def box_iou(boxes_a: ArrayLike, boxes_b: ArrayLike) -> Float64:
-    """Intersection over union of every box of one set with every box of another.
+    """Computes the intersection over union of every box of one set with every box of another.
 
-    Computed in float64, so that an overlap of exactly one half is exactly 0.5. On pixel edges this equals the
-    devkit's arithmetic on inclusive pixels with its ``+1``.
+    The arithmetic is in float64, so an overlap of exactly one half gives 0.5. On pixel edges it equals the
+    devkit's arithmetic on inclusive pixels with ``+1``.
 
     Args:
         boxes_a: (N, 4) xyxy, pixel edges.
         boxes_b: (M, 4) xyxy, pixel edges.
 
     Returns:
-        float64 (N, M) in [0, 1]; 0 where the boxes only touch or both are empty.
+        float64 (N, M) in [0, 1]; 0 for boxes that only touch, and for two empty boxes.
 
     Example:
         >>> box_iou([[0, 0, 10, 10], [0, 0, 10, 5]], [[0, 0, 10, 10], [20, 20, 30, 30]])
@@ -30,7 +30,7 @@ def box_iou(boxes_a: ArrayLike, boxes_b: ArrayLike) -> Float64:
 
 
 def paired_iou(a: Float64, b: Float64) -> Float64:
-    """Intersection over union of boxes (…, 4) that broadcast against each other."""
+    """Computes the intersection over union of boxes (…, 4) that broadcast against each other."""
     width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
     height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
     intersection = width.clip(min=0) * height.clip(min=0)

@@ -1,4 +1,4 @@
-"""Top-1 and top-5 error and the confusion matrix, from class scores and labels."""
+"""Computes top-1 and top-5 error and the confusion matrix from class scores and labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ class ClassificationResult:
     """The errors and the confusion matrix of classified images.
 
     Attributes:
-        classes: K names.
-        confusion: int64 (K, K), images by true class (rows) and by the class that scored highest (columns).
-        top1_error: share of images whose class does not have the highest score.
-        top5_error: share of images whose class is not among the five highest.
+        classes: K class names.
+        confusion: int64 (K, K), images by true class (rows) and by the class of the highest score (columns).
+        top1_error: share of images whose true class does not have the highest score.
+        top5_error: share of images whose true class is not among the five highest scores.
 
     Example:
         >>> scores = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], np.float32)
@@ -40,7 +40,7 @@ class ClassificationResult:
 
     @property
     def accuracies(self) -> FloatArray:
-        """float32 (K,), the share of each class's images that scored highest there; NaN without images."""
+        """float32 (K,), the share of each class's images that are classified right; NaN without images."""
         counts = self.confusion.sum(axis=1)
         shares = np.full(len(self.classes), np.nan, np.float32)
         np.divide(self.confusion.diagonal(), counts, out=shares, where=counts > 0, casting="unsafe")
@@ -55,10 +55,10 @@ def evaluate_classification(
     Args:
         scores: float (N, K), higher is surer; N at least 1.
         labels: int64 (N,), indices into ``classes``.
-        classes: K names.
+        classes: K class names.
 
     Raises:
-        ValueError: no image, or shapes that do not belong together.
+        ValueError: there is no image, or the shapes do not match.
 
     Example:
         >>> scores = np.array([[0.9, 0.1], [0.6, 0.4]], np.float32)
@@ -71,7 +71,7 @@ def evaluate_classification(
             f"scores {scores.shape}, labels {labels.shape}, {len(classes)} classes; give (N, K), (N,) and K "
             "names, N at least 1"
         )
-    # Not scikit-learn's: its top-k accuracy refuses two classes, and its import takes a second.
+    # scikit-learn's top-k accuracy refuses two classes, and its import takes a second.
     order = np.argsort(-scores, axis=1, kind="stable")
     hits = order == labels[:, None]
     confusion = np.bincount(labels * width + order[:, 0], minlength=width**2).reshape(width, width)

@@ -1,4 +1,4 @@
-"""Figures of classification for people and programs: a table, JSON, the confusion matrix."""
+"""Writes the figures of classification: a table, JSON, the confusion matrix."""
 
 import csv
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 _INCHES_PER_CLASS = 0.3
 _MAX_INCHES = 24
-# Beyond so many classes, numbers and names in the picture cannot be read.
+# Above these numbers of classes, numbers and names in the picture are too small to read.
 _MAX_CLASSES_WITH_NUMBERS = 40
 _MAX_CLASSES_WITH_NAMES = 80
 
 
 def accuracy_table(result: ClassificationResult, title: str | None = None) -> "Table":
-    """A table of accuracies in percent: a row for each class, with the class it is most often taken for.
+    """Makes a table of accuracies in percent, with the most frequent mistake of each class.
 
     A class without images shows –.
 
     Args:
         result: the figures.
-        title: above the table.
+        title: the title above the table.
 
     Example:
         >>> from sppnet.eval import evaluate_classification
@@ -61,7 +61,7 @@ def accuracy_table(result: ClassificationResult, title: str | None = None) -> "T
 def accuracy_dict(
     result: ClassificationResult, settings: Mapping[str, object] | None = None
 ) -> dict[str, object]:
-    """All figures of classification as plain numbers, ready for JSON; None for NaN, which JSON lacks.
+    """Returns all figures of classification as plain numbers for JSON; None for NaN, which JSON lacks.
 
     Args:
         result: the figures.
@@ -85,7 +85,7 @@ def write_classification(
     """Writes ``classification.json``, ``confusion.csv`` and ``confusion.png``, each replaced as a whole.
 
     Args:
-        folder: made where it is missing.
+        folder: the folder to write to; it is created if it is missing.
         result: the figures.
         settings: JSON values that the figures depend on.
 
@@ -113,11 +113,11 @@ def write_classification(
 
 
 def plot_confusion(path: Path, result: ClassificationResult) -> None:
-    """Draws the confusion matrix into a PNG: shares of each class's images as shades, numbers on top.
+    """Draws the confusion matrix into a PNG: shares of each class's images as shades, counts as numbers.
 
     Args:
         path: the file, replaced as a whole.
-        result: any number of classes; numbers are left out beyond 40, names beyond 80.
+        result: the figures; above 40 classes the numbers are left out, above 80 the names.
 
     Example:
         >>> import tempfile

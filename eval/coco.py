@@ -1,4 +1,4 @@
-"""COCO's figures of the same detections, through pycocotools."""
+"""Computes COCO's figures of detections with pycocotools."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from sppnet.eval.plain import (
     read_ground_truth,
 )
 
-# pycocotools is imported where it is used, so that VOC's evaluation starts without it.
+# Imported in the functions, so that VOC's evaluation starts without pycocotools.
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
@@ -32,18 +32,20 @@ STATS = (
 def coco_metrics(
     ground_truth: GroundTruthLike, detections: DetectionsLike, *, classes: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """The twelve figures of COCO's detection challenge, from pycocotools.
+    """Computes the twelve figures of COCO's detection challenge with pycocotools.
 
-    What differs from `sppnet.eval.evaluate_voc`: a mean over IoU 0.5 to 0.95, 101 recall points, at most 100
-    detections for each class and image, and each detection goes to the *free* object it overlaps most.
+    Differences from `sppnet.eval.evaluate_voc`: AP is a mean over IoU 0.5 to 0.95, with 101 recall points and
+    at most 100 detections for each class and image. Each detection is matched with the object that it
+    overlaps most among the objects that are still *free*.
 
     VOC's ``difficult`` becomes ``iscrowd``, the only flag that pycocotools obeys (it overwrites ``ignore``
-    with it). A difficult object adds nothing to the recall, and a detection matched to it is neither right
-    nor wrong, as in VOC. But for a crowd pycocotools divides the intersection by the area of the *detection*,
-    not of the union; so small boxes that lie within a difficult object are forgiven, where VOC calls them
-    false.
+    with it). As in VOC, a difficult object adds nothing to the recall, and a detection that is matched with
+    it is neither right nor wrong. But for a crowd pycocotools divides the intersection by the area of the
+    *detection*, not of the union. So small boxes within a difficult object are not counted, while VOC counts
+    them as false.
 
-    Areas (small < 32² pixels <= medium <= 96² < large) are those of the boxes; COCO's own use the segment.
+    Areas (small < 32² pixels <= medium <= 96² < large) are areas of boxes; COCO's own figures use the area of
+    the segment.
 
     Args:
         ground_truth: in the forms of `sppnet.eval.evaluate_voc`.
@@ -52,7 +54,7 @@ def coco_metrics(
 
     Returns:
         AP, AP50, AP75, AP_small, AP_medium, AP_large, AR_1, AR_10, AR_100, AR_small, AR_medium, AR_large in
-        [0, 1]; NaN where no object has that size.
+        [0, 1]; NaN if no object has that size.
 
     Raises:
         InputError: as in `sppnet.eval.evaluate_voc`.
@@ -69,7 +71,7 @@ def coco_metrics(
     checked = read_ground_truth(ground_truth, classes)
     scored = read_detections(detections, checked)
     with contextlib.redirect_stdout(io.StringIO()):
-        # One class at a time: pycocotools wants a dictionary for each detection; all at once fill the memory.
+        # pycocotools needs a dictionary for each detection; all classes at once would fill the memory.
         parts = [_evaluate_class(checked.objects, scored, label) for label in range(len(checked.classes))]
         total = COCOeval(iouType="bbox")
         shape = (len(total.params.iouThrs), len(total.params.recThrs), 0, 4, 3)
@@ -88,7 +90,7 @@ def coco_metrics(
 def _evaluate_class(
     objects: Sequence[Objects], scored: Sequence[ScoredBoxes], label: int
 ) -> dict[str, Float64] | None:
-    """pycocotools' precision (T, R, 1, A, M) and recall (T, 1, A, M) of a class; None without objects."""
+    """Returns pycocotools' precision (T, R, 1, A, M) and recall (T, 1, A, M) of a class; None: no objects."""
     from pycocotools.cocoeval import COCOeval
 
     annotations: list[dict[str, object]] = []
@@ -113,7 +115,7 @@ def _evaluate_class(
 def _annotation(index: int, image: int, box: Floats) -> dict[str, object]:
     left, top, right, bottom = box.tolist()
     size = (right - left, bottom - top)
-    # Ids count from 1: to pycocotools a match with id 0 is no match.
+    # Ids count from 1 because pycocotools takes a match with id 0 for no match.
     return {
         "id": index + 1,
         "image_id": image,

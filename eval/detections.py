@@ -13,10 +13,10 @@ from sppnet.common.errors import InputError
 from sppnet.common.files import atomic_path
 from sppnet.data.detections import Detections
 
-# Nine significant digits give back any float32 exactly, and a coordinate below 100,000 to 1e-4 pixels.
+# Nine significant digits keep any float32 exactly, and a coordinate below 100,000 to 1e-4 pixels.
 _LINE = "%s %.9g %.9g %.9g %.9g %.9g\n"
 _ROW = np.dtype([("image", np.object_), ("numbers", np.float64, (5,))])
-# A box of no width, once its edges are rounded to `_LINE`'s digits, may look inverted by so many pixels.
+# A box of no width may look inverted by this many pixels after its edges are rounded to `_LINE`'s digits.
 _ROUNDING = 1e-3
 
 
@@ -29,17 +29,17 @@ def write_voc_detections(
 ) -> None:
     """Writes a file ``<competition>_det_<split>_<class>.txt`` for each class, as VOCevaldet.m reads it.
 
-    A line is ``<image id> <score> <xmin> <ymin> <xmax> <ymax>``, 1-based and inclusive, fractions kept.
+    A line is ``<image id> <score> <xmin> <ymin> <xmax> <ymax>``, 1-based and inclusive, with fractions.
 
     Args:
-        folder: made where it is missing; files of the same names are replaced.
-        detections: image id → detections, labels indexing ``classes``.
-        classes: a class without detections gets an empty file.
-        split: for example ``"test"``.
+        folder: the folder to write to; it is created if it is missing, and files of these names are replaced.
+        detections: image id to detections; a label is an index into ``classes``.
+        classes: the class names; a class without detections gets an empty file.
+        split: the split in the file names, for example ``"test"``.
         competition: ``"comp3"`` means trained on VOC data alone, ``"comp4"`` on any data.
 
     Raises:
-        InputError: a class or split that cannot be part of a file name, or an image id with blanks.
+        InputError: a class or split cannot be part of a file name, or an image id has blanks.
 
     Example:
         >>> import tempfile
@@ -62,7 +62,7 @@ def write_voc_detections(
 def check_voc_names(classes: Sequence[str], split: str, image_ids: Iterable[str]) -> None:
     """Checks that VOC's files can hold detections of these classes and images.
 
-    A detector calls it before hours of work.
+    Call it before hours of detection, so that bad names do not fail at the end.
 
     Raises:
         InputError: as in `write_voc_detections`.
@@ -85,20 +85,20 @@ def check_voc_names(classes: Sequence[str], split: str, image_ids: Iterable[str]
 def read_voc_detections(folder: Path, classes: Sequence[str], split: str = "test") -> dict[str, Detections]:
     """Reads a folder of ``comp?_det_<split>_<class>.txt``, of any competition and any detector.
 
-    Files of other classes and splits are left alone.
+    Files of other classes and splits are ignored.
 
     Args:
-        folder: holds exactly one file for each class; an empty one means no detections.
-        classes: the data set's; a label indexes them.
-        split: as in the file names.
+        folder: holds exactly one file for each class; an empty file means no detections.
+        classes: the class names of the data set; a label is an index into them.
+        split: the split in the file names.
 
     Returns:
-        Image id → detections, for every image that has any; best first within a class, equal scores in the
-        order of the file.
+        image id to detections, for every image that has detections; best first within a class, equal scores
+        in the order of the file.
 
     Raises:
         InputError: the file of a class is missing or there are several, or a line has a wrong number of
-            columns, a value that is no number, a score of NaN, or an inverted box; the message names file
+            columns, a value that is not a number, a score of NaN, or an inverted box; the message names file
             and line.
 
     Example:
@@ -147,15 +147,15 @@ def write_coco_results(
 
     Args:
         path: the file, replaced as a whole.
-        detections: image id → detections.
-        category_ids: the category id of each label, as `sppnet.data.Dataset` has them; None: the label
-            plus 1.
-        image_ids: the file's id of each image id, as `sppnet.data.Dataset` has them; None: a number where
-            all ids are plain decimal numbers and stay distinct as such (``"000017"`` becomes 17, as in the
-            usual COCO versions of VOC), else the id itself.
+        detections: image id to detections.
+        category_ids: the category id of each label, such as `sppnet.data.Dataset.category_ids`; None: the
+            label plus 1.
+        image_ids: image id to the id in the file, such as `sppnet.data.Dataset.image_ids`. None: numbers if
+            all ids are decimal numbers and remain distinct as numbers (``"000017"`` becomes 17, as in the
+            usual COCO versions of VOC), else the ids themselves.
 
     Raises:
-        ValueError: a score or box is not finite, which JSON cannot hold.
+        ValueError: a score or box is not finite; JSON cannot hold such numbers.
 
     Example:
         >>> import tempfile
@@ -197,7 +197,7 @@ def _paths(folder: Path, competition: str, split: str, classes: Sequence[str]) -
 
 
 def _class_files(folder: Path, classes: Sequence[str], split: str) -> list[Path]:
-    """The file of each class."""
+    """Finds the file of each class."""
     pattern = re.compile(rf"comp[1-9]_det_{re.escape(split)}_(.+)\.txt")
     files: dict[str, list[str]] = {}
     try:
@@ -249,7 +249,7 @@ def _to_edges(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _first_fault(path: Path) -> str | None:
-    """The first bad line of a file that the fast reader refused, and its fault."""
+    """Describes the first bad line of a file that the fast reader refused."""
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
             fault = _fault(line.split())

@@ -1,6 +1,6 @@
-"""Numbers, tables and pictures, in the form that all reports share.
+"""Formats numbers, tables and pictures for all reports.
 
-rich and matplotlib are imported by the functions that need them: scoring starts without them.
+The functions that need rich and matplotlib import them, so that scoring starts without them.
 """
 
 import math
@@ -18,17 +18,17 @@ _DOTS_PER_INCH = 110
 
 
 def percent_or_dash(value: float) -> str:
-    """A fraction of one in percent; – for NaN."""
+    """Formats a fraction as percent; – for NaN."""
     return "–" if math.isnan(value) else percent(value)
 
 
 def number_or_none(value: float) -> float | None:
-    """The number as JSON can hold it: None for NaN."""
+    """Returns the number in a form that JSON can hold: None for NaN."""
     return None if math.isnan(value) else float(value)
 
 
 def new_table(title: str | None, caption: str | None = None, show_footer: bool = False) -> "Table":
-    """An empty table for the terminal; the title is shown as it is, without rich's markup."""
+    """Makes an empty table for the terminal; rich's markup in the title is not interpreted."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -36,11 +36,11 @@ def new_table(title: str | None, caption: str | None = None, show_footer: bool =
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> "Figure":
-    """An empty figure of matplotlib.
+    """Makes an empty matplotlib figure.
 
     Args:
-        width: inches.
-        height: inches.
+        width: the width in inches.
+        height: the height in inches.
         layout: ``"constrained"`` makes room for titles and labels; None leaves the margins to the caller.
     """
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
-"""Ground truth and detections of any program, in the form that the evaluators work on.
+"""Converts ground truth and detections of any program to the form that the evaluators use.
 
-The plain forms are documented in `sppnet.eval.evaluate_voc`.
+`sppnet.eval.evaluate_voc` documents the plain forms.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from sppnet.common.errors import InputError
 from sppnet.data.detections import Detections
 from sppnet.data.types import Dataset
 
-# Image ids are texts or whole numbers, and a Mapping's key type is invariant: hence Any.
+# The keys are Any because image ids are texts or whole numbers, and a Mapping's key type is invariant.
 GroundTruthLike = Dataset | Mapping[Any, Mapping[str, Any]]
 DetectionsLike = Mapping[Any, Detections | Mapping[str, Any]]
 
@@ -25,7 +25,7 @@ Floats = NDArray[np.floating[Any]]
 
 _GROUND_TRUTH_FORM = "a sppnet Dataset or a dict {image id: {'boxes': ..., 'labels': ...}}"
 _DETECTIONS_FORM = "a dict {image id: Detections or {'boxes': ..., 'labels': ..., 'scores': ...}}"
-# So many class names stand in an error message.
+# An error message lists at most this many class names.
 _NAMES_IN_MESSAGE = 10
 
 
@@ -35,7 +35,7 @@ class Objects(NamedTuple):
     Attributes:
         boxes: float (N, 4) xyxy, continuous edges.
         labels: int64 (N,), indices of classes.
-        difficult: bool (N,), objects that scoring ignores.
+        difficult: bool (N,), true for objects that scoring ignores.
     """
 
     boxes: Floats
@@ -48,8 +48,8 @@ class ScoredBoxes(NamedTuple):
 
     Attributes:
         boxes: float (N, 4) xyxy, continuous edges.
-        scores: float (N,), no NaN.
-        labels: int64 (N,), indices of the ground truth's classes.
+        scores: float (N,), without NaN; higher is surer.
+        labels: int64 (N,), indices into the classes of the ground truth.
     """
 
     boxes: Floats
@@ -62,11 +62,11 @@ class GroundTruth:
     """The ground truth of all images.
 
     Attributes:
-        title: its name in error messages.
+        title: the name of the ground truth in error messages.
         classes: class names.
-        image_ids: of the images, in their order.
-        objects: of each image.
-        numbers: the whole number that a label has for each class; None: the index of the class.
+        image_ids: the ids of the images, in their order.
+        objects: the objects of each image.
+        numbers: the whole number that stands for each class in labels; None: the index of the class.
     """
 
     title: str
@@ -77,17 +77,17 @@ class GroundTruth:
 
     @cached_property
     def _index(self) -> dict[str | int, int]:
-        """Name or number of a class → its index."""
+        """Name or number of a class to its index."""
         index: dict[str | int, int] = {name: index for index, name in enumerate(self.classes)}
         numbers = range(len(self.classes)) if self.numbers is None else self.numbers
         return index | {number: index for index, number in enumerate(numbers)}
 
     def class_indices(self, labels: NDArray[Any], source: str) -> IntArray:
-        """The class index of each label.
+        """Returns the class index of each label: int64 (N,).
 
         Args:
-            labels: (N,) names or whole numbers.
-            source: of the labels, for the error message.
+            labels: (N,), names or whole numbers.
+            source: the origin of the labels, for the error message.
 
         Raises:
             InputError: a label stands for no class.
@@ -145,7 +145,7 @@ def read_detections(detections: DetectionsLike, ground_truth: GroundTruth) -> li
 
     Args:
         detections: see `sppnet.eval.evaluate_voc`.
-        ground_truth: of the same images.
+        ground_truth: the ground truth of the same images.
 
     Returns:
         the detections of each image of the ground truth, in its order.
@@ -160,17 +160,17 @@ def read_detections(detections: DetectionsLike, ground_truth: GroundTruth) -> li
             f"detections for {len(unknown)} image(s) that {ground_truth.title} lacks, such as "
             f"{min(unknown)!r}; score them against the split they were made on"
         )
-    none = ScoredBoxes(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
+    no_boxes = ScoredBoxes(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
     return [
         _read_scored_boxes(entries[image_id], ground_truth, f"detections of image {image_id!r}")
         if image_id in entries
-        else none
+        else no_boxes
         for image_id in ground_truth.image_ids
     ]
 
 
 def _by_image_id(entries: object, source: str, form: str) -> dict[str, Any]:
-    """The entries of a plain form, by image ids as texts."""
+    """Returns image id, as text, to the entry of a plain form."""
     if not isinstance(entries, Mapping):
         raise InputError(f"{source}: a {type(entries).__name__}; give {form}")
     by_id = {}
@@ -184,7 +184,7 @@ def _by_image_id(entries: object, source: str, form: str) -> dict[str, Any]:
 
 
 def _read_objects(entry: Any, source: str) -> tuple[Floats, NDArray[Any], BoolArray]:
-    """Boxes, labels as they are, and difficult flags of one image's plain ground truth."""
+    """Reads boxes, labels (unchanged) and difficult flags from one image's plain ground truth."""
     _check_keys(entry, ("boxes", "labels"), source)
     boxes = _read_boxes(entry["boxes"], source)
     flags = entry.get("difficult")
@@ -227,7 +227,7 @@ def _read_typed_labels(detections: Detections, ground_truth: GroundTruth, source
 
 
 def _classes_of(labels: Sequence[NDArray[Any]]) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
-    """The classes that occur in labels, sorted, and their numbers where the labels are whole numbers."""
+    """Returns the classes that occur in labels, sorted, and their numbers if the labels are whole numbers."""
     labels = [array for array in labels if len(array)]
     if len({array.dtype.kind for array in labels}) > 1:
         raise InputError("the ground truth: some labels are names, others numbers; name them with classes=")
@@ -273,13 +273,13 @@ def _read_boxes(values: Any, source: str) -> Floats:
 
 
 def _read_labels(values: Any, count: int, source: str) -> NDArray[Any]:
-    """Labels as an array of int64 or of text."""
+    """Reads labels as an array of int64 or of text."""
     labels = _read_column(values, count, f"{source}: 'labels'")
     if not count:
         return np.empty(0, np.int64)
     if labels.dtype.kind in "iu":
         return labels.astype(np.int64)
-    # Of a list of names and numbers NumPy makes names.
+    # NumPy turns a mixed list of names and numbers into names.
     names = values if isinstance(values, Sequence) else labels.tolist()
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
@@ -288,7 +288,7 @@ def _read_labels(values: Any, count: int, source: str) -> NDArray[Any]:
 
 
 def _read_column(values: Any, count: int, source: str) -> NDArray[Any]:
-    """One value for each box."""
+    """Reads an array of one value for each box."""
     column = _as_array(values, source)
     if column.size == 0:
         column = column.reshape(0)
@@ -298,7 +298,7 @@ def _read_column(values: Any, count: int, source: str) -> NDArray[Any]:
 
 
 def _as_array(values: Any, source: str) -> NDArray[Any]:
-    # A tensor of torch, without importing torch.
+    # This recognises a tensor without importing torch.
     if hasattr(values, "detach"):
         values = values.detach().cpu()
     try:

@@ -1,4 +1,4 @@
-"""Figures of proposals for people and programs: a table, curves over the number of proposals, JSON."""
+"""Writes the figures of proposals: tables, curves over the number of proposals, JSON."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ _PANEL_INCHES = (4.6, 3.4)
 
 
 def proposal_curves(result: ProposalResult) -> dict[str, Float64]:
-    """The curves of a report, float64 (G,) each, by name."""
+    """Returns the curves of a report: name to float64 (G,)."""
     return {
         "recall at IoU 0.5": result.recall(0.5),
         "recall at IoU 0.7": result.recall(0.7),
@@ -29,9 +29,9 @@ def proposal_curves(result: ProposalResult) -> dict[str, Float64]:
 
 
 def proposals_dict(result: ProposalResult) -> dict[str, object]:
-    """All figures of proposals as plain numbers, ready for JSON.
+    """Returns all figures of proposals as plain numbers for JSON.
 
-    NaN becomes None; so does `ALL`, the count of all proposals.
+    NaN becomes None, and so does `ALL`, the count that stands for all proposals.
 
     Example:
         >>> from sppnet.eval import ProposalResult
@@ -53,14 +53,14 @@ def proposals_dict(result: ProposalResult) -> dict[str, object]:
 
 
 def proposal_table(results: Results, title: str | None = None) -> "Table":
-    """A table of figures in percent: a row for each method.
+    """Makes a table of figures in percent, with a row for each method.
 
-    A row shows the mean number of proposals of an image, and each figure at the best 2,000 proposals and at
-    all.
+    A row shows the mean number of proposals per image, and each figure for the best 2,000 proposals and for
+    all proposals.
 
     Args:
-        results: by the name of the method, evaluated at counts that include `BEST` and `ALL`.
-        title: above the table.
+        results: name of the method to its figures, evaluated at counts that include `BEST` and `ALL`.
+        title: the title above the table.
 
     Example:
         >>> from sppnet.eval import ProposalResult
@@ -97,13 +97,13 @@ def proposal_table(results: Results, title: str | None = None) -> "Table":
 
 
 def abo_table(results: Results, title: str | None = None) -> "Table":
-    """A table of average best overlaps (ABO) in percent: a row for each class.
+    """Makes a table of average best overlaps (ABO) in percent, with a row for each class.
 
-    A row shows the number of objects, and the ABO of each method at the best 2,000 proposals.
+    A row shows the number of objects, and the ABO of each method for the best 2,000 proposals.
 
     Args:
-        results: by the name of the method, evaluated at counts that include `BEST`.
-        title: above the table.
+        results: name of the method to its figures, evaluated at counts that include `BEST`.
+        title: the title above the table.
 
     Example:
         >>> from sppnet.eval import ProposalResult
@@ -136,7 +136,7 @@ def plot_proposals(path: Path, results: Results) -> None:
 
     Args:
         path: the file, replaced as a whole.
-        results: by the name of the method.
+        results: name of the method to its figures.
 
     Example:
         >>> import tempfile
@@ -155,7 +155,7 @@ def plot_proposals(path: Path, results: Results) -> None:
         largest = int(result.proposals_per_image.max(initial=1))
         shown = result.counts < largest
         for panel, (title, curve) in zip(panels, proposal_curves(result).items(), strict=True):
-            # Beyond the largest number of an image a curve is flat: its last point holds there too.
+            # Beyond the largest number of an image the curve is flat, so its last point is valid there.
             panel.plot(
                 [*result.counts[shown], largest], [*curve[shown], curve[-1]], label=name, linewidth=1.4
             )

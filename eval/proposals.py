@@ -1,4 +1,4 @@
-"""Proposals scored by how well they cover objects: recall, average recall, average best overlap."""
+"""Measures how well proposals cover objects: recall, average recall, average best overlap."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sppnet.common.arrays import IntArray
 from sppnet.data.types import Dataset
 from sppnet.eval.boxes import Float64, box_iou
 
-# A number of proposals that no method reaches: as a count it stands for all of them.
+# A number of proposals that no method reaches; as a count it stands for all proposals.
 ALL = int(np.iinfo(np.int64).max)
 
 # SPP-net §4: about 2,000 proposals for each image.
@@ -18,11 +18,11 @@ BEST = 2000
 
 
 def log_counts(largest: int = 10_000, per_decade: int = 15) -> IntArray:
-    """Numbers of proposals, evenly spaced in the logarithm; with 500, 1,000, `BEST` and `ALL`.
+    """Returns numbers of proposals with even steps of the logarithm, and 500, 1,000, `BEST` and `ALL`.
 
     Args:
-        largest: the spaced numbers go from 1 to this one.
-        per_decade: so many numbers from 1 to 10, from 10 to 100 and so on.
+        largest: the largest of the numbers with even steps; the least is 1.
+        per_decade: the number of steps from 1 to 10, from 10 to 100 and so on.
 
     Returns:
         int64 (G,), ascending, distinct.
@@ -37,15 +37,15 @@ class ProposalResult:
     """Best overlaps of all objects of a data set, and the figures that follow from them.
 
     An overlap is intersection over union. Every figure is a curve over ``counts``, float64, in [0, 1], NaN
-    where there is no object. All objects weigh the same, whatever their image and class; in `mabo` and
-    `class_recall` all classes weigh the same.
+    without objects. All objects have equal weight, in any image and class; in `mabo` and `class_recall` all
+    classes have equal weight.
 
     Attributes:
-        classes: the data set's.
-        counts: int64 (G,), ascending numbers of proposals; of an image with fewer proposals all are taken.
+        classes: the class names of the data set.
+        counts: int64 (G,), ascending numbers of proposals; an image with fewer proposals contributes all.
         overlaps: float64 (O, G), the best overlap of each object with the best ``counts`` proposals of its
             image; 0 without proposals.
-        labels: int64 (O,), of the objects.
+        labels: int64 (O,), the class of each object.
         proposals_per_image: int64 (I,), the number of proposals of each image.
 
     Example:
@@ -64,40 +64,40 @@ class ProposalResult:
     proposals_per_image: IntArray
 
     def recall(self, threshold: float) -> Float64:
-        """(G,): share of the objects with a proposal of at least this overlap (VOC's criterion: 0.5)."""
+        """Computes (G,), the share of objects that a proposal overlaps by the threshold or more (VOC 0.5)."""
         return _mean(self.overlaps >= threshold)
 
     def class_recall(self, threshold: float) -> Float64:
-        """(G,): mean of the recalls of the classes that have objects."""
+        """Computes (G,), the mean recall over the classes that have objects."""
         covered = self.overlaps >= threshold
         by_class = [_mean(covered[self.labels == label]) for label in np.unique(self.labels)]
         return _mean(np.array(by_class).reshape(-1, len(self.counts)))
 
     def average_recall(self) -> Float64:
-        """(G,): recall averaged over overlaps from 0.5 to 1 (Hosang et al., arXiv 1502.05082).
+        """Computes (G,), the mean of recall over overlaps from 0.5 to 1 (Hosang et al., arXiv 1502.05082).
 
         AR = 2 · ∫ recall(o) do, o from 0.5 to 1. An object of best overlap b adds 1/O to the recall of each
-        o <= b, so it adds max(0, b - 0.5)/O to the integral: AR = 2/O · Σ max(0, b - 0.5), exact, with no
-        steps of thresholds. The authors' code (detection-proposals, closest_candidates.m) lets a proposal
-        cover one object only; here it can cover several, as in the average best overlap.
+        o <= b, so it adds max(0, b - 0.5)/O to the integral: AR = 2/O · Σ max(0, b - 0.5). This is exact,
+        without steps of thresholds. In the authors' code (detection-proposals, closest_candidates.m) a
+        proposal covers one object only; here it can cover several, as in the average best overlap.
         """
         return _mean(2 * (self.overlaps - 0.5).clip(min=0))
 
     def abo(self) -> Float64:
-        """(C, G): average best overlap of each class (Uijlings et al., IJCV 2013, eq. 7)."""
+        """Computes (C, G), the average best overlap of each class (Uijlings et al., IJCV 2013, eq. 7)."""
         by_class = [_mean(self.overlaps[self.labels == label]) for label in range(len(self.classes))]
         return np.array(by_class).reshape(-1, len(self.counts))
 
     def mabo(self) -> Float64:
-        """(G,): mean of `abo` over the classes that have objects."""
+        """Computes (G,), the mean of `abo` over the classes that have objects."""
         abo = self.abo()
         return _mean(abo[np.bincount(self.labels, minlength=len(self.classes)) > 0])
 
     def at(self, count: int) -> int:
-        """The index of ``count`` in ``counts``.
+        """Returns the index of ``count`` in ``counts``.
 
         Raises:
-            ValueError: the figures were not made at this count.
+            ValueError: ``counts`` does not have this count.
         """
         return list(self.counts).index(count)
 
@@ -110,18 +110,19 @@ def evaluate_proposals(
 ) -> ProposalResult:
     """Measures how well ranked proposals cover the objects of a data set.
 
-    Objects that VOC calls difficult are left out, as in its evaluation of detections, unless ``difficult``
-    is true. Publications of recall and overlap seldom say whether they count these objects.
+    Difficult objects are left out, as in VOC's evaluation of detections, unless ``difficult`` is true.
+    Publications of recall and overlap seldom say whether they count these objects.
 
     Args:
-        dataset: the objects.
+        dataset: the ground truth.
         proposals: for each image, in the data set's order, (N, 4) xyxy pixel edges, best first; N may be 0.
             The iterable is read once, so a generator can load one image at a time.
-        counts: (G,) numbers of proposals to take, ascending, from 1; None: `log_counts()`.
+        counts: (G,), numbers of proposals to take, ascending, from 1; None: `log_counts()`.
         difficult: whether difficult objects count.
 
     Raises:
-        ValueError: more or fewer images in ``proposals``, or counts that do not ascend from 1.
+        ValueError: ``proposals`` has more or fewer images than ``dataset``, or the counts do not ascend from
+            at least 1.
 
     Example:
         >>> from pathlib import Path
@@ -155,7 +156,7 @@ def evaluate_proposals(
 
 
 def best_overlaps(objects: ArrayLike, proposals: ArrayLike, counts: IntArray) -> Float64:
-    """The best overlap of each object with the first proposals.
+    """Computes the best overlap of each object with the first proposals.
 
     Args:
         objects: (M, 4) xyxy pixel edges.
@@ -173,6 +174,6 @@ def best_overlaps(objects: ArrayLike, proposals: ArrayLike, counts: IntArray) ->
 
 
 def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> Float64:
-    """The mean over the first axis; NaN where it is empty."""
+    """Computes the mean over the first axis; NaN if the axis is empty."""
     mean: Float64 = values.mean(axis=0) if len(values) else np.full(values.shape[1], np.nan)
     return mean

@@ -1,4 +1,4 @@
-"""VOC figures for people and programs: JSON, a table for the terminal, precision-recall plots."""
+"""Writes VOC's figures: JSON, tables for the terminal, precision-recall plots."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _PANEL_INCHES = (2.4, 2.3)
-_MIN_COLUMNS = 5  # VOC's twenty classes as 5 × 4
+_MIN_COLUMNS = 5  # VOC's twenty classes make 5 × 4 panels.
 
 
 def metrics_dict(
@@ -25,11 +25,11 @@ def metrics_dict(
     coco: Mapping[str, float] | None = None,
     settings: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-    """All figures of a data set as plain numbers, ready for JSON; None for NaN, which JSON lacks.
+    """Returns all figures of a data set as plain numbers for JSON; None for NaN, which JSON lacks.
 
     Args:
         result: the VOC figures.
-        coco: the figures of `sppnet.eval.coco_metrics`; None leaves them out.
+        coco: the figures of `sppnet.eval.coco_metrics`; None: they are left out.
         settings: JSON values that the figures depend on: data set, split, model.
 
     Example:
@@ -67,7 +67,7 @@ def write_metrics(
     coco: Mapping[str, float] | None = None,
     settings: Mapping[str, object] | None = None,
 ) -> None:
-    """Writes `metrics_dict` of the same arguments as JSON, replacing the file as a whole.
+    """Writes the result of `metrics_dict` as JSON, replacing the file as a whole; same arguments as there.
 
     Raises:
         TypeError: JSON cannot hold a setting.
@@ -87,13 +87,13 @@ def write_metrics(
 
 
 def class_table(result: VOCResult, title: str | None = None) -> "Table":
-    """A table of average precisions in percent: a row for each class, the means below.
+    """Makes a table of average precisions in percent: a row for each class, the means below.
 
     A class without ground truth shows –.
 
     Args:
         result: the VOC figures.
-        title: above the table.
+        title: the title above the table.
 
     Example:
         >>> from sppnet.eval import evaluate_voc
@@ -124,7 +124,7 @@ def class_table(result: VOCResult, title: str | None = None) -> "Table":
 
 
 def classification_dict(result: ImageClassificationResult) -> dict[str, object]:
-    """All figures of VOC's image classification as plain numbers, ready for JSON; None for NaN.
+    """Returns all figures of VOC's image classification as plain numbers for JSON; None for NaN.
 
     Example:
         >>> from sppnet.eval import evaluate_voc_classification
@@ -149,13 +149,13 @@ def classification_dict(result: ImageClassificationResult) -> dict[str, object]:
 
 
 def classification_table(result: ImageClassificationResult, title: str | None = None) -> "Table":
-    """A table of image classification in percent: a row for each class, the means below.
+    """Makes a table of image classification in percent: a row for each class, the means below.
 
     A class without positive images shows –.
 
     Args:
         result: the figures of VOC's image classification.
-        title: above the table.
+        title: the title above the table.
 
     Example:
         >>> from sppnet.eval import evaluate_voc_classification
@@ -181,7 +181,7 @@ def classification_table(result: ImageClassificationResult, title: str | None = 
 
 
 def _add_means(table: "Table", result: VOCResult | ImageClassificationResult) -> None:
-    """The columns of classes and average precisions, with the means as their footers."""
+    """Adds the columns of classes and average precisions, with the means as footers."""
     count = f"mean of {result.counted_classes}"
     if result.counted_classes < len(result.classes):
         count += f" of {len(result.classes)} classes"
@@ -191,13 +191,13 @@ def _add_means(table: "Table", result: VOCResult | ImageClassificationResult) ->
 
 
 def plot_precision_recall(path: Path, result: VOCResult) -> None:
-    """Draws the precision-recall curve of every class, a panel each, into a PNG.
+    """Draws the precision-recall curve of every class into a PNG, one panel per class.
 
-    The line is the measured precision, the shade below the interpolated one whose area is AP.
+    The line is the measured precision; the shaded area lies below the interpolated precision and equals AP.
 
     Args:
         path: the file, replaced as a whole.
-        result: any number of classes; panels keep their size and the picture grows.
+        result: the figures of any number of classes; panels keep their size and the picture grows.
 
     Example:
         >>> import tempfile
@@ -213,7 +213,8 @@ def plot_precision_recall(path: Path, result: VOCResult) -> None:
     rows = math.ceil(len(result.classes) / columns)
     width, height = columns * _PANEL_INCHES[0], rows * _PANEL_INCHES[1]
     figure = new_figure(width, height)
-    # Margins by hand: the automatic layouts draw everything twice and take seconds for dozens of panels.
+    # The margins are set by hand: automatic layouts draw everything twice, which takes seconds for dozens of
+    # panels.
     margins = {
         "left": 0.5 / width,
         "right": 1 - 0.1 / width,
@@ -240,7 +241,7 @@ def _draw_curve(panel: "Axes", figures: ClassResult) -> None:
     if not figures.ground_truths:
         panel.text(0.5, 0.5, "no ground truth", ha="center", va="center", fontsize=8, color="gray")
         return
-    # Between two true positives precision only falls; the points where recall rises hold all of the shape.
+    # Between two true positives precision only falls, so the points where recall rises give the whole shape.
     rises = np.flatnonzero(np.diff(figures.recall, prepend=0) > 0)
     recall, precision = figures.recall[rises], figures.precision[rises]
     interpolated = np.maximum.accumulate(precision[::-1])[::-1]

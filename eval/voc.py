@@ -1,4 +1,4 @@
-"""Detections scored as the PASCAL VOC devkit does it (VOCevaldet.m), whole data sets at once."""
+"""Scores the detections of a whole data set as the PASCAL VOC devkit does (VOCevaldet.m)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,9 +27,9 @@ class ClassResult:
         name: the class.
         ap_11point: mean of the interpolated precision at 11 recalls (VOC2007); NaN without ground truth.
         ap_area: area under the interpolated curve (VOC2010 and later); NaN without ground truth.
-        precision: float64 (D,) after each detection, best first; NaN while all detections so far are matched
-            to difficult objects, which count for nothing.
-        recall: float64 (D,) after each detection; NaN without ground truth.
+        precision: float64 (D,), after each detection, best first; NaN while all detections so far are matched
+            with difficult objects, which are not counted.
+        recall: float64 (D,), after each detection; NaN without ground truth.
         ground_truths: number of objects that are not difficult.
         detections: D, the number of detections of the class.
 
@@ -82,17 +82,17 @@ class VOCResult:
 
     @property
     def map_11point(self) -> float:
-        """Mean of the 11-point average precisions over the counted classes; NaN when there are none."""
+        """Mean of the 11-point average precisions over the counted classes; NaN if there are none."""
         return _mean([result.ap_11point for result in self.classes if result.ground_truths])
 
     @property
     def map_area(self) -> float:
-        """Mean of the area average precisions over the counted classes; NaN when there are none."""
+        """Mean of the area average precisions over the counted classes; NaN if there are none."""
         return _mean([result.ap_area for result in self.classes if result.ground_truths])
 
     @property
     def counted_classes(self) -> int:
-        """How many classes have ground truth that is not difficult, and so count in the means."""
+        """Number of classes that count in the means: they have ground truth that is not difficult."""
         return sum(result.ground_truths > 0 for result in self.classes)
 
     @property
@@ -110,11 +110,11 @@ def evaluate_voc(
 ) -> VOCResult:
     """Scores detections as VOCevaldet.m does.
 
-    Best score first, each detection goes to the ground truth of its class and image that it overlaps most,
-    difficult objects included (the first of equals). Overlap >= the threshold matches. A match with a
-    difficult object counts for nothing, the first match of another object is a true positive, all else is a
-    false positive. Detections of equal score keep their order: by image as in the ground truth, then as
-    given.
+    Best score first, each detection is compared with the object of its class and image that it overlaps most
+    (of equal overlaps the first), difficult objects included. It matches the object if the overlap is at
+    least the threshold. A match with a difficult object is not counted. The first match of any other object
+    is a true positive; all other detections are false positives. Detections of equal score keep their order:
+    by image as in the ground truth, then as given.
 
     Both inputs can be plain dicts of lists, NumPy arrays or torch tensors, from any program. Further keys of
     these dicts, such as ``iscrowd`` and ``masks``, are not read. Image ids are texts or whole numbers; 17 and
@@ -126,18 +126,19 @@ def evaluate_voc(
 
     Args:
         ground_truth: a `sppnet.data.Dataset`, or ``{image id: {"boxes": (N, 4) xyxy, "labels": (N,)}}`` with
-            an optional ``"difficult": (N,)`` of booleans, false where it is left out.
+            an optional ``"difficult": (N,)`` of booleans; if it is left out, no object is difficult.
         detections: ``{image id: Detections}``, or ``{image id: {"boxes": (N, 4) xyxy, "labels": (N,),
-            "scores": (N,)}}``, as torchvision's detection models give and torchmetrics takes. An image that
-            is left out has none.
-        iou_threshold: in (0, 1]; the devkit's is 0.5.
-        classes: the class names, for plain ground truth. A label is a name, or a whole number that indexes
-            ``classes``. None: the classes are the sorted labels that occur in the ground truth. Where these
-            are names, a whole number indexes them; where these are numbers, it stands for itself.
+            "scores": (N,)}}``, as torchvision's detection models return and torchmetrics takes. An image that
+            is left out has no detections.
+        iou_threshold: least overlap of a match, in (0, 1]; the devkit's is 0.5.
+        classes: the class names, for plain ground truth. A label is a name, or a whole number that is an
+            index into ``classes``. None: the classes are the sorted labels that occur in the ground truth. If
+            these are names, a whole number is an index into them; if these are numbers, it is a label itself.
 
     Raises:
-        InputError: a missing key, an array of a wrong shape, NaN, an inverted box, detections for an image
-            that the ground truth lacks, a label of no class, or ``classes`` beside a `Dataset`.
+        InputError: a key is missing, an array has a wrong shape, a value is NaN, a box is inverted, there are
+            detections for an image that the ground truth lacks, a label belongs to no class, or ``classes``
+            is given with a `Dataset`.
         ValueError: the threshold is out of range.
 
     Example:
@@ -210,19 +211,19 @@ def _gather(
 def _best_matches(
     scored: _Boxes, rows: IntArray, objects: _Boxes, object_rows: IntArray
 ) -> tuple[IntArray, Float64]:
-    """The object that each detection overlaps most, and its overlap.
+    """Finds the object that each detection overlaps most, and the overlap.
 
-    The objects are sorted by image, so those of one image are a run; the loop takes the first of every run,
-    then the second, and so on: as many rounds as the fullest image has objects.
+    The objects are sorted by image, so the objects of an image are a run. The loop compares with the first
+    object of every run, then with the second, and so on: as many rounds as the fullest image has objects.
 
     Args:
         scored: all detections.
-        rows: (D,) those to match.
+        rows: (D,), rows of the detections to match.
         objects: all ground truth.
-        object_rows: (M,) the objects to match them with.
+        object_rows: (M,), rows of the objects to match them with.
 
     Returns:
-        int64 (D,) indices into ``object_rows``, -1 for none, and float64 (D,) intersection over union.
+        int64 (D,), indices into ``object_rows``, -1 for none, and float64 (D,), intersection over union.
     """
     images = scored.images[rows]
     counts = np.bincount(objects.images[object_rows], minlength=images.max(initial=-1) + 1)
@@ -245,12 +246,12 @@ def _best_matches(
 
 
 def _class_result(name: str, match: IntArray, difficult: BoolArray) -> ClassResult:
-    """The figures of one class.
+    """Computes the figures of one class.
 
     Args:
         name: the class.
-        match: (D,) the object that each detection, best first, matches; -1 for none.
-        difficult: (M,) of the objects.
+        match: (D,), the object that each detection matches, best detection first; -1 for none.
+        difficult: (M,), true for difficult objects.
     """
     ground_truths = int(np.count_nonzero(~difficult))
     matched = np.flatnonzero(match >= 0)
@@ -275,7 +276,7 @@ def _class_result(name: str, match: IntArray, difficult: BoolArray) -> ClassResu
 
 
 def _divide(numerator: Float64, denominator: Float64 | np.float64) -> Float64:
-    """The quotient; NaN where the denominator is 0."""
+    """Divides; NaN where the denominator is 0."""
     quotient = np.full_like(numerator, np.nan)
     np.divide(numerator, denominator, out=quotient, where=denominator > 0)
     return quotient

@@ -1,4 +1,4 @@
-"""Image classification scored as the PASCAL VOC devkit does it (VOCevalcls.m)."""
+"""Scores image classification as the PASCAL VOC devkit does (VOCevalcls.m)."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ class ImageClassResult:
         name: the class.
         ap_11point: VOC2007's average precision; NaN without positive images.
         ap_area: the average precision of VOC2010 and later; NaN without positive images.
-        positives: images with an object of the class that is not difficult.
-        images: images that count for the class: all but those with only difficult objects of it.
+        positives: number of images with an object of the class that is not difficult.
+        images: number of images that count: all except images whose objects of the class are all difficult.
 
     Example:
         >>> result = evaluate_voc_classification([[1], [-1], [0]], [[0.9], [0.2], [0.5]], ("cat",))
@@ -61,15 +61,15 @@ class ImageClassificationResult:
 
     @property
     def counted_classes(self) -> int:
-        """How many classes have positive images, and so count in the means."""
+        """Number of classes that count in the means: they have positive images."""
         return sum(figures.positives > 0 for figures in self.classes)
 
 
 def image_labels(dataset: Dataset) -> NDArray[np.int8]:
-    """The devkit's image labels (``ImageSets/Main/<class>_<split>.txt``), from the objects.
+    """Makes the devkit's image labels (``ImageSets/Main/<class>_<split>.txt``) from the objects.
 
     Returns:
-        int8 (N, C): 1 where the image has an object of the class that is not difficult, 0 where it has only
+        int8 (N, C): 1 if the image has an object of the class that is not difficult, 0 if it has only
         difficult objects of the class, else -1.
 
     Example:
@@ -93,16 +93,16 @@ def evaluate_voc_classification(
 ) -> ImageClassificationResult:
     """Scores image classification as VOCevalcls.m does.
 
-    Class by class, images are ranked by score, best first, equal ones in their order; those labelled 0 are
-    left out.
+    Class by class, images are ranked by score, best first; images of equal score keep their order. Images
+    with the label 0 are left out.
 
     Args:
         labels: (N, C), 1 for positive, -1 for negative, 0 for left out; see `image_labels`.
         scores: float (N, C), higher is surer.
-        classes: C names.
+        classes: C class names.
 
     Raises:
-        ValueError: shapes that do not belong together, a label that is not 1, 0 or -1, or a score of NaN.
+        ValueError: the shapes do not match, a label is not 1, 0 or -1, or a score is NaN.
 
     Example:
         >>> labels = [[1, -1], [-1, 1], [1, 0]]

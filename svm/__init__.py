@@ -1,4 +1,4 @@
-"""Linear SVMs on feature vectors, hard negative mining and bounding-box regression: arrays in, arrays out."""
+"""Linear SVMs on feature vectors, hard negative mining and box regression: arrays in, arrays out."""
 
 from sppnet.svm.linear import TARGET_NORM, LinearSVMs, norm_factor
 from sppnet.svm.mining import HardNegativeMiner

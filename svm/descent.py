@@ -1,4 +1,4 @@
-"""Compiled coordinate descent on the dual of one SVM, and the squared lengths of rows that it needs."""
+"""Compiled coordinate descent on the dual of one SVM, and the squared lengths of feature rows."""
 
 import numba
 import numpy as np
@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 
 from sppnet.common.arrays import FloatArray, IntArray
 
-# Feature rows as they are, or as whole numbers with one unit for each row.
+# Feature rows as floats, or as whole numbers that are multiplied by one factor (unit) per row.
 RowArray = NDArray[np.float32] | NDArray[np.int8]
 
-# Sums may be reordered, so that they use vector registers; NaN and infinity keep their meaning.
+# Sums may be reordered to use vector registers; NaN and infinity keep their meaning.
 _REORDER = {"reassoc", "contract", "nsz"}
 
 
@@ -52,7 +52,7 @@ def _sweep(
     v: float,
     active: IntArray,
 ) -> tuple[float, float, int]:
-    """Makes one pass over the active rows; returns v, the gain in the dual and how many rows stay active."""
+    """Makes one pass over the active rows; returns v, the gain in the dual, and the count of active rows."""
     kept = 0
     gain = 0.0
     for i in active:
@@ -88,30 +88,30 @@ def descend(
     w: FloatArray,
     margins: FloatArray,
 ) -> tuple[float, float, float, int]:
-    """Solves one problem.
+    """Solves the problem of one class; see `sppnet.svm.solver` for the objective.
 
     Args:
         features: float32 or int8 (N, d), each row contiguous.
-        units: float32 (N,) factor of each row.
-        rows: int64 (n,) the problem's rows.
-        signs: float32 (n,) 1 for positives, -1 for negatives.
-        bounds: float32 (n,) largest value of each dual variable.
-        curvatures: float32 (n,) squared lengths of the rows with their constant feature.
+        units: float32 (N,), the factor of each row.
+        rows: int64 (n,), indices of the problem's rows.
+        signs: float32 (n,), 1 for positives, -1 for negatives.
+        bounds: float32 (n,), largest value of each dual variable.
+        curvatures: float32 (n,), squared lengths of the rows, including the constant feature.
         multiplier: B, the value of the constant feature.
-        tolerance: largest gap, as a fraction of the objective.
-        max_sweeps: most visits to a row, on average.
-        seed: of the order of visits.
-        alphas: float32 (n,) dual variables to start from; written.
-        w: float32 (d,) weights; written.
-        margins: float32 (n,) scores of the rows; written.
+        tolerance: largest duality gap, as a fraction of the objective.
+        max_sweeps: largest number of visits to a row, on average.
+        seed: seed of the order of visits.
+        alphas: float32 (n,), dual variables to start from; overwritten with the solution.
+        w: float32 (d,), weights; overwritten with the solution.
+        margins: float32 (n,), scores of the rows; overwritten.
 
     Returns:
-        v, the objective, the gap and the number of visits to rows.
+        v, the objective, the duality gap, and the number of visits to rows.
     """
     np.random.seed(seed)  # noqa: NPY002 - numba's generator, one per thread
     n = rows.shape[0]
-    # w follows from the alphas; it is computed anew at every call, so that rounding errors do not add up over
-    # warm starts.
+    # w follows from the alphas. It is computed again at every call; otherwise rounding errors would add up
+    # over warm starts.
     w[:] = 0.0
     v = 0.0
     for i in range(n):
@@ -121,7 +121,7 @@ def descend(
     active = np.empty(n, np.int64)
     visits = 0
     while True:
-        # A pass over every row finds the gap, and the rows that break the optimality conditions or may move.
+        # A pass over all rows computes the gap, and finds the rows that violate optimality or may move.
         squared_norm = v * v
         for k in range(w.shape[0]):
             squared_norm += np.float64(w[k]) * np.float64(w[k])
@@ -129,7 +129,7 @@ def descend(
         alpha_sum = 0.0
         size = 0
         for i in range(n):
-            # At a cold start all scores are zero: the rows need not be read.
+            # At a cold start all scores are zero, so the rows need not be read.
             gradient = (
                 _gradient(signs[i], features[rows[i]], units[rows[i]], w, multiplier * v)
                 if squared_norm > 0.0
@@ -147,8 +147,9 @@ def descend(
         gap = objective - (alpha_sum - 0.5 * squared_norm)
         if gap <= tolerance * objective or visits >= max_sweeps * n or size == 0:
             return v, objective, gap, visits
-        # Then passes over the active rows: those that move or are free. The next pass over every row comes
-        # when it costs less than the passes since the last one, or when the active rows are nearly solved.
+        # Now come passes over the active rows: rows that move, or whose alpha is between its bounds. The next
+        # pass over all rows is due when it costs less than the passes since the last one, or when the active
+        # rows are nearly solved.
         first_gain = 0.0
         visits_before = visits
         while visits < max_sweeps * n and size > 0:
@@ -165,12 +166,12 @@ def descend(
 
 
 def squared_norms(features: RowArray, rows: IntArray, units: FloatArray | None = None) -> FloatArray:
-    """Returns the squared lengths of some rows of features (N, d): float32 (N,), zero for all other rows."""
+    """Computes the squared lengths of ``rows`` of features (N, d): float32 (N,), zero for all other rows."""
     norms = np.zeros(len(features), np.float32)
     _fill_squared_norms(features, units_or_ones(features, units), rows, norms)
     return norms
 
 
 def units_or_ones(features: RowArray, units: FloatArray | None) -> FloatArray:
-    """Returns the factor of each row: float32 (N,), ones where none are given."""
+    """Returns the factor of each row, float32 (N,): ``units``, or ones if ``units`` is None."""
     return np.ones(len(features), np.float32) if units is None else units

@@ -1,4 +1,4 @@
-"""Trained one-vs-rest SVMs, and the factor that brings features to the norm the SVMs are trained at."""
+"""Trained one-vs-rest SVMs, and the factor that brings features to the norm of the training."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ TARGET_NORM = 20.0  # Mean L2 norm of the features (R-CNN and SPP-net, released 
 
 
 def norm_factor(mean_norm: float, target: float = TARGET_NORM) -> float:
-    """Returns the factor that brings features of a mean L2 norm to the target norm.
+    """Computes the factor that brings features of a mean L2 norm to the target norm.
 
     Args:
         mean_norm: mean L2 norm of the training features.
-        target: mean L2 norm that the SVMs are trained at.
+        target: mean L2 norm of the features that the SVMs are trained on.
 
     Raises:
         ValueError: the mean norm is not a positive number.
@@ -30,12 +30,12 @@ def norm_factor(mean_norm: float, target: float = TARGET_NORM) -> float:
 
 @dataclass(frozen=True, eq=False)
 class LinearSVMs:
-    """One linear SVM a class.
+    """Linear SVMs, one per class.
 
     Attributes:
         weights: float32 (C, d), for features times ``norm_factor``.
         bias: float32 (C,).
-        norm_factor: the factor on features before the weights, from `svm.norm_factor` of the training set.
+        norm_factor: the factor on features before the weights, from `svm.norm_factor` on the training set.
 
     Example:
         >>> weights = np.array([[1, 2], [0, -1]], np.float32)
@@ -55,10 +55,10 @@ class LinearSVMs:
             features: (N, d), not yet multiplied by ``norm_factor``.
 
         Returns:
-            float32 (N, C), positive where the SVM says yes; 1 and -1 are the margins.
+            float32 (N, C), positive if the SVM says yes; the margins are at 1 and -1.
 
         Raises:
-            ValueError: features of another length.
+            ValueError: the features do not have length d.
         """
         if features.ndim != 2 or features.shape[1] != self.weights.shape[1]:
             raise ValueError(f"features are {features.shape}; the SVMs take (N, {self.weights.shape[1]})")

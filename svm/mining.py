@@ -1,7 +1,7 @@
 """Hard negative mining for all classes at once, over a stream of images, in bounded memory."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Self
 
@@ -16,29 +16,30 @@ from sppnet.svm.store import RowStore
 
 # The key of positives in the store; the caller's images have keys from 0.
 _POSITIVES = -2
-# The score of every sample for a class without positives: below any threshold, and finite because some files
-# cannot hold infinity.
+# The score of every sample for a class without positives: below any threshold, and finite because some file
+# formats cannot hold infinity.
 NEVER = -1e6
-# Making room scores the whole store; freeing at least this fraction of it makes that rare.
+# Making room scores all stored rows, so at least this fraction of the store is freed at a time.
 _RESERVE = 0.1
 
 
 class HardNegativeMiner:
-    """Trains one SVM a class on its ground truth and on the hard negatives of a stream of images.
+    """Trains one SVM per class on its ground truth and on the hard negatives of a stream of images.
 
-    The samples of an image (its proposals, as feature rows) that the present SVM of a class scores above
-    the margin become negatives of the class. After 2,000 of them the class is trained again, from its last
-    solution, and its easy negatives are dropped (R-CNN and SPP-net, released code). A sample is stored once,
-    however many classes hold it. When memory is full, a tenth of it is freed of the rows that are the
-    easiest for the classes that hold them; `MiningStatistics.lost` counts those that were within the margin.
-    Before the first training all scores are 0, which makes all samples hard.
+    The samples of an image are its proposals, as feature rows. A sample that the present SVM of a class
+    scores above the margin becomes a negative of the class. After 2,000 new negatives the class is trained
+    again, starting from its last solution, and its easy negatives are dropped (R-CNN and SPP-net, released
+    code). A sample is stored once, even if several classes hold it. When memory is full, a tenth of it is
+    freed: the rows that are the easiest for the classes that hold them are dropped. `MiningStatistics.lost`
+    counts dropped rows that were within the margin. Before the first training all scores are 0, so all
+    samples are hard.
 
     A class without positives is not trained: its weights are 0 and its bias is `NEVER`. The result depends
     on the order of images, not on ``threads``.
 
     Attributes:
-        settings: as given.
-        norm_factor: as given.
+        settings: the thresholds and the solver.
+        norm_factor: the factor on features before the SVMs.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -67,7 +68,7 @@ class HardNegativeMiner:
         """Makes a miner without samples; `add_positives` comes next.
 
         Args:
-            num_classes: C.
+            num_classes: C, the number of classes.
             dimension: d, the length of a feature row.
             settings: thresholds and solver.
             norm_factor: from `sppnet.svm.linear.norm_factor`.
@@ -90,10 +91,10 @@ class HardNegativeMiner:
         self._set_trainable()
 
     def check_room(self, positives: int) -> None:
-        """Makes sure that a number of positives, and at least one negative, fit into the memory.
+        """Checks that a number of positives, and at least one negative, fit into the memory.
 
         Raises:
-            ValueError: they do not.
+            ValueError: they do not fit.
         """
         store = self._store
         if store.capacity <= positives:
@@ -105,15 +106,15 @@ class HardNegativeMiner:
             )
 
     def add_positives(self, features: FloatArray, labels: IntArray) -> None:
-        """Stores the features of ground truth; all of it comes before the first image.
+        """Stores the features of ground truth; call it before the first `add_image`.
 
         Args:
             features: (P, d), not yet multiplied by ``norm_factor``; they are copied.
-            labels: int (P,) their classes.
+            labels: int (P,), the class of each row, 0 to C - 1.
 
         Raises:
-            ValueError: shapes or labels that do not fit, features that are not finite, too little memory, or
-                an image came before.
+            ValueError: a shape or a label does not fit, a feature is not finite, the memory is too small, or
+                an image was added before.
         """
         if self._images:
             raise ValueError("positives must come before the images")
@@ -140,18 +141,18 @@ class HardNegativeMiner:
     def add_image(
         self, key: int, features: FloatArray, max_iou: FloatArray, boxes: FloatArray | None = None
     ) -> None:
-        """Takes the hard negatives of one image, and trains the classes that have enough new ones.
+        """Adds the hard negatives of one image, and trains the classes that have enough new negatives.
 
         Args:
-            key: the image's number, from 0; samples of an image that comes again are not added twice.
+            key: the image's number, from 0; a sample is not added twice if its image comes again.
             features: (N, d), not yet multiplied by ``norm_factor``, a row for each sample; proposals pooled
                 from the same cells are one sample.
-            max_iou: (N, C) greatest IoU of each sample with the ground truth of each class, 0 where there is
-                none.
-            boxes: (N, 4) xyxy of the samples; needed only with ``duplicate_iou``.
+            max_iou: (N, C), greatest IoU of each sample with the ground truth of each class, 0 if the image
+                has no object of the class.
+            boxes: (N, 4) xyxy boxes of the samples; needed only with ``duplicate_iou``.
 
         Raises:
-            ValueError: shapes that do not fit, or values that are not finite; nothing was taken then.
+            ValueError: a shape does not fit, or a value is not finite; nothing was added then.
         """
         features = _finite_rows(f"image {key}: features", features)
         count, classes = len(features), len(self._bias)
@@ -187,12 +188,38 @@ class HardNegativeMiner:
             self._train(np.greater(self._pending, self.settings.retrain_after), interim)
 
     def finish(self) -> LinearSVMs:
-        """Trains all classes a last time on the rows they hold; more images may still come after that."""
+        """Trains all classes on the rows that they hold, to the final tolerance; images may still follow."""
         self._train(self._trainable, self.settings.solver)
         return self._svms()
 
+    def finish_without(self, keys: Collection[int], positives: Collection[int]) -> LinearSVMs:
+        """Trains all classes on the rows they hold, but for those of some images; the miner stays as it is.
+
+        After `finish` this takes a few sweeps, because it starts from that solution. It gives SVMs that judge
+        images as if they were new: only the choice of the other negatives has seen them.
+
+        Args:
+            keys: of the images whose negatives are left out.
+            positives: the numbers of positives to leave out, in the order in which they were added.
+        """
+        store = self._store
+        left_out = np.isin(store.keys[: store.end], list(keys))
+        left_out[list(positives)] = True
+        svms = LinearSVMs(np.zeros_like(self._weights), np.full_like(self._bias, NEVER), self.norm_factor)
+        labels, problems = [], []
+        for label in np.flatnonzero(self._trainable):
+            rows = np.flatnonzero(store.held[: store.end, label] & ~left_out)
+            if (rows < self._positives).any():
+                labels.append(label)
+                problems.append(Problem(rows, rows < self._positives, store.alphas[rows, label]))
+        solver = self.settings.solver
+        solutions = train_svms(store.rows, problems, solver, store.norms, self._threads, store.units)
+        for label, solution in zip(labels, solutions, strict=True):
+            svms.weights[label], svms.bias[label] = solution.weights, solution.bias
+        return svms
+
     def statistics(self) -> MiningStatistics:
-        """Returns the counts and times so far (copies)."""
+        """Returns copies of the counts and times so far."""
         store = self._store
         held = store.held[self._positives :].sum(axis=0)
         return MiningStatistics(
@@ -202,9 +229,9 @@ class HardNegativeMiner:
         )  # fmt: skip
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Returns the arrays that `from_state` needs to go on as if there had been no break.
+        """Returns the arrays that `from_state` needs to continue with the same result.
 
-        The large arrays are views, which take no memory: save them before the next call.
+        The large arrays are views, which take no memory: save them before the next call of a method.
         """
         return {
             **self._store.state(),
@@ -227,10 +254,10 @@ class HardNegativeMiner:
         """Rebuilds the miner that `state` was taken from.
 
         Args:
-            state: arrays by name; memory-mapped ones keep the peak within ``memory_bytes``.
-            settings: the same as then.
-            norm_factor: the same as then.
-            memory_bytes: the same as then.
+            state: arrays by name; if they are memory-mapped, the peak stays within ``memory_bytes``.
+            settings: the settings of that miner.
+            norm_factor: the factor of that miner.
+            memory_bytes: the memory of that miner.
             threads: number of classes trained at a time.
 
         Raises:
@@ -254,18 +281,18 @@ class HardNegativeMiner:
         return LinearSVMs(self._weights.copy(), self._bias.copy(), self.norm_factor)
 
     def _distinct(self, boxes: FloatArray, scores: FloatArray, hard: BoolArray, held: BoolArray) -> BoolArray:
-        """Drops hard samples that nearly coincide with a harder one, or with one that the class holds.
+        """Drops a hard sample that nearly coincides with a harder sample or with one that the class holds.
 
         Args:
-            boxes: (N, 4) xyxy.
-            scores: (N,) of the class.
-            hard: (N,) the new hard samples.
-            held: (N,) the samples that the class holds already.
+            boxes: (N, 4) xyxy boxes of the samples.
+            scores: (N,), scores for the class.
+            hard: (N,), true for the new hard samples.
+            held: (N,), true for the samples that the class holds already.
 
         Returns:
             bool (N,), true for the samples that stay.
         """
-        # Not at the top: settings of mining are read without torch.
+        # Imported here because settings of mining are read without torch.
         import torch
         from torchvision.ops import nms
 
@@ -280,7 +307,7 @@ class HardNegativeMiner:
     def _take(
         self, key: int, features: FloatArray, scores: FloatArray, hard: BoolArray, slots: IntArray
     ) -> None:
-        """Stores the hard samples; where there is no room for all, the hardest."""
+        """Stores the hard samples, or the hardest of them if there is no room for all."""
         new = np.flatnonzero(hard.any(axis=1) & (slots < 0))
         if len(new) > self._store.free:
             self._make_room(len(new))
@@ -295,7 +322,7 @@ class HardNegativeMiner:
         self._store.held[slots[samples], labels] = True
 
     def _make_room(self, count: int) -> None:
-        """Frees ``count`` rows, or the reserve if it is larger: easy ones, then the easiest of the rest."""
+        """Frees ``count`` rows, or the reserve if it is larger: easy rows first, then the least hard rows."""
         store = self._store
         negatives = np.flatnonzero(store.held[: store.end].any(axis=1))
         negatives = negatives[negatives >= self._positives]
@@ -342,7 +369,7 @@ class HardNegativeMiner:
 
 
 def _finite_rows(name: str, features: FloatArray) -> FloatArray:
-    """Returns the features as contiguous float32 rows; ``name`` is for the error where one is not finite."""
+    """Returns the features as contiguous float32 rows; ``name`` names them in the error for a bad row."""
     if np.ndim(features) != 2:
         raise ValueError(f"{name} must be (N, d), not {np.shape(features)}")
     features = np.ascontiguousarray(features, np.float32)

@@ -1,4 +1,4 @@
-"""Settings of hard negative mining, and the statistics it reports."""
+"""Settings and statistics of hard negative mining."""
 
 from dataclasses import dataclass, field
 
@@ -8,25 +8,25 @@ from sppnet.svm.solver import SolverSettings
 
 @dataclass(frozen=True)
 class MiningSettings:
-    """Thresholds for negatives, and when classes are trained.
+    """Thresholds for negatives, and the times at which classes are trained.
 
     Attributes:
-        max_negative_iou: the greatest IoU that a negative of a class has with the ground truth of the class:
-            0.3 (paper and released code; R-CNN lost 4 points with 0 and 5 with 0.5).
-        negative_iou_inclusive: whether that IoU itself is a negative: the paper says <= 0.3, the released
-            code < 0.3.
+        max_negative_iou: greatest IoU of a negative with the ground truth of its class: 0.3 (paper and
+            released code; R-CNN lost 4 points with 0 and 5 with 0.5).
+        negative_iou_inclusive: whether a sample of exactly that IoU is a negative: the paper says <= 0.3, the
+            released code < 0.3.
         duplicate_iou: a negative that overlaps a harder negative of the same image by more than this is
-            dropped: 0.7 (paper). ``None`` keeps all, as the released code does.
-        hard_threshold: samples that score above it are added: -1.0001, just outside the margin (released
+            dropped: 0.7 (paper). ``None`` keeps all negatives, as the released code does.
+        hard_threshold: samples that score above this are added: -1.0001, just outside the margin (released
             code).
-        easy_threshold: negatives that score below it after a training are dropped: -1.2 (released code).
+        easy_threshold: negatives that score below this after a training are dropped: -1.2 (released code).
         retrain_after: a class is trained again when more negatives than this were added since its last
             training: 2,000 (released code).
-        initial_images: all negatives of this many first images are taken before the first training: 1
+        initial_images: the first training starts after this many images; all their negatives are added: 1
             (released code).
         interim_tolerance: the solver's tolerance before `HardNegativeMiner.finish`: 2e-3, about as exact as
             liblinear's default tolerance, which the released code uses throughout.
-        solver: of the SVMs.
+        solver: the settings of the SVM solver.
 
     Example:
         >>> RELEASED_MINING == MiningSettings()
@@ -52,22 +52,22 @@ PAPER_MINING = MiningSettings(negative_iou_inclusive=True, duplicate_iou=0.7)
 
 @dataclass(frozen=True, eq=False)
 class MiningStatistics:
-    """Counts and times of hard negative mining; each array is int64 (C,).
+    """Counts and times of hard negative mining; each array is int64 (C,), a count for each class.
 
-    ``str()`` of it is a sentence for logs.
+    ``str()`` gives a sentence for logs.
 
     Attributes:
-        images: images seen.
-        held: negatives that each class trains on now.
-        added: negatives that each class ever added.
-        evicted: of them, those dropped because they had become easy.
-        forced: of them, those dropped, or not even taken in, for want of memory.
-        lost: of the forced ones, those dropped within the margin: the objective misses them.
-        trainings: number of trainings of each class.
+        images: number of images seen.
+        held: negatives that the class trains on now.
+        added: negatives that the class has added so far.
+        evicted: added negatives that were dropped because they became easy.
+        forced: added negatives that were dropped, or were not stored at all, because memory was full.
+        lost: forced negatives that were within the margin, so the objective misses them.
+        trainings: number of trainings.
         rows: feature rows in memory now, positives and negatives; classes share the rows of negatives.
         capacity: feature rows that fit into the memory.
         seconds: time spent in training.
-        positives: feature rows of positives.
+        positives: feature rows of positives in memory.
 
     Example:
         >>> import numpy as np
@@ -96,7 +96,7 @@ class MiningStatistics:
         kept, fitting = self.rows - self.positives, self.capacity - self.positives
         fewest, most = self.trainings.min(), self.trainings.max()
         times = f"{most}" if fewest == most else f"{fewest} to {most}"
-        lost = f"{self.lost.sum():,} lost for want of memory" if self.lost.any() else "none lost"
+        lost = f"{self.lost.sum():,} lost because memory was full" if self.lost.any() else "none lost"
         return (
             f"kept {kept:,} hard negatives of {fitting:,} that fit; each class trained {times} times; {lost}"
         )

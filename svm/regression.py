@@ -1,4 +1,4 @@
-"""Bounding-box regression per class: ridge on pooled features (R-CNN, appendix C, and the released code)."""
+"""Box regression per class: ridge regression on pooled features (R-CNN, appendix C; the released code)."""
 
 import math
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 
 from sppnet.common.arrays import FloatArray
 
-# The most that a side may grow: from a cell (16 pixels) to a whole image (1000). It keeps exp() from
-# overflowing on a wild prediction (the constant is detectron2's).
+# A side grows at most from a cell (16 pixels) to a whole image (1000 pixels), so that exp() cannot overflow
+# on a wild prediction (constant from detectron2).
 MAX_LOG_SCALE = math.log(1000 / 16)
 
 
 @dataclass(frozen=True)
 class RegressionSettings:
-    """Settings of the training samples of box regressors, and of the ridge.
+    """Settings of the training samples of box regressors, and of the ridge regression.
 
     Attributes:
         min_iou: least IoU of a training proposal with ground truth of its class: 0.5 (SPP-net, paper and
@@ -24,11 +24,12 @@ class RegressionSettings:
             released code; R-CNN has 1000).
         whitening: added to the variances of the targets before they are whitened: 1e-3 (released code). Its
             value does not matter: see `fit_deltas`.
-        max_samples: proposals kept per class, drawn evenly from all of them; our bound on memory and time.
-        seed: of that draw.
+        max_samples: training proposals kept per class, drawn evenly from all: 5,000, our bound on memory and
+            time.
+        seed: seed of that draw.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value is out of its range.
 
     Example:
         >>> RELEASED_REGRESSION == RegressionSettings()
@@ -45,7 +46,7 @@ class RegressionSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.min_iou <= 1 or min(self.penalty, self.whitening) <= 0 or self.max_samples < 1:
-            raise ValueError(f"{self}: min_iou must be in (0, 1], the rest positive")
+            raise ValueError(f"{self}: min_iou must be in (0, 1], the other values positive")
 
 
 RELEASED_REGRESSION = RegressionSettings()
@@ -53,7 +54,7 @@ RCNN_REGRESSION = RegressionSettings(min_iou=0.6, penalty=1000.0)
 
 
 def encode_boxes(boxes: FloatArray, targets: FloatArray) -> FloatArray:
-    """Encodes targets as deltas from boxes; `apply_deltas` is the inverse.
+    """Encodes targets as deltas of boxes; `apply_deltas` is the inverse.
 
     Args:
         boxes: (N, 4) xyxy.
@@ -64,7 +65,7 @@ def encode_boxes(boxes: FloatArray, targets: FloatArray) -> FloatArray:
         box' width and height; dw and dh are the logarithms of the ratios of widths and heights.
 
     Raises:
-        ValueError: a box without area.
+        ValueError: a box has no area.
 
     Example:
         >>> boxes = np.array([[0, 0, 10, 20]], np.float32)
@@ -87,7 +88,8 @@ def apply_deltas(boxes: FloatArray, deltas: FloatArray) -> FloatArray:
 
     Args:
         boxes: (N, 4) xyxy.
-        deltas: (N, 4) dx, dy, dw, dh; dw and dh are limited to `MAX_LOG_SCALE`.
+        deltas: (N, 4) dx, dy, dw, dh as `encode_boxes` returns them; dw and dh are limited to
+            `MAX_LOG_SCALE`.
 
     Returns:
         float32 (N, 4) xyxy, not clipped to an image.
@@ -115,14 +117,13 @@ def _centres_and_sizes(boxes: FloatArray) -> tuple[np.ndarray, np.ndarray]:
 def ridge(features: FloatArray, targets: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
     """Minimises ||X w + b - t||^2 + penalty (||w||^2 + b^2): the bias is penalised, as in the released code.
 
-    Solves the normal equations by Cholesky: n x n where there are fewer samples than features, else d x d;
-    the solution is the same. Products of features are computed in the features' precision, the rest in
-    float64.
+    Solves the normal equations by Cholesky, n x n if there are fewer samples than features, else d x d; the
+    solution is the same. Products of features are computed in the features' precision, all else in float64.
 
     Args:
         features: (n, d), n > 0.
         targets: (n, k).
-        penalty: lambda > 0.
+        penalty: lambda, greater than 0.
 
     Returns:
         float64 weights (d, k) and bias (k,).
@@ -148,14 +149,15 @@ def fit_deltas(
 ) -> tuple[FloatArray, FloatArray]:
     """Trains the regressor of one class.
 
-    The four deltas are centred and whitened (ZCA) for the ridge, as in the released code; the inverse is
-    folded into the result. Centring matters because the bias is penalised. Whitening does not: the solution
-    of a ridge is linear in its targets, so that with one penalty for all four the inverse undoes it exactly.
+    As in the released code, the four deltas are centred and whitened (ZCA) for the ridge regression; the
+    inverse is folded into the result. Centring matters because the bias is penalised. Whitening does not
+    matter: the solution of a ridge regression is linear in its targets, and with one penalty for all four
+    deltas the inverse undoes the whitening exactly.
 
     Args:
         features: float32 (n, d), times ``norm_factor``, n > 0.
         deltas: float32 (n, 4) from `encode_boxes`.
-        settings: penalty and whitening.
+        settings: the penalty and the whitening.
 
     Returns:
         float32 weights (4, d) and bias (4,): predicted deltas are ``weights @ x + bias``.
@@ -172,12 +174,14 @@ def fit_deltas(
 
 @dataclass(frozen=True, eq=False)
 class BoxRegressors:
-    """One bounding-box regressor a class; that of a class without samples is zero and moves nothing.
+    """Box regressors, one per class.
+
+    A class without training samples has a regressor of zeros, which moves nothing.
 
     Attributes:
         weights: float32 (C, 4, d), for features times ``norm_factor``; whitening is folded in.
         bias: float32 (C, 4).
-        norm_factor: the factor on features before the weights; that of the SVMs, as in the released code.
+        norm_factor: the factor on features before the weights; the SVMs have the same (released code).
 
     Example:
         >>> regressors = BoxRegressors(
@@ -195,13 +199,13 @@ class BoxRegressors:
         """Predicts the deltas of each box for each class, in one matrix product.
 
         Args:
-            features: (N, d) of the boxes, not yet multiplied by ``norm_factor``.
+            features: (N, d), the features of the boxes, not yet multiplied by ``norm_factor``.
 
         Returns:
             float32 (N, C, 4), for `apply_deltas`.
 
         Raises:
-            ValueError: features of another length.
+            ValueError: the features do not have length d.
         """
         classes, _, dimension = self.weights.shape
         if features.ndim != 2 or features.shape[1] != dimension:

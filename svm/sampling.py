@@ -1,4 +1,4 @@
-"""Training samples of the box regressors: a bounded random sample of a stream of images, kept on disk."""
+"""Draws the training samples of box regressors: a bounded random sample of a stream, kept on disk."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,16 +12,16 @@ from sppnet.svm.regression import BoxRegressors, RegressionSettings, encode_boxe
 
 
 class RegressionSampler:
-    """Keeps an even random sample, per class, of the proposals that overlap ground truth enough.
+    """Keeps, for each class, an even random sample of the proposals that overlap ground truth enough.
 
     Reservoir sampling: every eligible proposal of the whole stream has the same chance, early or late. The
-    draw depends only on the seed and on the images' keys and order. Features are kept as float16 in one
-    file a class, written as proposals come (20 classes of 5,000 proposals of 12,800 features are 2.6 GB, too
-    much for memory beside the negatives); the caller removes the folder.
+    draw depends only on the seed and on the images' keys and order. Features are kept as float16, in one file
+    per class, because 20 classes of 5,000 proposals of 12,800 features are 2.6 GB, too much for memory beside
+    the negatives. The caller removes the folder.
 
     Attributes:
-        settings: as given.
-        norm_factor: as given.
+        settings: the settings of the sample and of the ridge regression.
+        norm_factor: the factor on features before the regressors.
 
     Example:
         >>> import tempfile
@@ -49,11 +49,11 @@ class RegressionSampler:
         """Makes an empty sample.
 
         Args:
-            num_classes: C.
-            dimension: d.
-            settings: least IoU, size of the sample, and the ridge.
+            num_classes: C, the number of classes.
+            dimension: d, the length of a feature row.
+            settings: least IoU, size of the sample, and the ridge regression.
             norm_factor: from `sppnet.svm.linear.norm_factor`.
-            folder: for the files of features; made where it is missing. Files of an earlier sample are
+            folder: for the files of features; it is created if it is missing. Files of an earlier sample are
                 overwritten.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class RegressionSampler:
 
     @property
     def seen(self) -> IntArray:
-        """int64 (C,): eligible proposals up to now; at most ``max_samples`` of a class are kept."""
+        """int64 (C,), eligible proposals of each class so far; at most ``max_samples`` of them are kept."""
         return self._seen.copy()
 
     def add_image(
@@ -79,23 +79,23 @@ class RegressionSampler:
     ) -> None:
         """Offers the proposals of one image to the sample; each image comes once.
 
-        A proposal is eligible for a class whose ground truth it overlaps by ``min_iou`` or more; its target
-        is the ground truth of that class that it overlaps most.
+        A proposal is eligible for a class if it overlaps an object of the class by ``min_iou`` or more; its
+        target is the object of that class that it overlaps most.
 
         Args:
             key: the image's number, from 0.
-            features: (N, d) of the proposals, not yet multiplied by ``norm_factor``.
+            features: (N, d), the features of the proposals, not yet multiplied by ``norm_factor``.
             boxes: (N, 4) xyxy, the proposals.
-            ground_truth: (G, 4) xyxy.
-            ground_truth_labels: int (G,).
+            ground_truth: (G, 4) xyxy, the objects.
+            ground_truth_labels: int (G,), the class of each object, 0 to C - 1.
 
         Raises:
-            ValueError: shapes or labels that do not fit, boxes without area, or features that are not finite.
-            OSError: the features cannot be written, as when the disk is full.
+            ValueError: a shape or a label does not fit, a box has no area, or a feature is not finite.
+            OSError: the features cannot be written, for example because the disk is full.
         """
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
         ground_truth = np.asarray(ground_truth, np.float32).reshape(-1, 4)
-        # Not at the top: settings of regression are read without torch.
+        # Imported here because settings of regression are read without torch.
         import torch
         from torchvision.ops import box_iou
 
@@ -123,7 +123,7 @@ class RegressionSampler:
             self._seen[label] += len(eligible)
 
     def finish(self) -> BoxRegressors:
-        """Trains the regressors on the sample; the features of one class at a time are in memory."""
+        """Trains the regressors on the sample, with the features of one class in memory at a time."""
         weights = np.zeros((len(self._seen), 4, self._dimension), np.float32)
         bias = np.zeros((len(self._seen), 4), np.float32)
         for label in np.flatnonzero(self._seen):
@@ -134,11 +134,11 @@ class RegressionSampler:
         return BoxRegressors(weights, bias, self.norm_factor)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Returns the arrays that `from_state` needs beside the folder.
+        """Returns the arrays that `from_state` needs in addition to the folder.
 
-        The folder may be ahead of the state: the same images, offered again, write the same bytes again.
+        The folder may be ahead of the state: if the same images are offered again, they write the same bytes.
         """
-        # Checkpoints keep the first name of the deltas.
+        # Checkpoints keep "offsets", the old name of the deltas.
         return {"offsets": self._deltas, "seen": self._seen}
 
     @classmethod
@@ -150,7 +150,7 @@ class RegressionSampler:
         norm_factor: float,
         folder: Path,
     ) -> Self:
-        """Rebuilds the sampler that `state` was taken from; the other arguments must be as they were then.
+        """Rebuilds the sampler that `state` was taken from; the other arguments must be the same as there.
 
         Raises:
             ValueError: an array is missing or has another shape, or a file in the folder is missing or too
@@ -176,7 +176,7 @@ class RegressionSampler:
         return self._folder / f"windows-{label:04d}.f16"
 
     def _draw(self, key: int, label: int, count: int) -> dict[int, int]:
-        """Draws which of ``count`` new proposals are kept; returns the slot in the sample of each of them.
+        """Draws which of ``count`` new proposals are kept; returns proposal index to slot in the sample.
 
         A later proposal may take the slot of an earlier one.
         """

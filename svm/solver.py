@@ -1,10 +1,11 @@
-"""Trains one-vs-rest linear SVMs by coordinate descent on the L1-hinge dual, on rows that are never copied.
+"""Trains one-vs-rest linear SVMs by coordinate descent on the L1-hinge dual, without copying rows.
 
-The objective is that of R-CNN and the released SPP-net code, which use liblinear with ``-s 3 -B 10 -w1 2``:
+R-CNN and the released SPP-net code use liblinear with ``-s 3 -B 10 -w1 2``. Its objective, used here too, is
 
     min over w, v   1/2 (||w||^2 + v^2) + C sum_i c_i max(0, 1 - y_i (w.x_i + B v))
 
-with the bias ``b = B v`` regularised through a constant feature of value B, and ``c_i`` the class' weight.
+where ``b = B v`` is the bias, regularised through a constant feature of value B, and ``c_i`` is the weight of
+a positive or a negative.
 """
 
 import logging
@@ -22,20 +23,21 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SolverSettings:
-    """The objective, and when to stop.
+    """Settings of the objective, and the limits at which the solver stops.
 
     Attributes:
         cost: C = 1e-3 (R-CNN and SPP-net, released code).
         bias_multiplier: B = 10, the value of the constant feature (released code, liblinear ``-B 10``).
         positive_weight: c_i of a positive, 2; a negative has 1 (released code, liblinear ``-w1 2``).
         tolerance: stop when the duality gap, which bounds the distance to the least objective, is at most
-            this fraction of the objective; half of the 1e-3 within which it must agree with liblinear.
-        max_sweeps: stop after visiting each row this many times on average; ``Solution.gap`` then says how
-            far the objective may be from the least one.
-        seed: of the order in which rows are visited.
+            this fraction of the objective: 5e-4, half of the 1e-3 within which the objective must agree with
+            liblinear.
+        max_sweeps: stop after visiting each row this many times on average; ``Solution.gap`` then bounds the
+            distance to the least objective.
+        seed: seed of the order in which rows are visited.
 
     Raises:
-        ValueError: a value that is not positive.
+        ValueError: a value is not positive.
 
     Example:
         >>> SolverSettings(cost=0.1).positive_weight
@@ -59,9 +61,9 @@ class Problem:
     """The training set of one class, as indices into a shared array of feature rows.
 
     Attributes:
-        rows: int64 (n,) indices of the training samples.
-        positive: bool (n,) true for samples of the class.
-        alphas: float32 (n,) dual variables to start from, or ``None`` for zeros.
+        rows: int64 (n,), indices of the training samples.
+        positive: bool (n,), true for samples of the class.
+        alphas: float32 (n,), dual variables to start from, or ``None`` for zeros.
 
     Example:
         >>> problem = Problem(rows=np.array([0, 2, 3]), positive=np.array([True, False, False]))
@@ -79,13 +81,13 @@ class Solution:
     """The trained SVM of one class.
 
     Attributes:
-        weights: float32 (d,).
-        bias: is added to ``weights . x``.
-        alphas: float32 (n,) dual variables of the problem's rows; a later `Problem` may start from them.
-        margins: float32 (n,) scores of the problem's rows.
+        weights: float32 (d,), w.
+        bias: b; the score of a row x is ``weights . x + bias``.
+        alphas: float32 (n,), dual variables of the problem's rows; a later `Problem` may start from them.
+        margins: float32 (n,), scores of the problem's rows.
         objective: the primal objective reached.
         gap: objective minus dual objective: the least objective is not below ``objective - gap``.
-        sweeps: how many times a row was visited on average.
+        sweeps: average number of visits to a row.
 
     Example:
         >>> x = np.array([[1, 0], [0, 1]], np.float32)
@@ -115,20 +117,20 @@ def train_svms(
     """Trains one SVM per problem, several at a time, on one shared array of feature rows.
 
     Args:
-        features: float32 or int8 (N, d), each row contiguous; only the problems' rows are read, and none is
+        features: float32 or int8 (N, d), each row contiguous; only the problems' rows are read, and no row is
             copied.
         problems: the rows of each class, and the dual variables to start from.
-        settings: the objective, and when to stop.
-        norms: float32 (N,) squared length of each row from `squared_norms`, for callers that keep it.
+        settings: the objective, and the limits at which the solver stops.
+        norms: float32 (N,), squared length of each row from `squared_norms`; None: they are computed.
         threads: problems solved at a time (the kernel releases the GIL); the result does not depend on it.
-        units: float32 (N,) factor of each row, applied before anything else; ones if None.
+        units: float32 (N,), factor of each row, applied before all else; None: ones.
 
     Returns:
-        one solution a problem, in their order; all zero for a problem without rows. A warning is logged where
-        ``settings.max_sweeps`` ended a training.
+        one solution for each problem, in their order; all zero for a problem without rows. A warning is
+        logged if ``settings.max_sweeps`` ended a training.
 
     Raises:
-        ValueError: arrays that do not fit together, or a feature that is not finite.
+        ValueError: shapes do not match, or a feature is not finite.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -187,7 +189,7 @@ def _train(
 ) -> Solution:
     rows = np.ascontiguousarray(problem.rows, np.int64)
     curvatures = norms[rows] + np.float32(settings.bias_multiplier**2)
-    # A row of zeros without a bias has no curvature. Any divisor will do: the step is clipped to the bounds.
+    # A row of zeros without a bias has curvature 0. Any divisor serves: the step is clipped to the bounds.
     np.maximum(curvatures, np.finfo(np.float32).tiny, out=curvatures)
     if not np.isfinite(curvatures).all():
         raise ValueError(f"features: row {rows[~np.isfinite(curvatures)][0]} is not finite")

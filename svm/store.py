@@ -1,4 +1,4 @@
-"""One bounded array of feature rows that all classes share, and which classes train on each row."""
+"""A bounded array of feature rows that all classes share, with the classes that train on each row."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from sppnet.svm.descent import squared_norms
 
 _LARGEST = 127
 _SMALLEST = 1e-30  # Keeps the unit of a row of zeros above 0.
-# The arrays in checkpoints: the name there, and the attribute.
+# The name of each array in checkpoints, and its attribute.
 _STATE = {
     "rows": "rows",
     "units": "units",
@@ -26,26 +26,26 @@ _STATE = {
 class RowStore:
     """Feature rows in a fixed amount of memory; a row stays as long as a class holds it.
 
-    The memory is reserved, not touched: a part that was never filled costs nothing. Freed slots are used
-    again, lowest first.
+    The memory is reserved but not touched, so a part that was never filled costs nothing. Freed slots are
+    used again, lowest first.
 
     Attributes:
-        row_bytes: memory of one row.
+        row_bytes: memory of one row, in bytes.
         capacity: number of rows that fit.
         rows: int8 (capacity, d). A feature is its number times the row's unit; the largest magnitude of a
-            row is 127 units. That is a quarter of the memory of float32: on pooled proposals of VOC2007 it
-            moves margins by 0.001 to 0.002 (standard deviation), and four times the negatives are kept.
+            row is 127 units. This takes a quarter of the memory of float32, so four times the negatives are
+            kept; on pooled proposals of VOC2007 it moves margins by 0.001 to 0.002 (standard deviation).
         units: float32 (capacity,), the unit of each row.
-        norms: float32 (capacity,), squared lengths.
-        held: bool (capacity, C), which class trains on which row.
-        alphas: float32 (capacity, C), the dual variable of a row in the SVM of each class; zero where not
-            held.
-        keys, samples: int64 (capacity,), the image that a row came from, and its number there; -1 where free.
+        norms: float32 (capacity,), the squared length of each row.
+        held: bool (capacity, C), true if the class trains on the row.
+        alphas: float32 (capacity, C), the dual variable of a row in the SVM of each class; zero if the class
+            does not hold the row.
+        keys, samples: int64 (capacity,), the image of a row, and the row's number in the image; -1 if free.
     """
 
     def __init__(self, memory_bytes: int, dimension: int, classes: int) -> None:
-        """Reserves as many rows of ``dimension`` features as ``memory_bytes`` hold with their bookkeeping."""
-        # Bytes of a row: features, unit, norm, held and alphas, key and sample, and whether it is used.
+        """Reserves as many rows of ``dimension`` features as fit into ``memory_bytes`` with bookkeeping."""
+        # Bytes of a row: features, unit, norm, held and alphas, key and sample, and the flag for "used".
         self.row_bytes = dimension + 4 + 4 + 5 * classes + 16 + 1
         self.capacity = memory_bytes // self.row_bytes
         self.rows = np.empty((self.capacity, dimension), np.int8)
@@ -64,20 +64,23 @@ class RowStore:
 
     @property
     def end(self) -> int:
-        """One past the last slot in use; where rows are short, the capacity may be many times that."""
+        """One past the last slot in use; it may be far below the capacity."""
         return int(np.flatnonzero(self._used).max(initial=-1)) + 1
 
     def add(self, features: FloatArray, norm_factor: float, key: int, samples: IntArray) -> IntArray:
-        """Stores feature rows that no class holds yet; returns their n slots.
+        """Stores feature rows that no class holds yet.
 
         Args:
             features: (n, d), not yet multiplied by ``norm_factor``.
-            norm_factor: the factor that they are stored with.
-            key: of their image.
-            samples: (n,) their numbers in the image.
+            norm_factor: the factor on the stored features.
+            key: the number of their image.
+            samples: (n,), the number of each row in the image.
+
+        Returns:
+            int64 (n,), the slots of the rows.
 
         Raises:
-            ValueError: more rows than are free.
+            ValueError: there are more rows than free slots.
         """
         slots = np.flatnonzero(~self._used)[: len(features)]
         if len(slots) < len(features):
@@ -98,7 +101,7 @@ class RowStore:
         return products * self.units[slots, None]
 
     def release(self, slots: IntArray, label: np.integer | int) -> None:
-        """Makes a class drop rows; `sweep` then frees the rows that no class holds any more."""
+        """Removes rows from a class; `sweep` then frees the rows that no class holds any more."""
         self.held[slots, label] = False
         self.alphas[slots, label] = 0.0
 
@@ -111,22 +114,22 @@ class RowStore:
         self._used[orphans] = False
 
     def find(self, key: int, count: int) -> IntArray:
-        """Returns the slot of each of the ``count`` samples of an image, -1 where it is not stored."""
+        """Returns the slot of each of the ``count`` samples of an image, -1 if it is not stored."""
         slots = np.full(count, -1, np.int64)
         stored = np.flatnonzero(self.keys[: self.end] == key)
         slots[self.samples[stored]] = stored
         return slots
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Returns the content as views: save them before the store changes."""
+        """Returns the content as views; save them before the store changes."""
         end = self.end
         return {name: getattr(self, attribute)[:end] for name, attribute in _STATE.items()}
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        """Takes over the content that `state` returned.
+        """Restores the content that `state` returned.
 
         Raises:
-            ValueError: more rows than fit, or rows of another shape.
+            ValueError: there are more rows than fit, or a row has another shape.
         """
         end = len(state["keys"])
         if end > self.capacity:

@@ -18,15 +18,15 @@ class Network(nn.Module, ABC):
     """A convolutional network up to its last feature map.
 
     Attributes:
-        name: the name that `build_network` knows it by.
+        name: the network's name in `build_network`.
         layers: the layers, under the key names of their usual weight files.
-        feature_levels: joins the maps of the layers to one.
-        normalise: turns pixels into input.
-        level_geometries: of each map that the layers give.
-        geometry: of the joined map: the stride and offset of the finest feature level, and the largest
-            receptive field.
-        multiple: images are padded to sides that are multiples of this.
-        minimum: and to sides of at least this many pixels.
+        feature_levels: joins the feature levels of the layers to one map.
+        normalise: turns pixels into the network's input.
+        level_geometries: the geometry of each feature level.
+        geometry: the geometry of the joined map: the stride and offset of the finest feature level, and the
+            largest receptive field.
+        multiple: images are padded to sides that are multiples of this, in pixels.
+        minimum: images are padded to sides of at least this many pixels.
 
     Example:
         >>> import numpy as np
@@ -62,25 +62,25 @@ class Network(nn.Module, ABC):
 
     @property
     def channels(self) -> int:
-        """Channels of the map."""
+        """Number of channels of the map."""
         return self.feature_levels.channels
 
     @abstractmethod
     def cells(self, height: int, width: int) -> tuple[int, int]:
-        """The size (h, w) of the map of an image of ``height`` × ``width`` pixels, without computing it."""
+        """Returns the size (h, w) of the map of an image of ``height`` × ``width`` pixels; runs no layers."""
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """JSON values from which `network_from_config` makes the network again, beside its ``state_dict``."""
+        """Returns JSON values that `network_from_config` needs beside the ``state_dict`` to rebuild this."""
 
     def set_feature_levels(self, feature_levels: FeatureLevels) -> None:
-        """Replaces the constants that join the feature levels by fitted ones.
+        """Replaces the constants that join the feature levels with fitted constants.
 
         Args:
-            feature_levels: from `fit_feature_levels`.
+            feature_levels: the constants, from `fit_feature_levels`.
 
         Raises:
-            ValueError: they were fitted on feature levels with other channels.
+            ValueError: the constants were fitted on feature levels with other channels.
         """
         if feature_levels.level_channels != self.feature_levels.level_channels:
             raise ValueError(
@@ -92,19 +92,19 @@ class Network(nn.Module, ABC):
     def pad(self, images: Tensor) -> Tensor:
         """Pads normalised images (N, 3, H, W) at the bottom and right to sides that the network can take.
 
-        With zeros: the layers pad with zeros, too, so the cells of the image keep their positions.
+        The padding is zeros, as in the layers, so the cells of the image keep their positions.
         """
         height, width = (
             max(self.minimum, -(-side // self.multiple) * self.multiple) for side in images.shape[2:]
         )
         padded = F.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))
-        # oneDNN's convolutions are faster in this order, in bfloat16 twice. Copied in any case: torch takes
-        # the order from the strides, and those of a batch of one image that came as (H, W, C) say otherwise,
-        # though it is contiguous.
+        # oneDNN's convolutions are faster in this memory order, twice as fast in bfloat16. The copy is always
+        # made: torch reads the order from the strides, and the strides of a batch of one (H, W, C) image are
+        # ambiguous.
         return padded.clone(memory_format=torch.channels_last)
 
     def aligned(self, images: Tensor, bfloat16: bool = False) -> list[Tensor]:
-        """The feature levels of normalised images (N, 3, H, W), each (N, C_l, h, w) on the same cells."""
+        """Computes the feature levels of normalised images (N, 3, H, W), each (N, C_l, h, w), aligned."""
         size = self.cells(*images.shape[2:])
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             output = self.layers(self.pad(images))
@@ -133,8 +133,8 @@ class Network(nn.Module, ABC):
         """Computes the feature map of one image.
 
         Args:
-            image: uint8 (H, W, 3), RGB, at the scale to compute at; any size from 1 × 1.
-            bfloat16: see `forward`.
+            image: uint8 (H, W, 3), RGB, already resized to its scale; any size from 1 × 1.
+            bfloat16: as in `forward`.
 
         Returns:
             float32 (channels, h, w), contiguous, with (h, w) = ``cells(H, W)`` and ``geometry``.
@@ -144,5 +144,5 @@ class Network(nn.Module, ABC):
 
     @torch.inference_mode()
     def level_maps(self, image: Image) -> list[Tensor]:
-        """An image's feature levels before they are joined, each float32 (C_l, h, w)."""
+        """Computes an image's feature levels before they are joined, each float32 (C_l, h, w)."""
         return [level[0] for level in self.aligned(self.normalise(image))]

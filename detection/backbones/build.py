@@ -132,7 +132,7 @@ def network_from_config(config: dict[str, Any], state: dict[str, Tensor]) -> Net
     with torch.random.fork_rng(devices=[]):
         try:
             network = _unfilled_network(config)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise InputError(f"the network's settings are damaged ({error}); train it again") from error
     load_exactly(network, state, "the network's saved weights")
     return network.eval()

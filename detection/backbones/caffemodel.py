@@ -1,7 +1,7 @@
-"""Reads the weights of a Caffe ``.caffemodel``: just enough of the protobuf wire format.
+"""Reads the weights of a Caffe ``.caffemodel``; parses only the needed parts of the protobuf wire format.
 
-Field numbers are those of `caffe.proto` (BVLC/caffe). A network's layers come in three generations, of which
-SPP-net's released files use the oldest:
+Field numbers are from `caffe.proto` (BVLC/caffe). Layers are stored in one of three forms; SPP-net's released
+files have the oldest:
 
 - V2: ``NetParameter.layer`` = 100, ``LayerParameter``: name 1, blobs 7;
 - V1: ``NetParameter.layers`` = 2, ``V1LayerParameter``: name 4, blobs 6;
@@ -33,17 +33,17 @@ class _WireError(ValueError):
 
 
 def read_caffemodel(path: Path) -> dict[str, list[Tensor]]:
-    """Reads the blobs of every layer that has any.
+    """Reads the blobs of every layer that has blobs.
 
     Args:
         path: a ``.caffemodel`` in binary form.
 
     Returns:
-        for each layer's name its blobs in order (weight, bias), float32. The legacy four dimensions are kept
-        as they are: a bias then has shape (1, 1, 1, n).
+        layer name to its blobs in order (weight, bias), float32. The four dimensions of old files are kept: a
+        bias then has shape (1, 1, 1, n).
 
     Raises:
-        InputError: the file cannot be read, is truncated or is no caffemodel.
+        InputError: the file cannot be read, is truncated, or is not a caffemodel.
     """
     try:
         if path.stat().st_size >= _MAX_FILE_BYTES:
@@ -76,7 +76,7 @@ def read_caffemodel(path: Path) -> dict[str, list[Tensor]]:
 
 
 def _old_layer(message: memoryview) -> tuple[str, list[Tensor]]:
-    """A ``V1LayerParameter``, or the ``V0LayerParameter`` nested in it."""
+    """Reads a ``V1LayerParameter``, or the ``V0LayerParameter`` nested in it."""
     for number, value in _fields(message):
         if number == 1:
             return _layer(_message(value), name_field=1, blobs_field=50)
@@ -100,7 +100,7 @@ def _blob(message: memoryview) -> Tensor:
     legacy = [0, 0, 0, 0]
     shape: list[int] | None = None
     for number, value in _fields(message):
-        if number == 5:  # packed, or one float32 at a time
+        if number == 5:  # The values are packed, or single float32 values.
             data += _message(value)
         elif number == 7:
             shape = _dimensions(_message(value))
@@ -113,7 +113,7 @@ def _blob(message: memoryview) -> Tensor:
 
 
 def _dimensions(message: memoryview) -> list[int]:
-    """The ``dim`` of a ``BlobShape``, packed or one at a time."""
+    """Reads the ``dim`` fields of a ``BlobShape``, packed or single."""
     sizes: list[int] = []
     for number, value in _fields(message):
         if number != 1:
@@ -137,7 +137,7 @@ def _message(value: Value) -> memoryview:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Value]]:
-    """The fields of a message in file order, without copying: (field number, value)."""
+    """Yields (field number, value) for the fields of a message in file order, without copying."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
@@ -159,7 +159,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Value]]:
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """The integer at a position, and the position after it."""
+    """Reads the integer at a position; returns it and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):

@@ -1,4 +1,4 @@
-"""Digests of tensors, by which stored maps and models name the weights that they were made with."""
+"""Digests of tensors: stored maps and models name the weights that made them by a digest."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def weights_digest(network: nn.Module) -> str:
-    """The `tensors_digest` of a network's ``state_dict``.
+    """Computes the `tensors_digest` of a network's ``state_dict``.
 
     Example:
         >>> from sppnet.detection.backbones import build_network
@@ -19,7 +19,7 @@ def weights_digest(network: nn.Module) -> str:
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256, in hexadecimal, over the names, shapes and bytes of tensors, in order of names.
+    """Computes a SHA-256, in hexadecimal, over the names, shapes and bytes of tensors, in order of names.
 
     Example:
         >>> import torch

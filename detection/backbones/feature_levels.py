@@ -1,4 +1,4 @@
-"""Joins the feature levels of a network to one map: aligned upsampling, equal norms, optional PCA."""
+"""Joins the feature levels of a network to one map: by aligned upsampling, equal norms, optional PCA."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,22 +13,22 @@ from sppnet.detection.backbones.geometry import Geometry
 class FeatureLevels(nn.Module):
     """Weights each feature level by a constant, concatenates them, and optionally projects on principal axes.
 
-    Without fitting every weight is 1. The constants are buffers, so the ``state_dict`` covers them; there
+    Without fitting every weight is 1. The constants are buffers and thus part of the ``state_dict``; there
     ``weights`` is called ``scales``, as in files of models.
 
     Args:
-        level_channels: channels of each feature level.
-        components: principal components that the map is reduced to; ``None``: it is not reduced.
+        level_channels: number of channels of each feature level.
+        components: number of principal components that the map is reduced to; ``None``: no reduction.
 
     Attributes:
-        weights: float32 (levels,).
+        weights: float32 (levels,), the weight of each feature level.
         pca_mean, pca_components: float32 (C,) and (components, C), or ``None`` without PCA.
-        level_channels: channels of each feature level; together C.
-        components: see above.
-        channels: of the output.
+        level_channels: number of channels of each feature level; together C.
+        components: as in Args.
+        channels: number of channels of the output.
 
     Raises:
-        ValueError: more components than channels, or none.
+        ValueError: ``components`` is greater than C, or less than 1.
 
     Example:
         >>> import torch
@@ -54,11 +54,11 @@ class FeatureLevels(nn.Module):
         keep_file_names(self, {"weights": "scales"})
 
     def channel_weights(self) -> Tensor:
-        """The weight of every input channel: float32 (C,)."""
+        """Returns the weight of every input channel: float32 (C,)."""
         return self.weights.repeat_interleave(torch.tensor(self.level_channels))
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Feature levels of one size, each (N, C_l, h, w), to one map (N, channels, h, w)."""
+        """Joins feature levels of one size, each (N, C_l, h, w), to one map (N, channels, h, w)."""
         if self.pca_mean is None or self.pca_components is None:
             weighted = [level * weight for level, weight in zip(levels, self.weights, strict=True)]
             return torch.cat(weighted, dim=1)
@@ -70,13 +70,13 @@ class FeatureLevels(nn.Module):
 def fit_feature_levels(maps: Iterable[Sequence[Tensor]], components: int | None = None) -> FeatureLevels:
     """Learns the constants of `FeatureLevels` from training maps, in one pass over them.
 
-    Each feature level is weighted so that the L2 norm of its cells is 1 on average; the principal axes are
-    those of the weighted, concatenated cells. Maps are seen one at a time and never kept.
+    Each feature level gets the weight that makes the mean L2 norm of its cells 1. The principal axes are
+    computed from the weighted, concatenated cells. Maps are read one at a time and never kept.
 
     Args:
-        maps: for each training image its feature levels, each float (C_l, h, w), all of one size
+        maps: the feature levels of each training image, each float (C_l, h, w), all of one size
             (`Network.level_maps`).
-        components: principal components to keep; ``None`` for all channels as they are.
+        components: number of principal components to keep; ``None``: no reduction.
 
     Returns:
         the fitted constants, for `Network.set_feature_levels`.
@@ -111,14 +111,14 @@ def fit_feature_levels(maps: Iterable[Sequence[Tensor]], components: int | None 
     if not norms.isfinite().all():
         raise ValueError("a training map has values that are not finite")
     fitted = FeatureLevels(channels, components)
-    # A feature level that is zero everywhere stays so under any weight.
+    # A feature level that is zero everywhere stays zero under any weight.
     fitted.weights.copy_(torch.where(norms > 0, cells / norms, 1.0))
     if fitted.pca_mean is not None and fitted.pca_components is not None and components is not None:
         weights = fitted.channel_weights().double()
         mean = sums / cells * weights
         covariance = products / cells * torch.outer(weights, weights) - torch.outer(mean, mean)
         axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :components].T
-        # An axis' sign is arbitrary; fixed, so that the same maps give the same model everywhere.
+        # The sign of an axis is arbitrary. It is fixed so that the same maps give the same model everywhere.
         largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
         fitted.pca_mean.copy_(mean)
         fitted.pca_components.copy_(axes * largest.sign())
@@ -126,19 +126,20 @@ def fit_feature_levels(maps: Iterable[Sequence[Tensor]], components: int | None 
 
 
 def align(level: Tensor, geometry: Geometry, target: Geometry, size: tuple[int, int]) -> Tensor:
-    """Interpolates a map bilinearly at the cells of a finer one, by the pixels that both are centred on.
+    """Interpolates a map bilinearly at the cells of a finer map, by the pixel centres of the cells.
 
     `F.interpolate` assumes cells that tile the image from its corner. Under TensorFlow-style "same" padding
-    they do not: cell i of stride 32 lies on cell 2i + 1 of stride 16, half a fine cell away from that.
+    they do not: cell i of stride 32 lies on cell 2i + 1 of stride 16, half a fine cell away from the position
+    that `F.interpolate` assumes.
 
     Args:
-        level: float (N, C, h, w).
-        geometry: its geometry.
-        target: the geometry to bring it to.
-        size: cells (height, width) wanted.
+        level: float (N, C, h, w), the map.
+        geometry: the geometry of the map.
+        target: the geometry of the result.
+        size: (height, width) of the result, in cells.
 
     Returns:
-        float (N, C, *size); cells outside the coarse centres take the nearest one's value.
+        float (N, C, *size); a cell outside the centres of the map takes the value of the nearest cell.
     """
     same = geometry.stride == target.stride and geometry.offset == target.offset
     if same and level.shape[2] >= size[0] and level.shape[3] >= size[1]:

@@ -1,7 +1,7 @@
-"""Names of tensors in files, where they differ from the names of a module's attributes.
+"""Gives tensors names in files that differ from the names of a module's attributes.
 
-Models, kept constants and digests of weights were made under these names, so they stay when an attribute is
-renamed.
+Saved models, kept constants and digests of weights have these names, so the names in files stay when an
+attribute is renamed.
 """
 
 from functools import partial
@@ -14,9 +14,8 @@ def keep_file_names(module: nn.Module, names: dict[str, str]) -> None:
     """Makes ``state_dict`` and ``load_state_dict`` of a module use the names of files.
 
     Args:
-        module: its attributes are renamed.
-        names: from the beginning of a name in the module to its beginning in files; the first that fits is
-            taken.
+        module: a module whose attributes were renamed.
+        names: the beginning of a name in the module to its beginning in files; the first match is used.
     """
     module.register_state_dict_post_hook(partial(_rename, names))  # type: ignore[no-untyped-call]
     from_files = {file_name: name for name, file_name in names.items()}

@@ -1,4 +1,4 @@
-"""Folds batch normalisations into the convolutions before them: a pass over the map less for each pair."""
+"""Folds batch normalisations into the convolutions before them, which saves a pass over each map."""
 
 import copy
 from typing import cast
@@ -8,7 +8,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-# Subclasses that derive their weights (weight standardisation) cannot take up a factor.
+# Other subclasses derive their weights (weight standardisation) and cannot take up a factor.
 _FOLDABLE = (nn.Conv2d, Conv2dSame)
 _TOLERANCE = 1e-4
 
@@ -20,8 +20,8 @@ def fold_batch_norms(layers: nn.Module) -> nn.Module:
         layers: the network, in evaluation mode.
 
     Returns:
-        the copy; or ``layers`` itself where nothing can be folded or the copy's maps are not the same, to
-        1e-4 of their largest value, as when a network also reads a convolution's output elsewhere.
+        the copy; or ``layers`` itself if the copy's maps differ by more than 1e-4 of their largest value, for
+        example because the network reads a convolution's output in another place, too.
     """
     folded = fold_structure(layers)
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -33,23 +33,23 @@ def fold_batch_norms(layers: nn.Module) -> nn.Module:
 
 
 def fold_structure(layers: nn.Module) -> nn.Module:
-    """Folds as `fold_batch_norms`, without comparing the maps: for weights that are loaded afterwards."""
+    """Folds like `fold_batch_norms`, but does not compare maps; for networks that get their weights later."""
     folded = copy.deepcopy(layers)
     names = {part: name for name, part in folded.named_modules()}
     for convolution, norm in _pairs(folded):
         _fold(convolution, norm)
-        rest = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()
-        folded.set_submodule(names[norm], rest)
+        activation = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        folded.set_submodule(names[norm], activation)
     return folded
 
 
 def _pairs(layers: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions and the batch normalisations right after them, found by running the network once."""
+    """Finds convolutions and the batch normalisations right after them by running the network once."""
     produced: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
     def after_convolution(module: nn.Module, _inputs: object, output: Tensor) -> None:
-        # Keeping the tensor keeps its id from being given to another.
+        # A reference to the tensor prevents that another tensor gets its id.
         produced[id(output)] = (cast(nn.Conv2d, module), output)
 
     def before_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -72,7 +72,7 @@ def _pairs(layers: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Folds in float64 and rounds once: the result is the same on every machine."""
+    """Folds in float64 and rounds once, so that the result is the same on every machine."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()

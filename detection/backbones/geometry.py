@@ -1,6 +1,6 @@
-"""Where the cells of a feature map lie on the image: stride, centre of cell 0, receptive field.
+"""The geometry of a feature map's cells on the image: stride, centre of cell 0, receptive field.
 
-Plain numbers, without torch. `probe` measures the same of any network from its gradients.
+This module computes it from layers, in plain numbers without torch. `probe` measures it for any network.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Geometry:
-    """How the cells of a feature map lie on the image that it was computed from, alike in x and y.
+    """The position of a feature map's cells on the resized image, equal in x and y.
 
     Attributes:
         stride: pixels from one cell to the next.
-        offset: the pixel that cell 0 is centred on, 0-based (pixel 0 covers [0, 1), its centre is 0.0 here).
-        receptive_field: pixels in x (and in y) that a cell sees. Local response normalisation
-            (LRN) is not counted, as in the paper (139 for ZF-5).
+        offset: the pixel that cell 0 is centred on, 0-based (pixel 0 covers [0, 1); its centre is 0.0 here).
+        receptive_field: pixels in x (and in y) that a cell depends on. Local response normalisation (LRN) is
+            not counted, as in the paper (139 for ZF-5).
 
     Example:
         >>> zf5 = Geometry(stride=16, offset=20.0, receptive_field=139)
@@ -28,13 +28,13 @@ class Geometry:
     receptive_field: int
 
     def centre(self, cell: float) -> float:
-        """The pixel, 0-based, that a cell is centred on."""
+        """Returns the pixel, 0-based, that a cell is centred on."""
         return self.offset + self.stride * cell
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or pooling layer: sizes in cells of its input, alike in x and y."""
+    """A convolution or pooling layer; sizes are in cells of its input and equal in x and y."""
 
     kernel: int
     stride: int
@@ -42,12 +42,12 @@ class Layer:
     ceil_mode: bool = False
 
     def output_size(self, size: int) -> int:
-        """Cells of output for ``size`` cells of input, as torch and Caffe count them; below 1 for none."""
+        """Computes the cells of output for ``size`` cells of input, as torch and Caffe do; below 1: none."""
         span = size + 2 * self.padding - self.kernel
         if span < 0 and not self.ceil_mode:
             return 0
         cells = (-(-span // self.stride) if self.ceil_mode else span // self.stride) + 1
-        # The last pooling window must start inside the input or its left padding.
+        # The last position of the pooling kernel must start inside the input or its left padding.
         if self.ceil_mode and (cells - 1) * self.stride >= size + self.padding:
             cells -= 1
         return cells
@@ -69,7 +69,7 @@ def geometry_of(layers: Sequence[Layer]) -> Geometry:
 
 
 def output_size(layers: Sequence[Layer], size: int) -> int:
-    """Cells along one side of the map of an image of ``size`` pixels; 0 where the image is too small."""
+    """Computes the cells along a side of the map of an image of ``size`` pixels; 0 if it is too small."""
     for layer in layers:
         size = layer.output_size(size)
         if size < 1:
@@ -78,7 +78,7 @@ def output_size(layers: Sequence[Layer], size: int) -> int:
 
 
 def minimum_size(layers: Sequence[Layer]) -> int:
-    """The smallest side, in pixels, of an image whose map has a cell."""
+    """Computes the smallest side, in pixels, of an image whose map has at least one cell."""
     size = 1
     while output_size(layers, size) < 1:
         size += 1

@@ -1,4 +1,4 @@
-"""The constants that join a network's feature levels, fitted once and kept on disk."""
+"""Fits the constants that join a network's feature levels once, and keeps them on disk."""
 
 from collections.abc import Callable
 
@@ -13,16 +13,16 @@ from sppnet.detection.backbones.feature_levels import FeatureLevels
 def set_kept_feature_levels(
     network: Network, kept: Checkpoint, fit: Callable[[], FeatureLevels], components: int | None = None
 ) -> None:
-    """Gives a network the constants kept in a checkpoint, or fits and keeps them.
+    """Sets the constants of a network from a checkpoint; fits and saves them if there is none.
 
-    Fitted anew, by another number of threads or another library, they might differ in their last bits, and
-    all that is stored by a digest of them would be lost.
+    If the constants were fitted again, with other threads or libraries, they might differ in their last bits,
+    and all that is stored under a digest of them would be lost.
 
     Args:
-        network: whose feature levels are set.
-        kept: the file of the constants; made for this network, these images and settings.
-        fit: called where there is no such file.
-        components: of the PCA that reduces the map; ``None``: it is not reduced.
+        network: the network whose feature levels are set.
+        kept: the checkpoint of the constants, for this network, these images and these settings.
+        fit: computes the constants; called if there is no checkpoint.
+        components: principal components that the map is reduced to; ``None``: no reduction.
     """
     state = kept.load()
     if state is None:

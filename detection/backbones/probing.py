@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from sppnet.detection.backbones.geometry import Geometry
 from sppnet.detection.backbones.zf5 import WithinChannelLRN
 
-# Small enough that gates (squeeze-and-excitation) and saturating activations act as constants on it, and far
-# from float64's underflow: products of hundreds of averaging weights stay representable.
+# The value of the probe's pixels. It is so small that gates (squeeze-and-excitation) and saturating
+# activations act as constants on it, but far enough from float64's underflow that products of hundreds of
+# averaging weights stay representable.
 _PROBE_LEVEL = 1e-60
-# Gradients below this fraction of the largest are not the receptive field's edge but traces of such gates.
+# Gradients below this fraction of the largest one are traces of such gates, not of the receptive field.
 _PROBE_FLOOR = 1e-40
 _PROBE_CELLS = (0, 1, 3)
 _PROBE_WIDTHS = (1024, 2048, 4096, 8192)
@@ -24,20 +25,20 @@ _PROBE_WIDTHS = (1024, 2048, 4096, 8192)
 def probe(network: nn.Module) -> list[Geometry]:
     """Measures the geometry of each of a network's maps from the gradients of single cells.
 
-    The probe runs on a copy whose convolutions average (equal positive weights), whose maximum pooling
-    averages too, and whose normalisation passes through: then the gradient of a cell with respect to the
-    pixels is positive on exactly its receptive field and symmetric about its centre. The image is wide and
-    low, as x and y are alike; the cells probed lie far from its left and right border.
+    The probe runs on a copy of the network. There, convolutions and maximum pooling are replaced with
+    averages, and normalisation with the identity. So the gradient of a cell with respect to the pixels is
+    positive exactly on its receptive field, and symmetric about its centre. The image is wide and low because
+    x and y are equal; the probed cells lie far from its left and right border.
 
     Args:
-        network: takes (N, 3, H, W) and returns one map (N, C, h, w) or a list of them; sides that are
-            multiples of 64 must suit it.
+        network: takes (N, 3, H, W) and returns one map (N, C, h, w) or a list of maps; it must accept sides
+            that are multiples of 64.
 
     Returns:
         the geometry of each map.
 
     Raises:
-        ValueError: the cells cannot be located: the network is not convolutional (attention).
+        ValueError: the cells cannot be located because the network is not convolutional (attention).
 
     Example:
         >>> from torch import nn
@@ -56,7 +57,7 @@ def probe(network: nn.Module) -> list[Geometry]:
 
 
 def _measure(image: Tensor, feature_map: Tensor) -> Geometry | None:
-    """The geometry of one map; ``None`` if a receptive field reaches the border or centres are off a line."""
+    """Measures one map; ``None`` if a receptive field reaches the border or the centres are not on a line."""
     row, middle = feature_map.shape[2] // 2, feature_map.shape[3] // 2
     pixels = torch.arange(image.shape[3], dtype=torch.float64)
     centres, extents = [], []
@@ -74,12 +75,12 @@ def _measure(image: Tensor, feature_map: Tensor) -> Geometry | None:
     line = [centres[0] + stride * step for step in _PROBE_CELLS]
     if stride < 1 or max(abs(a - b) for a, b in zip(centres, line, strict=True)) > 1e-3:
         return None
-    # Centres are multiples of half a pixel; what is beyond is rounding.
+    # Centres are multiples of half a pixel, except for rounding errors.
     return Geometry(stride, round(2 * (centres[0] - stride * middle)) / 2, max(extents))
 
 
 class _AveragingConvolution(nn.Module):
-    """A convolution whose weights are all equal and sum to 1; computed once, then shared by the channels."""
+    """A convolution with equal weights that sum to 1; it is computed once and shared by all channels."""
 
     def __init__(self, original: nn.Conv2d) -> None:
         super().__init__()
@@ -104,9 +105,9 @@ class _AveragingConvolution(nn.Module):
 
 
 def _averaging_copy(network: nn.Module) -> nn.Module:
-    """A float64 copy of a network in which every cell is a positive average of the pixels it sees."""
+    """Makes a float64 copy of a network in which every cell is a positive average of its pixels."""
     averaging = copy.deepcopy(network).double().eval().requires_grad_(False)
-    # The substitutes below leave these: gains of residual branches (which may start at 0) and linear layers.
+    # The substitutes do not replace gains of residual branches (which may start at 0) and linear layers.
     for parameter in averaging.parameters():
         parameter.fill_(1)
     for part in averaging.modules():

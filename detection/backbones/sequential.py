@@ -1,4 +1,4 @@
-"""Networks that are one chain of layers with one map: everything about them follows from the layers."""
+"""Networks that are one chain of layers with one map; their geometry follows from the layers."""
 
 from typing import Any, cast
 
@@ -11,13 +11,13 @@ from sppnet.detection.backbones.normalisation import Normalisation
 
 
 class SequentialNetwork(Network):
-    """A network whose layers are one chain, with one feature level; its weights start random (He et al.).
+    """A network whose layers are one chain with one feature level; its weights start random (He et al.).
 
     Args:
-        name: the name that `build_network` knows it by.
-        layers: the chain.
-        normalise: turns pixels into input.
-        pca: components that the map's channels are reduced to; ``None``: they are not reduced.
+        name: the network's name in `build_network`.
+        layers: the chain of layers.
+        normalise: turns pixels into the network's input.
+        pca: number of principal components that the map is reduced to; ``None``: no reduction.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class SequentialNetwork(Network):
 
 
 def layers_of(module: nn.Module) -> list[Layer]:
-    """The convolution and pooling layers of a chain of ``nn.Sequential``, first to last."""
+    """Lists the convolution and pooling layers of a chain of ``nn.Sequential``, first to last."""
     layers = []
     for part in module.modules():
         if isinstance(part, nn.Conv2d):

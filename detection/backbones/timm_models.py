@@ -1,4 +1,4 @@
-"""timm's networks by name: their layers, preprocessing, weights and geometry."""
+"""Creates timm's networks by name: their layers, preprocessing, weights and geometry."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -14,14 +14,13 @@ from sppnet.detection.backbones.packaged import PACKAGES, packaged_weights, timm
 from sppnet.detection.backbones.probing import probe
 from sppnet.detection.backbones.weights import RANDOM, load_exactly, read_weights
 
-# The names of this project for networks that timm calls otherwise.
+# This project's names for networks that have another name in timm.
 TIMM_NAMES = {"efficientnet_lite0": "tf_efficientnet_lite0", "efficientnet_lite2": "tf_efficientnet_lite2"}
 DEFAULT_STRIDES = (16, 32)
-# Where the cells of the trained networks lie: stride -> pixel of cell 0. TensorFlow's "same" padding puts the
-# centres of their receptive fields at 1, 3, 7, 15, 31, but training has moved what a cell responds to back
-# towards the middle of its tile. These are the offsets, to half a pixel, at which the maps of VOC2007 images
-# and of their mirror images agree best; tests/detection/backbones/test_timm_nets.py measures those of the
-# default.
+# The position of the cells of trained networks: stride to the pixel of cell 0. TensorFlow's "same" padding
+# puts the centres of receptive fields at 1, 3, 7, 15, 31, but training has moved the response of a cell back
+# towards the middle of its tile. At these offsets (to half a pixel) the maps of VOC2007 images and of their
+# mirror images agree best; tests/detection/backbones/test_timm_nets.py measures them for the default network.
 TRAINED_OFFSETS: dict[str, dict[int, float]] = {
     "efficientnet_lite0": {4: 2.5, 8: 3.0, 16: 9.0, 32: 17.0},
     "efficientnet_lite2": {4: 2.5, 8: 3.5, 16: 9.5, 32: 24.5},
@@ -29,10 +28,10 @@ TRAINED_OFFSETS: dict[str, dict[int, float]] = {
 
 
 def timm_name(name: str) -> str:
-    """timm's name of a network.
+    """Returns timm's name of a network.
 
     Raises:
-        InputError: timm has no network of that name; the message gives the nearest ones.
+        InputError: timm has no network of that name; the message gives the nearest names.
     """
     known = TIMM_NAMES.get(name, name)
     if not timm.is_model(known.split(".")[0]):
@@ -47,11 +46,12 @@ def timm_layers(name: str, strides: Sequence[int] | None, pretrained: bool = Fal
 
     Args:
         name: this project's or timm's name.
-        strides: of the feature levels; ``None``: 16 and 32 where it has them, else its coarsest.
-        pretrained: whether it comes with timm's weights, which may be downloaded; else with random ones.
+        strides: strides of the feature levels; ``None``: 16 and 32 if the network has them, else the coarsest
+            stride.
+        pretrained: whether the network gets timm's weights, which may be downloaded, or random weights.
 
     Raises:
-        InputError: timm has no such network or cannot return its maps, or it has no map of such a stride.
+        InputError: timm has no such network or cannot return its maps, or the network has no map of a stride.
     """
     known = timm_name(name)
     try:
@@ -62,7 +62,7 @@ def timm_layers(name: str, strides: Sequence[int] | None, pretrained: bool = Fal
         missing = [stride for stride in wanted if stride not in available]
         if missing:
             raise InputError(f"{name}: no map of stride {missing[0]}; it has strides {available}")
-        # The last of several maps of one stride: the deepest.
+        # Of several maps of one stride, the last one is the deepest.
         indices = [len(available) - 1 - available[::-1].index(stride) for stride in sorted(set(wanted))]
         layers = timm.create_model(known, features_only=True, out_indices=indices, pretrained=pretrained)
     except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
@@ -73,7 +73,7 @@ def timm_layers(name: str, strides: Sequence[int] | None, pretrained: bool = Fal
 
 
 def trim(layers: nn.Module) -> None:
-    """Drops the blocks after the last feature level, which timm's EfficientNets would compute in vain."""
+    """Drops the blocks after the last feature level; timm's EfficientNets would compute them needlessly."""
     kind, _, number = layers.feature_info.module_name()[-1].partition(".")  # type: ignore[operator,union-attr]
     blocks = getattr(layers, "blocks", None)
     if kind == "blocks" and number.isdigit() and isinstance(blocks, nn.Sequential):
@@ -81,7 +81,7 @@ def trim(layers: nn.Module) -> None:
 
 
 def timm_normalisation(name: str) -> Normalisation:
-    """The preprocessing that timm's weights of this network were trained with."""
+    """Returns the normalisation with which timm's weights of this network were trained."""
     if name in TIMM_NAMES:
         return EFFICIENTNET_LITE
     config = timm.get_pretrained_cfg(timm_name(name))
@@ -96,8 +96,8 @@ def weighted_layers(name: str, weights: str | Path | None, strides: Sequence[int
 
     Args:
         name: this project's or timm's name.
-        weights: a file, ``"random"``, or ``None`` for the installed package's or timm's own.
-        strides: see `timm_layers`.
+        weights: a file, ``"random"``, or ``None`` for the weights of the installed package or of timm.
+        strides: as in `timm_layers`.
 
     Raises:
         InputError: see `build_network`.
@@ -125,7 +125,7 @@ def _pretrained_layers(name: str, strides: Sequence[int] | None) -> nn.Module:
         return timm_layers(name, strides, pretrained=True)
     except InputError:
         raise
-    except Exception as error:  # the hub's client has many
+    except Exception as error:  # The client of the hub raises many types of errors.
         raise InputError(
             f"{name}: timm's weights cannot be downloaded ({type(error).__name__}); pass a file of weights, "
             'or "random"'
@@ -134,10 +134,10 @@ def _pretrained_layers(name: str, strides: Sequence[int] | None) -> nn.Module:
 
 @cache
 def timm_geometries(name: str, strides: tuple[int, ...] | None) -> tuple[Geometry, ...]:
-    """The geometry of each feature level by the network's structure; weights have no influence on it.
+    """Measures the geometry of each feature level; it depends on the network's structure, not on weights.
 
     Raises:
-        InputError: it is not a convolutional network.
+        InputError: the network is not convolutional.
     """
     layers = timm_layers(name, strides)
     trim(layers)

@@ -1,4 +1,4 @@
-"""A convolutional network of timm as a backbone: feature levels, joined at the finest stride."""
+"""A convolutional network of timm as a backbone, with feature levels joined at the finest stride."""
 
 from typing import Any, Self, cast
 
@@ -15,16 +15,15 @@ from sppnet.detection.backbones.normalisation import Normalisation
 class TimmNetwork(Network):
     """A timm network with ``features_only``.
 
-    Images are padded to a multiple of the coarsest feature level's stride: then TensorFlow-style "same"
-    padding falls the same way for every size and the cells keep their positions. The map is cropped to the
-    image again.
+    Images are padded to a multiple of the coarsest feature level's stride. Then TensorFlow-style "same"
+    padding is equal for every size, and the cells keep their positions. The map is cropped to the image.
 
     Args:
-        name: the name that `build_network` knows it by.
-        layers: timm's network; returns the maps of its feature levels.
-        normalise: turns pixels into input.
-        level_geometries: of each feature level.
-        feature_levels: joins them.
+        name: the network's name in `build_network`.
+        layers: timm's network, which returns the maps of its feature levels.
+        normalise: turns pixels into the network's input.
+        level_geometries: the geometry of each feature level.
+        feature_levels: joins the feature levels.
         folded: whether batch normalisations are folded into the convolutions of ``layers``.
     """
 
@@ -60,17 +59,18 @@ class TimmNetwork(Network):
 
 
 class DivisibleConv2dSame(Conv2dSame):
-    """timm's convolution with "same" padding, without a padded copy of a map whose sides its stride divides.
+    """timm's convolution with "same" padding, faster for maps whose sides are multiples of its stride.
 
-    Such padding is a cell less at the top and left than at the bottom and right where kernel minus stride is
-    odd. No convolution takes that; one padded by a stride more on all sides computes the same sums, and those
-    of a row and a column before, which are dropped. With the copy EfficientNet-Lite0 takes 4 % longer at a
-    short side of 576, 20 % at 1,200.
+    If kernel minus stride is odd, "same" padding has a cell less at the top and left than at the bottom and
+    right. torch's convolutions do not take such padding, so timm makes a padded copy of the map. This class
+    makes no copy: it pads by a stride more on all sides and drops the first row and column of the result; all
+    other sums are the same. With the copy EfficientNet-Lite0 takes 4 % longer at a short side of 576, 20 % at
+    1,200.
     """
 
     @classmethod
     def of(cls, original: Conv2dSame) -> Self:
-        """The same convolution; it shares the weights of ``original``."""
+        """Makes a convolution that shares the weights of ``original``."""
         kernel, stride, dilation = (
             cast(tuple[int, int], pair) for pair in (original.kernel_size, original.stride, original.dilation)
         )
@@ -80,7 +80,7 @@ class DivisibleConv2dSame(Conv2dSame):
         return copy
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps, float (N, C, H, W), to maps of ceil(H / stride) × ceil(W / stride) cells."""
+        """Convolves maps, float (N, C, H, W), to maps of ceil(H / stride) × ceil(W / stride) cells."""
         spare = [side - step for side, step in zip(self.kernel_size, self.stride, strict=True)]
         divisible = not any(side % step for side, step in zip(x.shape[2:], self.stride, strict=True))
         if not divisible or self.dilation != (1, 1) or any(cells < 0 or cells % 2 == 0 for cells in spare):

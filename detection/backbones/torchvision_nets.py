@@ -10,15 +10,15 @@ from sppnet.common.errors import InputError
 
 
 def alexnet_layers() -> nn.Sequential:
-    """conv1 to relu5 of torchvision's AlexNet, under its key names ``features.N``; not initialised."""
-    # On the meta device the fully connected layers, nine tenths of the weights, cost nothing.
+    """Makes conv1 to relu5 of torchvision's AlexNet, under its key names ``features.N``, uninitialised."""
+    # On the meta device the fully connected layers (nine tenths of the weights) take no memory.
     with torch.device("meta"):
         features = torchvision.models.alexnet(weights=None).features
     return _before_last_pool(features)
 
 
 def vgg16_layers() -> nn.Sequential:
-    """conv1_1 to relu5_3 of torchvision's VGG-16, under its key names ``features.N``; not initialised."""
+    """Makes conv1_1 to relu5_3 of torchvision's VGG-16, under its key names ``features.N``, uninitialised."""
     with torch.device("meta"):
         features = torchvision.models.vgg16(weights=None, init_weights=False).features
     return _before_last_pool(features)
@@ -32,7 +32,7 @@ def torchvision_weights(name: str) -> dict[str, Tensor]:
     """Downloads torchvision's ImageNet weights (IMAGENET1K_V1) of ``alexnet`` or ``vgg16``.
 
     Raises:
-        InputError: they cannot be downloaded; the message gives their address.
+        InputError: the weights cannot be downloaded; the message gives their address.
     """
     best = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     try:

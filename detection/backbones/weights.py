@@ -1,4 +1,4 @@
-"""Reading files of weights, and putting them into a network only if they fit it exactly."""
+"""Reads files of weights, and loads them into a network only if they fit it exactly."""
 
 import re
 from pathlib import Path
@@ -12,32 +12,32 @@ from sppnet.common.errors import InputError
 from sppnet.detection.backbones.caffemodel import read_caffemodel
 
 RANDOM = "random"
-# The name that a training, which starts from random weights, has for those that come with a network.
+# The user's name for the weights that come with a network, as the start of a training.
 _OWN = "own"
-# Wrappers that saved state dicts carry: DataParallel, Lightning and others, detectors.
+# Prefixes and wrappers in saved state dicts of DataParallel, Lightning and others, and detectors.
 _PREFIXES = ("module.", "model.", "backbone.")
 _WRAPPERS = ("state_dict", "model")
 _PICKLED = (".pth", ".pt")
 
 
 def starting_weights(text: str) -> str | None:
-    """The ``weights`` of `build_network` for the start of a training, from what a user wrote.
+    """Converts a user's choice of starting weights to the ``weights`` argument of `build_network`.
 
     Args:
-        text: a file, ``own`` for the weights that come with the network, or nothing for random ones.
+        text: a file, ``own`` for the weights that come with the network, or an empty text for random weights.
     """
     return None if text == _OWN else text or RANDOM
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads a file of weights, executing nothing of it.
+    """Reads a file of weights without executing any of it.
 
     Args:
         path: ``.safetensors``; a state dict saved by torch (``.pth``, ``.pt``), read with ``weights_only``;
             or a ``.caffemodel``, whose layers become ``<layer>.weight`` and ``<layer>.bias``.
 
     Returns:
-        tensors by name, on the CPU, as stored.
+        name to tensor, on the CPU, in the stored precision.
 
     Raises:
         InputError: the file cannot be read, or its content does not fit its suffix.
@@ -58,7 +58,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and torch each have errors of their own
+    except Exception as error:  # zip, pickle and torch each raise their own errors.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path}: not a state dict that can be read without executing it ({reason}); "
@@ -82,15 +82,15 @@ def _from_caffe(path: Path) -> dict[str, Tensor]:
 
 
 def load_exactly(layers: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copies weights into a network: every tensor of the network must be there, finite and of its shape.
+    """Copies weights into a network: every tensor of the network must be there, finite, with its shape.
 
-    Tensors of layers that the network does not have at all, as of a classifier, are left aside; further
-    tensors within a part that it has (a deeper variant's) are an error. Half precision becomes float32.
+    Tensors of parts that the network does not have, such as a classifier, are ignored. Extra tensors within a
+    part that it has (as in a deeper variant) are an error. Half precision becomes float32.
 
     Args:
         layers: the network, under the key names of its usual weight files.
-        state: tensors by name; the prefixes ``module.``, ``model.``, ``backbone.`` are stripped.
-        source: the file's name, for errors.
+        state: name to tensor; the prefixes ``module.``, ``model.``, ``backbone.`` are stripped.
+        source: the file's name, for error messages.
 
     Raises:
         InputError: the weights do not fit; the message names the tensor.
@@ -123,7 +123,7 @@ def load_exactly(layers: nn.Module, state: dict[str, Tensor], source: str) -> No
 
 
 def _under_names_of(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Strips known prefixes, and joins ``stages.0`` to timm's ``stages_0`` where the network has that."""
+    """Strips known prefixes, and renames ``stages.0`` to timm's ``stages_0`` if the network has that."""
     stripped = True
     while stripped and not wanted.keys() & state.keys():
         stripped = False

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 class WithinChannelLRN(nn.Module):
     """Caffe's local response normalisation with ``norm_region: WITHIN_CHANNEL``.
 
-    Each value is divided by (1 + alpha · m) ** 0.75, where m is the mean of the squares in the size × size
-    window around it in its own channel; beyond the border squares are zero and still counted in the mean.
-    0.75 is Caffe's default and the released prototxt's. `torch.nn.LocalResponseNorm` sums across channels
-    and is another layer.
+    Each value is divided by (1 + alpha · m) ** 0.75, where m is the mean of the squared values in the size ×
+    size cells around it in its channel. Cells beyond the border are zero and count in the mean. 0.75 is
+    Caffe's default and the value of the released prototxt. `torch.nn.LocalResponseNorm` is another layer: it
+    sums across channels.
     """
 
     def __init__(self, size: int, alpha: float) -> None:
@@ -20,19 +20,19 @@ class WithinChannelLRN(nn.Module):
         self.size, self.alpha = size, alpha
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float (N, C, H, W) to the same shape."""
+        """Normalises float (N, C, H, W) to the same shape."""
         mean = F.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2, count_include_pad=True)
-        # In place: maps of conv1 are so large that allocating more of them takes half of the time.
+        # In place, because the maps of conv1 are so large that allocation would take half of the time.
         root = mean.mul_(self.alpha).add_(1).rsqrt_()
-        return (root * root.sqrt()).mul_(x)  # a fraction of the time of ``pow``
+        return (root * root.sqrt()).mul_(x)  # This takes a fraction of the time of ``pow``.
 
     def extra_repr(self) -> str:
-        """The settings, for ``print``."""
+        """Returns the settings as text, for ``print``."""
         return f"size={self.size}, alpha={self.alpha}"
 
 
 def zf5_layers() -> nn.Sequential:
-    """conv1 to relu5 under Caffe's layer names; all constants are the released prototxt's."""
+    """Makes conv1 to relu5 under Caffe's layer names; all constants are from the released prototxt."""
 
     def lrn() -> WithinChannelLRN:
         return WithinChannelLRN(size=3, alpha=5e-5)

@@ -1,1 +1,1 @@
-"""Classification, the other half of the paper: classifiers, their training, their views, image SVMs."""
+"""Image classification, the other half of the paper: classifiers, their training, views, image SVMs."""

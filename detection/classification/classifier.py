@@ -1,4 +1,4 @@
-"""A classifier: convolutions, the spatial pyramid over the whole map, fc6 to fc8 (SPP-net §2, §3.1)."""
+"""A classifier of images: convolutions, spatial pyramid over the whole map, fc6 to fc8 (SPP-net §2, §3.1)."""
 
 import json
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ from sppnet.detection.features.pooling import PAPER_LEVELS, num_bins
 _FORMAT = 1
 _WEIGHTS = "classifier.safetensors"
 _DESCRIPTION = "classifier.json"
-# Paper §3.1.1: without SPP, the pooling after the last convolution gives 6 × 6 cells: 3 × 3 of a map of 13 at
-# stride 2, of one of 18 at stride 3. Those are the bins of a pyramid's level of 6.
+# Paper §3.1.1: without SPP, the pooling after the last convolution gives 6 × 6 cells. It pools 3 × 3 cells at
+# stride 2 on a map of 13, and at stride 3 on a map of 18. These cells are the bins of the pyramid level 6.
 _WITHOUT_SPP = (6,)
-# Caffe's AlexNet: standard deviation of the last layer's weights.
+# Standard deviation of the last layer's random weights (Caffe's AlexNet).
 _LAST_LAYER = 0.01
 
 Layer = Literal["fc6", "fc7"]
@@ -39,15 +39,15 @@ class ClassifierSettings:
 
     Attributes:
         network: zf5, convnet5, overfeat5, overfeat7 (paper table 1), alexnet or vgg16.
-        levels: bins a side of the pyramid, level by level: (6, 3, 2, 1) (paper §3.1.2: 50 bins),
-            (4, 3, 2, 1) (30 bins); or empty for no SPP, 6 × 6 cells of an image of one size (paper §3.1.1).
-        size: side of its square training images, in pixels (paper: 224). Without SPP it takes no other.
-        width: numbers that fc6 and fc7 give (paper: 4,096).
-        dropout: of fc6's and fc7's results (Krizhevsky et al., to whom the paper refers: 0.5).
-        seed: of random weights.
+        levels: bins per side of each pyramid level: (6, 3, 2, 1) (paper §3.1.2: 50 bins) or (4, 3, 2, 1) (30
+            bins). Empty: no SPP, 6 × 6 cells of images of one size (paper §3.1.1).
+        size: side of the square training images, in pixels (paper: 224). Without SPP no other size is taken.
+        width: number of outputs of fc6 and fc7 (paper: 4,096).
+        dropout: dropout after fc6 and fc7 (Krizhevsky et al., to whom the paper refers: 0.5).
+        seed: seed of random weights.
 
     Raises:
-        InputError: an unknown network, or a value out of range.
+        InputError: the network is unknown, or a value is out of range.
 
     Example:
         >>> ClassifierSettings("alexnet", levels=()).size
@@ -73,13 +73,13 @@ class ClassifierSettings:
 
 
 class Classifier(nn.Module):
-    """Image to scores of classes: convolutions, pyramid, fc6, ReLU, dropout, fc7, ReLU, dropout, fc8.
+    """Scores the classes of images: convolutions, pyramid, fc6, ReLU, dropout, fc7, ReLU, dropout, fc8.
 
     Attributes:
         network: the convolutions; its ``normalise`` turns pixels into input.
-        classes: names, in the order of the scores.
-        settings: network and sizes.
-        length: numbers in a pooled vector: bins times channels.
+        classes: class names, in the order of the scores.
+        settings: the network and the sizes.
+        length: length of a pooled vector: bins times channels.
 
     Example:
         >>> classifier = Classifier(("cat", "dog"), ClassifierSettings("zf5", (2, 1), width=16)).eval()
@@ -97,22 +97,22 @@ class Classifier(nn.Module):
     def __init__(
         self, classes: Sequence[str], settings: ClassifierSettings, weights: Path | str | None = RANDOM
     ) -> None:
-        """Makes a classifier with random fully connected layers; torch's global random state is left alone.
+        """Makes a classifier with random fully connected layers; torch's global random state is not changed.
 
         Args:
-            classes: names.
-            settings: network and sizes.
-            weights: of the convolutions, as `build_network` takes them.
+            classes: class names.
+            settings: the network and the sizes.
+            weights: the weights of the convolutions, as in `build_network`.
 
         Raises:
-            InputError: no classes, or the weights cannot be read or do not fit.
+            InputError: there are no classes, or the weights cannot be read or do not fit.
         """
         super().__init__()
         if not classes:
             raise InputError("a classifier needs classes; give at least one")
         self.classes, self.settings = tuple(classes), settings
         network = build_network(settings.network, weights, seed=settings.seed)
-        assert isinstance(network, SequentialNetwork), "the settings allow no other"
+        assert isinstance(network, SequentialNetwork), "the settings allow no other network"
         self.network = network
         self.length = num_bins(settings.levels or _WITHOUT_SPP) * network.channels
         with torch.random.fork_rng(devices=[]):
@@ -130,8 +130,8 @@ class Classifier(nn.Module):
     def pool(self, maps: Tensor) -> Tensor:
         """Pools whole maps by the pyramid.
 
-        Bins and their order are those of `sppnet.detection.features.pooling.spatial_pyramid_pool`, so that
-        fc6 fits the detector's vectors.
+        The bins and their order are the same as in `sppnet.detection.features.pooling.spatial_pyramid_pool`,
+        so fc6 fits the detector's vectors.
 
         Args:
             maps: float (N, C, h, w).
@@ -144,29 +144,29 @@ class Classifier(nn.Module):
         return torch.cat(pooled, dim=1)
 
     def features(self, pooled: Tensor, layer: Layer) -> Tensor:
-        """The values of fc6 or fc7 after its ReLU, (N, width), for pooled vectors (N, length)."""
+        """Computes the values of fc6 or fc7 after its ReLU, (N, width), from pooled vectors (N, length)."""
         values = torch.relu(self.fc6(pooled))
         return values if layer == "fc6" else torch.relu(self.fc7(self.dropout(values)))
 
     def scores(self, pooled: Tensor) -> Tensor:
-        """Logits (N, K) of pooled vectors (N, length)."""
+        """Computes logits (N, K) from pooled vectors (N, length)."""
         logits: Tensor = self.fc8(self.dropout(self.features(pooled, "fc7")))
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, K) of normalised images (N, 3, H, W).
+        """Computes logits (N, K) from normalised images (N, 3, H, W).
 
         Raises:
-            InputError: without SPP, images of another size than the settings'.
+            InputError: there is no SPP, and the images have another size than ``settings.size``.
         """
         self.check_size(images.shape[2], images.shape[3])
         return self.scores(self.pool(self.network(images)))
 
     def check_size(self, height: int, width: int) -> None:
-        """Checks that it takes images of this size, in pixels.
+        """Checks that the classifier takes images of a size, in pixels.
 
         Raises:
-            InputError: it does not. Without SPP there is one size.
+            InputError: the size is wrong; without SPP there is only one size.
         """
         side = self.settings.size
         if not self.settings.levels and (height, width) != (side, side):
@@ -176,7 +176,7 @@ class Classifier(nn.Module):
             )
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights by their names in files: the network's own, and fc6, fc7, fc8."""
+        """Returns the weights by their names in files: the convolutions' own names, and fc6, fc7, fc8."""
         state = self.network.layers.state_dict()
         for name in ("fc6", "fc7", "fc8"):
             layer: nn.Linear = getattr(self, name)
@@ -184,21 +184,21 @@ class Classifier(nn.Module):
         return {name: value.detach() for name, value in state.items()}
 
     def load_tensors(self, tensors: dict[str, Tensor], source: str) -> None:
-        """Takes over weights.
+        """Loads weights.
 
         Args:
-            tensors: by their names in files, as `tensors` gives them.
-            source: where they come from, for errors.
+            tensors: the weights by their names in files, as `tensors` returns them.
+            source: the origin of the weights, for error messages.
 
         Raises:
-            InputError: tensors are missing, of another shape or not finite.
+            InputError: a tensor is missing, has another shape, or is not finite.
         """
         load_exactly(self.network.layers, tensors, source)
         layers = nn.ModuleDict({name: getattr(self, name) for name in ("fc6", "fc7", "fc8")})
         load_exactly(layers, tensors, source)
 
     def save(self, folder: Path | str) -> None:
-        """Writes ``classifier.safetensors`` and ``classifier.json`` into ``folder``, replacing those there.
+        """Writes ``classifier.safetensors`` and ``classifier.json`` into ``folder``, replacing old files.
 
         The file of weights also serves as ``WEIGHTS`` of a detector, and as its ``finetuning.weights``.
 
@@ -221,7 +221,7 @@ class Classifier(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | str) -> "Classifier":
-        """Reads a classifier that `save` wrote; it is in evaluation mode.
+        """Reads a classifier that `save` wrote, in evaluation mode.
 
         Raises:
             InputError: a file is missing, altered, or of another format.

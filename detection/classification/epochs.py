@@ -1,4 +1,4 @@
-"""The epochs of pretraining: their figures, their speed, the file of their history."""
+"""The epochs of pretraining: figures, speed, and the file of the history."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,15 +17,15 @@ class Epoch:
     """The figures of an epoch.
 
     Attributes:
-        number: from 1.
-        size: side of its images, pixels.
-        rate: learning rate of its last step.
-        loss: mean over its images, while training.
-        val_loss, top1, top5: of the validation images' centre crops, the accuracies in 0 to 1; None without
-            validation images. With at most 5 classes, ``top5`` is 1.
-        skipped: images that could not be read, of those for training and for validation.
-        images_per_second: while training, of all processes.
-        waiting: part of that time in which the first process waited for a batch.
+        number: the number of the epoch, from 1.
+        size: side of the images, in pixels.
+        rate: learning rate of the last step.
+        loss: mean training loss over the images.
+        val_loss, top1, top5: loss and accuracies (0 to 1) on centre crops of the validation images; None
+            without validation images. With at most 5 classes, ``top5`` is 1.
+        skipped: number of training and validation images that could not be read.
+        images_per_second: training images per second, of all processes together.
+        waiting: part of the training time in which the first process waited for a batch.
     """
 
     number: int
@@ -41,10 +41,10 @@ class Epoch:
 
 
 class Pace:
-    """The speed of an epoch's training, and the time that it spends waiting for batches.
+    """Measures the speed of an epoch's training, and the time that it waits for batches.
 
     Attributes:
-        images: images learned from since `start`; the trainer's to count.
+        images: training images since `start`; the trainer counts them.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -58,7 +58,7 @@ class Pace:
         self._begun, self._waited = self._clock(), 0.0
 
     def waited_for(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches; the time until each comes is waiting time."""
+        """Yields the batches, and counts the time until each batch comes as waiting time."""
         asked = self._clock()
         for batch in batches:
             self._waited += self._clock() - asked
@@ -66,13 +66,13 @@ class Pace:
             asked = self._clock()
 
     def figures(self) -> tuple[float, float]:
-        """Images per second since `start`, and the part of the time spent waiting."""
+        """Returns the images per second since `start`, and the part of the time that was spent waiting."""
         seconds = self._clock() - self._begun
         return self.images / seconds, self._waited / seconds
 
 
 def write_history(path: Path, train: ImageFolder, epochs: Sequence[Epoch]) -> None:
-    """Writes the epochs so far, with the images and classes that were trained on, as JSON.
+    """Writes the epochs so far, with the number of training images and the classes, as JSON.
 
     Raises:
         OSError: the disk is full.

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sppnet.common.errors import InputError
-from sppnet.common.files import atomic_path, file_digest
+from sppnet.common.files import atomic_path
+from sppnet.data.images import image_digest
 from sppnet.detection.classification.image_features import ImageFeatureExtractor
 from sppnet.detection.features.parallel import one_a_core
 
@@ -72,7 +73,7 @@ class FeatureStore:
         return vectors
 
     def _fill(self, target: HalfArray, paths: Sequence[Path]) -> None:
-        images = [file_digest(path) for path in paths]
+        images = [image_digest(path) for path in paths]
         digest = hashlib.sha256("\n".join([self._made_by, *images]).encode()).hexdigest()
         file = self.folder / f"{digest[:32]}.vectors"
         stored = _load(file)

@@ -1,4 +1,4 @@
-"""Batches of labelled images for training and testing a classifier, read by other processes."""
+"""Reads batches of labelled images, to train and test a classifier, in other processes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,28 +20,28 @@ from sppnet.detection.classification.pretraining_settings import PretrainingSett
 from sppnet.detection.classification.views import resize, resized_size
 
 # Principal axes of the colours of ImageNet's pixels (red, green, blue, 0 to 255), each times the standard
-# deviation along it, as fb.resnet.torch (datasets/imagenet.lua) has them.
+# deviation along the axis (fb.resnet.torch, datasets/imagenet.lua).
 _COLOUR_AXES = (
     255
     * np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
     * np.array([0.2175, 0.0188, 0.0045])
 )
-# Batches that each process that reads images keeps ready.
+# Each reading process keeps this many batches ready.
 _AHEAD = 2
-# Number of each kind of random choice.
+# A number for each kind of random choice, so that the kinds are independent.
 _ORDER, _CROP, _SIZE = range(3)
-# Where a crop begins, in halves of the room above it and to its left: the centre and the corners.
+# The positions of a crop, in halves of the room above it and to its left: the centre and the corners.
 _POSITIONS = ((1, 1), (0, 0), (0, 2), (2, 0), (2, 2))
 
 
 @dataclass(frozen=True)
 class Request:
-    """One image of a batch.
+    """A request for one image of a batch.
 
     Attributes:
-        index: of the image.
-        side: of the square that it becomes, pixels.
-        epoch: the crop follows from it, the seed and the index; None for the centre, unchanged, to test on.
+        index: the index of the image.
+        side: side of the square that the image becomes, in pixels.
+        epoch: the crop follows from the epoch, the seed and the index; None: the unchanged centre, for tests.
 
     Example:
         >>> Request(index=3, side=224, epoch=0)
@@ -60,7 +60,7 @@ class ImageBatch:
     Attributes:
         images: uint8 (N, S, S, 3), RGB.
         labels: int64 (N,).
-        errors: messages about images that could not be read; these are left out.
+        errors: messages about images that could not be read and are left out.
     """
 
     images: Tensor
@@ -68,7 +68,7 @@ class ImageBatch:
     errors: tuple[str, ...]
 
     def inputs(self, normalise: Normalisation) -> Tensor:
-        """The images as input of a network: float32 (N, 3, S, S) in channels-last memory order."""
+        """Converts the images to a network's input: float32 (N, 3, S, S) in channels-last memory order."""
         pixels = self.images.flip(3) if normalise.to_bgr else self.images
         values = (pixels.float() - torch.tensor(normalise.mean)) / torch.tensor(normalise.std)
         return values.permute(0, 3, 1, 2)
@@ -84,12 +84,12 @@ class _Images(TorchDataset[tuple[Image, int] | str]):
             size = resized_size(image.shape[0], image.shape[1], self.settings.resized_side)
         except InputError as error:
             path = str(self.folder.paths[request.index])
-            # An exception would come out of the loader with the trace of another process for its message.
+            # The message of an exception would be the trace of another process, so the text is returned.
             return str(error) if path in str(error) else f"{path}: {error}"
         return self.crop(resize(image, *size), request), int(self.folder.labels[request.index])
 
     def crop(self, image: Image, request: Request) -> Image:
-        """The square of a request, uint8 (side, side, 3), of an image already resized."""
+        """Cuts the square of a request, uint8 (side, side, 3), out of an image that is already resized."""
         settings, size = self.settings, self.settings.classifier.size
         room = np.array(image.shape[:2]) - size
 
@@ -112,7 +112,7 @@ class _Images(TorchDataset[tuple[Image, int] | str]):
 
 
 def shifted(image: Image, shift: NDArray[np.float64]) -> Image:
-    """Adds ``shift``, float (3,), to the pixels of an image; the sums are rounded and kept within 0 to 255.
+    """Adds ``shift``, float (3,), to the pixels of an image; rounds the sums and clips them to 0 to 255.
 
     Example:
         >>> image = np.array([[[10, 200, 100]]], np.uint8)
@@ -139,12 +139,12 @@ def read_batches(
 
     Args:
         folder: the images.
-        requests: of each batch; taken as far ahead as is read.
-        settings: of the crops.
-        workers: processes that read; 0: this one reads, and nothing ahead.
+        requests: the requests of each batch; they are drawn as far ahead as batches are read.
+        settings: the settings of the crops.
+        workers: number of processes that read; 0: this process reads, and nothing is read ahead.
 
     Yields:
-        each batch. Messages about images that cannot be read are in its ``errors``.
+        each batch; messages about images that cannot be read are in its ``errors``.
     """
     loader: DataLoader[tuple[Image, int] | str] = DataLoader(
         _Images(folder, settings), batch_sampler=_BatchSampler(requests), collate_fn=_collate,
@@ -154,8 +154,8 @@ def read_batches(
     )  # fmt: skip
     threads = cv2.getNumThreads()
     if workers:
-        # Here, not in the worker: a forked process that ends OpenCV's threads, which it does not have, waits
-        # for ever.
+        # This cannot be done in the worker: a forked process does not have OpenCV's threads, and would wait
+        # for ever for them to end.
         cv2.setNumThreads(1)
     batches = iter(loader)
     cv2.setNumThreads(threads)
@@ -173,7 +173,7 @@ class _BatchSampler:
 
 
 def _start_worker(_worker: int) -> None:
-    # A forked worker has the number from its parent.
+    # A forked worker has the number of threads from its parent.
     if cv2.getNumThreads() != 1:
         cv2.setNumThreads(1)
 
@@ -181,12 +181,12 @@ def _start_worker(_worker: int) -> None:
 def epoch_requests(
     settings: PretrainingSettings, images: int, epoch: int, rank: int = 0, ranks: int = 1
 ) -> list[list[Request]]:
-    """The batches of an epoch: all images in an order of its own; an incomplete last batch is left out.
+    """Returns the batches of an epoch: all images in random order; an incomplete last batch is left out.
 
     Args:
         settings: seed, batch, sizes.
-        images: their number.
-        epoch: from 0.
+        images: number of images.
+        epoch: number of the epoch, from 0.
         rank: number of this process, which gets its share of each batch.
         ranks: number of processes.
 
@@ -204,7 +204,7 @@ def epoch_requests(
 
 
 def epoch_steps(settings: PretrainingSettings, images: int) -> int:
-    """Steps in an epoch: its whole batches, at least one.
+    """Returns the steps in an epoch: the number of complete batches, at least 1.
 
     Example:
         >>> epoch_steps(PretrainingSettings(batch=4), images=10)
@@ -214,7 +214,7 @@ def epoch_steps(settings: PretrainingSettings, images: int) -> int:
 
 
 def epoch_side(settings: PretrainingSettings, epoch: int) -> int:
-    """Side of the images of an epoch, pixels (SPP-net §2.3)."""
+    """Returns the side of the images of an epoch, in pixels (SPP-net §2.3)."""
     large, small = settings.classifier.size, settings.small_size
     match settings.size_schedule:
         case "alternating":
@@ -228,7 +228,7 @@ def epoch_side(settings: PretrainingSettings, epoch: int) -> int:
 def centre_requests(
     settings: PretrainingSettings, images: int, rank: int = 0, ranks: int = 1
 ) -> list[list[Request]]:
-    """The centre of every image once, in batches: the share of one of ``ranks`` processes."""
+    """Returns batches with the centre of every image: the share of process ``rank`` of ``ranks``."""
     share = list(range(rank, images, ranks))
     return [
         [Request(index, settings.classifier.size) for index in share[start : start + settings.batch]]

@@ -12,8 +12,8 @@ from torch import Tensor
 from sppnet.common.arrays import FloatArray, Image
 from sppnet.common.checkpoint import Checkpoint
 from sppnet.common.errors import InputError
-from sppnet.common.files import file_digest
 from sppnet.common.settings import check_choice
+from sppnet.data.images import image_digest
 from sppnet.detection.backbones import Network, fit_feature_levels, weights_digest
 from sppnet.detection.backbones.kept_feature_levels import set_kept_feature_levels
 from sppnet.detection.classification.classifier import Classifier
@@ -156,7 +156,7 @@ class ImageFeatureExtractor:
         if len(network.feature_levels.level_channels) == 1:
             return
         kept = Checkpoint(
-            folder, {"taps of": self.made_by(), "images": [file_digest(path) for path in paths]}
+            folder, {"taps of": self.made_by(), "images": [image_digest(path) for path in paths]}
         )
         set_kept_feature_levels(network, kept, lambda: fit_feature_levels(self._level_maps(paths)))
 

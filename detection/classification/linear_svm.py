@@ -1,4 +1,4 @@
-"""One-vs-rest linear SVMs on image vectors, for VOC's image classification and Caltech101's (§3.2, §3.3)."""
+"""One-vs-rest linear SVMs on vectors of images, for VOC and Caltech101 (§3.2, §3.3)."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +12,11 @@ from sppnet.common.errors import InputError
 from sppnet.eval import evaluate_voc_classification
 from sppnet.svm import LinearSVMs, Problem, Solution, SolverSettings, train_svms
 
-# Values of C to choose from, for vectors of norm 1; our own: VOC2007 is best at 1 with AlexNet's maps.
+# Values of C to choose from, for vectors of norm 1. Our choice; VOC2007 is best at 1 with AlexNet's maps.
 COSTS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-# For choosing C by cross-validation; our own.
+# Number of folds of the cross-validation that selects C; our choice.
 _FOLDS = 4
-# Added to the inner products, of vectors of norm 1, so that equal images do no harm.
+# Added to the squared norms (1) of the vectors, so that equal images do not make the matrix singular.
 _JITTER = 1e-5
 
 Labels = NDArray[np.int8]
@@ -25,12 +25,12 @@ Measure = Callable[[Labels, FloatArray], float]
 
 @dataclass(frozen=True, eq=False)
 class LinearFit:
-    """Trained SVMs, and how their C was chosen.
+    """Trained SVMs, and the results of the search for C.
 
     Attributes:
-        svms: trained on all images.
-        cost: C, the best of those tried; the smallest of equals.
-        tried: C to the measure on training images that were held out in turn.
+        svms: the SVMs, trained on all images.
+        cost: C, the best value tried; of equally good values the smallest.
+        tried: each value of C to the measure on training images that were held out in turn.
     """
 
     svms: LinearSVMs
@@ -46,21 +46,21 @@ def fit_linear(
     seed: int = 0,
     threads: int = 0,
 ) -> LinearFit:
-    """Trains one SVM a class, with C chosen by cross-validation on these images alone.
+    """Trains one SVM per class; selects C by cross-validation on these images.
 
-    The objective is that of liblinear's ``-s 3 -B 1``: `SolverSettings` with a bias multiplier of 1, as suits
-    vectors of norm 1, and positives and negatives of equal weight.
+    The objective is liblinear's ``-s 3 -B 1``: `SolverSettings` with a bias multiplier of 1, which suits
+    vectors of norm 1, and equal weights for positives and negatives.
 
     Args:
-        features: float32 (N, d), of norm 1.
-        labels: int8 (N, K): 1 for images of the class, -1 for others, 0 for images that its SVM leaves out.
-        measure: of labels (N, K) and scores (N, K); higher is better.
+        features: float32 (N, d), rows of norm 1.
+        labels: int8 (N, K): 1 for images of the class, -1 for other images, 0 for images to leave out.
+        measure: rates scores (N, K) by labels (N, K); higher is better.
         costs: the values of C to try.
-        seed: of the folds, and of the solver.
-        threads: classes trained at a time; 0: one a core. They do not change the result.
+        seed: seed of the folds and of the solver.
+        threads: number of classes trained at a time; 0: one per core. The result does not depend on it.
 
     Raises:
-        InputError: fewer images than folds.
+        InputError: there are fewer images than folds (4).
 
     Example:
         >>> features = np.eye(4, dtype=np.float32)[[0, 1, 0, 1, 0, 1, 0, 1]]
@@ -75,7 +75,7 @@ def fit_linear(
         raise InputError(f"{len(features)} training images; linear SVMs need at least {_FOLDS}")
     threads = threads or os.cpu_count() or 1
     rows = reduce_to_span(features)
-    # Images come class by class, or in any order: with a shuffle a fold has about its share of each class.
+    # Images may come class by class; after a shuffle each fold has about its share of each class.
     folds = np.random.default_rng(seed).permutation(len(features)) % _FOLDS
     tried = {}
     starts: list[NDArray[np.float32] | None] = [None] * _FOLDS
@@ -98,15 +98,15 @@ def fit_linear(
 
 
 def reduce_to_span(features: FloatArray) -> FloatArray:
-    """Shorter vectors with the same inner products, which are all that an SVM depends on.
+    """Returns shorter vectors with the same inner products; an SVM depends on nothing else.
 
-    With fewer images than numbers a vector, training on them is faster by the ratio of the two.
+    If there are fewer images than numbers in a vector (N < d), training is faster by d / N.
 
     Args:
-        features: float32 (N, d), of norm 1.
+        features: float32 (N, d), rows of norm 1.
 
     Returns:
-        float32 (N, N) if N is less than d, else ``features`` themselves.
+        float32 (N, N) if N is less than d, else ``features`` itself.
 
     Example:
         >>> reduce_to_span(np.eye(3, 100, dtype=np.float32)).shape
@@ -119,7 +119,7 @@ def reduce_to_span(features: FloatArray) -> FloatArray:
     try:
         return np.linalg.cholesky(products).astype(np.float32)
     except np.linalg.LinAlgError:
-        # Thousands of images that are all but equal: rounding of the products outweighs what is added.
+        # With thousands of nearly equal images, rounding errors of the products are larger than the jitter.
         return features
 
 
@@ -131,7 +131,7 @@ def _train(
     threads: int,
     starts: NDArray[np.float32] | None,
 ) -> tuple[FloatArray, list[Solution]]:
-    """One SVM a class on the rows that are seen; dual variables (K, N), zero at other rows, and solutions."""
+    """Trains one SVM per class on the rows in ``seen``; returns duals (K, N), else 0, and the solutions."""
     problems = []
     for label, signs in enumerate(labels.T):
         chosen = np.flatnonzero(seen & (signs != 0))
@@ -150,15 +150,15 @@ def _svms(weights: FloatArray, solutions: Sequence[Solution]) -> LinearSVMs:
 
 
 def fit_voc(features: FloatArray, labels: Labels, seed: int = 0) -> LinearFit:
-    """Trains on VOC's image labels; C is the one with the highest mAP.
+    """Trains on VOC's image labels; selects the C with the highest mAP.
 
     Args:
-        features: see `fit_linear`.
-        labels: int8 (N, K), as `sppnet.eval.image_labels` gives them.
-        seed: see `fit_linear`.
+        features: as in `fit_linear`.
+        labels: int8 (N, K), from `sppnet.eval.image_labels`.
+        seed: as in `fit_linear`.
 
     Raises:
-        InputError: fewer images than folds, or no image has a class.
+        InputError: there are fewer images than folds, or no image has a class.
     """
     if not (labels > 0).any():
         raise InputError("no training image has an object that is not difficult; take more images")
@@ -171,16 +171,16 @@ def fit_voc(features: FloatArray, labels: Labels, seed: int = 0) -> LinearFit:
 
 
 def fit_folder(features: FloatArray, labels: IntArray, classes: int, seed: int = 0) -> LinearFit:
-    """Trains on images of one class each; C is the one with the highest mean accuracy of the classes.
+    """Trains on images of one class each; selects the C with the highest mean accuracy of the classes.
 
     Args:
-        features: float32 (N, d) of norm 1.
+        features: float32 (N, d), rows of norm 1.
         labels: int64 (N,), each class at least once.
-        classes: their number.
-        seed: see `fit_linear`.
+        classes: number of classes.
+        seed: as in `fit_linear`.
 
     Raises:
-        InputError: fewer images than folds.
+        InputError: there are fewer images than folds.
     """
 
     def accuracy(labels: Labels, scores: FloatArray) -> float:
@@ -191,7 +191,7 @@ def fit_folder(features: FloatArray, labels: IntArray, classes: int, seed: int =
 
 
 def class_accuracy(labels: IntArray, scores: FloatArray) -> NDArray[np.float64]:
-    """The share of each class' images that score highest as their class.
+    """Computes the share of each class's images whose own class has the highest score.
 
     Args:
         labels: int64 (N,), each class at least once.
@@ -213,14 +213,14 @@ def class_accuracy(labels: IntArray, scores: FloatArray) -> NDArray[np.float64]:
 def split_images(
     labels: IntArray, classes: Sequence[str], per_class: int, test_per_class: int, seed: int
 ) -> tuple[IntArray, IntArray]:
-    """A random split with the same number of training images in every class (Caltech101's protocol).
+    """Splits images at random, with the same number of training images per class (Caltech101's protocol).
 
     Args:
-        labels: int64 (N,).
-        classes: their names.
-        per_class: training images a class (§3.3: 30).
-        test_per_class: test images a class at most (§3.3: 50).
-        seed: of the choice.
+        labels: int64 (N,), the class of each image.
+        classes: the class names.
+        per_class: number of training images per class (§3.3: 30).
+        test_per_class: largest number of test images per class (§3.3: 50).
+        seed: seed of the choice.
 
     Returns:
         indices of training images, and of test images, class by class.

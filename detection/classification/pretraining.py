@@ -1,4 +1,4 @@
-"""Training a classifier, convolutions and all, on labelled images (SPP-net §2.3, §3.1)."""
+"""Trains a classifier, including its convolutions, on labelled images (SPP-net §2.3, §3.1)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -49,29 +49,31 @@ def pretrain(
 ) -> Classifier:
     """Trains a classifier and writes it to ``folder/classifier``, its epochs to ``folder/history.json``.
 
-    It can be stopped at any moment: run again with the same arguments, it goes on from its last checkpoint
-    (while it goes through the validation images, from one before these), with the same losses as without the
-    stop. Every random choice follows from the seed, the epoch and the image or the step.
+    The training can be stopped at any moment. Called again with the same arguments, it continues from its
+    last checkpoint, with the same losses as an uninterrupted training (a stop during validation goes back to
+    the training before it). Every random choice follows from the seed, the epoch and the image or the step.
 
-    Several processes share each batch; the steps are those of one process, but for rounding and dropout.
+    Several processes share each batch; the steps equal those of one process, except for rounding and dropout.
 
     Args:
         train: images to learn from.
-        val: images to test on after each epoch, with the same classes; None for none.
-        settings: of the classifier and its training.
-        folder: of the run; the same for all processes.
-        progress: called with a stage's name, steps done, steps in all.
+        val: images to test on after each epoch, with the same classes; None: no validation.
+        settings: the settings of the classifier and of its training.
+        folder: the folder of the run, the same for all processes.
+        progress: called with a stage's name, the steps done, and the steps in total.
         report: called after each epoch.
-        weights: a file that the convolutions start from, ``random``, or None for the network's own (see
-            `build_network`).
-        workers: processes that read images, for each process that trains; 0: none. No result depends on it.
+        weights: a file that the convolutions start from, ``random``, or None for the network's own weights
+            (see `build_network`).
+        workers: processes that read images, for each process that trains; 0: none. The result does not depend
+            on it.
         skip_errors: leave out images that cannot be read, and count them.
         group: the processes of this training.
         checkpoint_seconds: time between two checkpoints.
 
     Raises:
-        InputError: an image or the weights cannot be read (with ``skip_errors``: no image of a batch, or none
-            to test on), a batch of fewer images than processes, a loss that is not finite, a full disk.
+        InputError: an image or the weights cannot be read (with ``skip_errors``: no image of a batch, or no
+            validation image, can be read), a batch has fewer images than there are processes, a loss is not
+            finite, or the disk is full.
     """
     work = folder / "training"
     with disk_errors_named(work), torch.random.fork_rng(devices=[]):
@@ -115,7 +117,7 @@ class _Pretraining:
         self.net.to(memory_format=torch.channels_last)
         self.average = AveragedModel(self.net, avg_fn=self._averaged) if settings.average else None
         self.epoch_steps = epoch_steps(settings, len(train))
-        # Of the present epoch, in all processes: the sum of losses, the images they are of, those left out.
+        # Of the present epoch, over all processes: sum of losses, images trained on, images left out.
         self.sums = torch.zeros(3, dtype=torch.float64)
         self.pace = Pace()
         purpose = {
@@ -147,7 +149,7 @@ class _Pretraining:
         return self._tested()
 
     def _requests(self) -> Iterator[list[Request]]:
-        """The batches from the present step on."""
+        """Yields the requests of the batches from the present step on."""
         first, within = divmod(self.loop.step, self.epoch_steps)
         for epoch in range(first, self.settings.total_epochs):
             batches = epoch_requests(self.settings, len(self.train), epoch, self.group.rank, self.group.size)
@@ -163,7 +165,7 @@ class _Pretraining:
     def _learn(self, batch: ImageBatch) -> None:
         settings, group, step = self.settings, self.group, self.loop.step
         if len(batch.labels) == 0:
-            raise InputError(f"{batch.errors[0]}; nor can any other image of its batch be read")
+            raise InputError(f"{batch.errors[0]}; no other image of its batch can be read either")
         self.loop.seed_torch(settings.seed)
         rate = settings.rate(step, self.epoch_steps)
         for parameters in self.optimiser.param_groups:
@@ -174,7 +176,7 @@ class _Pretraining:
             label_smoothing=settings.label_smoothing,
         )  # fmt: skip
         self.optimiser.zero_grad()
-        # The processes' gradients are averaged, but their parts of the batch may differ by an image.
+        # The gradients of the processes are averaged, but their shares of the batch may differ by an image.
         (losses * (group.size / self.batch)).backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         if self.average is not None:
@@ -212,14 +214,14 @@ class _Pretraining:
 
     @torch.inference_mode()
     def _validate(self, images: ImageFolder) -> tuple[float, float, float, int]:
-        """Loss, top-1 and top-5 accuracy on centre crops, and how many images could not be read."""
+        """Computes loss, top-1 and top-5 accuracy on centre crops, and the number of unreadable images."""
         net = self._tested()
         sums = torch.zeros(5, dtype=torch.float64)
         requests = centre_requests(self.settings, len(images), self.group.rank, self.group.size)
         for done, batch in enumerate(self._read(images, iter(requests))):
             self.progress("testing", done, len(requests))
             sums[4] += len(batch.errors)
-            if len(batch.labels) == 0:  # a last batch can be a single image
+            if len(batch.labels) == 0:  # The last batch may be a single unreadable image.
                 continue
             logits = net(batch.inputs(net.network.normalise))
             best = logits.topk(min(5, logits.shape[1])).indices == batch.labels[:, None]
@@ -232,23 +234,23 @@ class _Pretraining:
         return loss, top1, top5, int(sums[4])
 
     def _tested(self) -> Classifier:
-        """The classifier that is tested and saved, in evaluation mode."""
+        """Returns the classifier that is tested and saved, in evaluation mode."""
         net = self.net if self.average is None else self.average.module
         assert isinstance(net, Classifier)
         return net.eval()
 
     def _averaged(self, average: Tensor, present: Tensor, count: Tensor | int) -> Tensor:
-        """The moving average; its first steps count for less, or the random start would long remain in it."""
+        """Updates the moving average, faster in the first steps, to forget the random start soon."""
         kept = min(self.settings.average, (1 + int(count)) / (10 + int(count)))
         return torch.lerp(present, average, kept)
 
 
 def _parameter_groups(net: Classifier, settings: PretrainingSettings, random: bool) -> list[dict[str, Any]]:
-    """Weights, which decay, biases, which do not, and the first layer's weights.
+    """Returns parameter groups: weights, which decay; biases, which do not; the first layer's weights.
 
-    The first layer is trained as if pixels came with a standard deviation of about 1, which initialisation
-    and rates are made for: where pixels are ``spread`` times as wide (zf5), its weights and their gradients'
-    effect are to be a ``spread``-th each.
+    Initialisation and learning rates assume pixels with a standard deviation of about 1. If pixels are
+    ``spread`` times as wide (zf5), the first layer's weights and the effect of their gradients are divided by
+    ``spread``, so that it is trained as with such pixels.
     """
     first = next(layer.weight for layer in net.network.layers.modules() if isinstance(layer, nn.Conv2d))
     spread = sum(IMAGENET.std) / sum(net.network.normalise.std)

@@ -1,4 +1,4 @@
-"""A run of pretraining: its folder, claimed by its settings, and the classifier in it."""
+"""A run of pretraining: its folder with settings, classifier and history."""
 
 import shutil
 from collections.abc import Callable
@@ -25,14 +25,15 @@ class PretrainingRun:
     """The folder of a classifier's training: ``settings.toml``, ``classifier/`` and ``history.json``.
 
     Attributes:
-        folder: usually ``runs/<name>``.
+        folder: the folder of the run, usually ``runs/<name>``.
         train: images to learn from.
-        val: images to test on after each epoch; None for none.
-        settings: of the classifier and its training.
-        weights: a file that the convolutions start from, ``own``: the network's; ``random`` or empty: random.
+        val: images to test on after each epoch; None: no validation.
+        settings: the settings of the classifier and of its training.
+        weights: the start of the convolutions: a file; ``own``: the network's weights; ``random`` or empty:
+            random weights.
 
     Raises:
-        InputError: the weights' name is wrong, or there are no more steps than those of the warm-up.
+        InputError: the name of the weights is wrong, or the warm-up is as long as the training or longer.
     """
 
     folder: Path
@@ -58,16 +59,16 @@ class PretrainingRun:
 
     @property
     def history(self) -> Path:
-        """The file of the epochs' figures."""
+        """The file with the figures of the epochs."""
         return self.folder / "history.json"
 
     @property
     def trained(self) -> bool:
-        """Whether there is a trained classifier."""
+        """Whether the run has a trained classifier."""
         return (self.classifier / "classifier.json").exists()
 
     def claim(self) -> None:
-        """Writes ``settings.toml``, or makes sure that it says the same already.
+        """Writes ``settings.toml``, or checks that it has the same settings already.
 
         Raises:
             InputError: the folder holds a run with other settings or images, or the weights cannot be read.
@@ -77,7 +78,7 @@ class PretrainingRun:
             "train": f"{len(self.train)} images of {len(self.train.classes)} classes",
             "train_digest": self.train.digest(),
             "val_digest": self.val.digest() if self.val else "",
-            # Read before the run is claimed: a wrong name claims none.
+            # Read before the file is written, so that wrong weights claim no folder.
             "weights": ""
             if start == RANDOM
             else weights_digest(build_network(self.settings.classifier.network, start)),
@@ -92,12 +93,12 @@ class PretrainingRun:
         skip_errors: bool = False,
         group: Group = ALONE,
     ) -> None:
-        """Trains the classifier where there is none, going on where that was stopped.
+        """Trains the classifier if there is none; continues a training that was stopped.
 
         Args:
-            progress: called with a stage's name, steps done, steps in all.
+            progress: called with a stage's name, the steps done, and the steps in total.
             report: called after each epoch.
-            workers: processes that read images; 0: none.
+            workers: number of processes that read images; 0: none.
             skip_errors: whether images that cannot be read are left out and counted.
             group: the processes of this training.
 
@@ -109,6 +110,6 @@ class PretrainingRun:
                 self.train, self.val, self.settings, self.folder, progress, report,
                 weights=starting_weights(self.weights), workers=workers, skip_errors=skip_errors, group=group,
             )  # fmt: skip
-        # Of a classifier trained before: what a kill between writing and cleaning up left.
+        # A kill between writing the classifier and cleaning up may have left this folder.
         if group.rank == 0:
             shutil.rmtree(self.folder / "training", ignore_errors=True)

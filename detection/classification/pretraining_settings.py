@@ -1,4 +1,4 @@
-"""Settings of a classifier's training; each constant's source."""
+"""Settings of a classifier's training, with the source of each constant."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -16,36 +16,37 @@ Decay = Literal["steps", "cosine"]
 
 @dataclass(frozen=True)
 class PretrainingSettings:
-    """A classifier and its training. Defaults are the paper's recipe for ZF-5.
+    """Settings of a classifier and its training. Defaults are the paper's recipe for ZF-5.
 
-    A default without a source below is ours; the paper leaves it open.
+    A default without a source below is our choice; the paper leaves it open.
 
     Attributes:
         classifier: settings of the network; its ``size`` is the side of the crops (paper §3.1: 224).
         short_side: images are resized to this short side, in pixels, before they are cropped; 0: 8/7 of
-            ``classifier.size`` (§3.1: 256 for 224), as `sppnet classify` does.
+            ``classifier.size`` (§3.1: 256 for 224), as in `sppnet classify`.
         crop: ``corners``: the centre or a corner of the whole image (§3.1.1); ``anywhere``: any position.
         flip: whether half of the crops are mirrored (§3.1).
-        colour: standard deviation of the shifts along the principal axes of ImageNet's colours, in terms of
-            the axes' own; 0 for none (§3.1, after Krizhevsky et al.: 0.1).
+        colour: size of the random shifts along the principal axes of ImageNet's colours, as a fraction of the
+            standard deviation along each axis; 0: no shifts (§3.1, after Krizhevsky et al.: 0.1).
         size_schedule: ``single``; ``alternating``: ``classifier.size`` in one epoch, ``small_size`` in the
-            next (§2.3, multi-size training); ``random``: any size between the two, anew each epoch (§2.3).
-        small_size: the crop is resized to this side, so that it shows the same (§2.3: 180).
-        epochs: for how many epochs each of ``rates`` holds. §3.1.1: 70 in all for ZF-5, 90 for the others.
-            The paper lowers the rate "when the error plateaus" and does not say when that was.
-        rates: learning rates, one after the other (§3.1: 0.01, divided by 10 twice).
-        decay: ``steps``: the rates as they are; ``cosine``: the first falls to 0 over all the steps.
-        warmup_steps: steps over which the rate rises evenly to the first rate.
-        batch: images in a step (Krizhevsky et al.: 128).
-        momentum: of SGD (Krizhevsky et al.: 0.9).
-        weight_decay: of weights, not biases (Krizhevsky et al.: 5e-4).
+            next (§2.3, multi-size training); ``random``: a new random size between the two in each epoch
+            (§2.3).
+        small_size: the crop is resized to this side, in pixels, so it shows the same content (§2.3: 180).
+        epochs: number of epochs for each of ``rates``. §3.1.1: 70 in total for ZF-5, 90 for the others. The
+            paper lowers the rate "when the error plateaus" and does not say when that was.
+        rates: learning rates, in order (§3.1: 0.01, divided by 10 twice).
+        decay: ``steps``: the rates are used unchanged; ``cosine``: the first rate falls to 0 over all steps.
+        warmup_steps: number of steps in which the rate rises evenly to the first rate.
+        batch: number of images in a step (Krizhevsky et al.: 128).
+        momentum: momentum of SGD (Krizhevsky et al.: 0.9).
+        weight_decay: decay of weights, not of biases (Krizhevsky et al.: 5e-4).
         label_smoothing: part of a target that is spread evenly over all classes (Szegedy et al. 2016: 0.1).
-        average: the weights tested and saved are a moving average, of which each step keeps this part; 0: the
-            weights as they are. In the first steps it is less, (1 + step) / (10 + step).
-        seed: of all random choices but the weights', which is ``classifier.seed``.
+        average: the tested and saved weights are a moving average, which keeps this part of itself in each
+            step (in the first steps less, (1 + step) / (10 + step)); 0: no average.
+        seed: seed of all random choices except the random weights, which have ``classifier.seed``.
 
     Raises:
-        InputError: a value out of range, an unknown choice, or values that do not fit each other.
+        InputError: a value is out of range, a choice is unknown, or values do not fit each other.
 
     Example:
         >>> settings = PretrainingSettings(epochs=(2, 1), rates=(0.01, 0.001))
@@ -103,16 +104,16 @@ class PretrainingSettings:
 
     @property
     def resized_side(self) -> int:
-        """The short side of images that crops are taken of, in pixels."""
+        """The short side, in pixels, of the resized images that crops are cut from."""
         return self.short_side or ViewSettings.proportional(self.classifier.size).scale
 
     @property
     def total_epochs(self) -> int:
-        """Epochs of the whole schedule."""
+        """Number of epochs of the whole schedule."""
         return sum(self.epochs)
 
     def rate(self, step: int, epoch_steps: int) -> float:
-        """The learning rate of a step, from 0, with so many steps in an epoch."""
+        """Computes the learning rate of a step (counted from 0), with ``epoch_steps`` steps in an epoch."""
         warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         if self.decay == "cosine":
             done = step / (self.total_epochs * epoch_steps)
@@ -127,7 +128,7 @@ class PretrainingSettings:
 
 PRETRAINING_PRESETS = {
     "paper": PretrainingSettings(),
-    # Multi-size training of §2.3, and habits that came after the paper.
+    # Multi-size training of §2.3, and practices that came after the paper.
     "modern": PretrainingSettings(
         crop="anywhere", size_schedule="alternating", epochs=(90,), rates=(0.01,), decay="cosine",
         warmup_steps=500, label_smoothing=0.1, average=0.999,
@@ -136,14 +137,14 @@ PRETRAINING_PRESETS = {
 
 
 def pretraining_preset(name: str, network: str) -> PretrainingSettings:
-    """A preset for a network; the paper trains ZF-5 for 70 epochs and the others for 90 (§3.1.1).
+    """Returns a preset for a network; the paper trains ZF-5 for 70 epochs and the others for 90 (§3.1.1).
 
     Args:
         name: ``paper`` or ``modern``.
-        network: see `ClassifierSettings.network`.
+        network: as in `ClassifierSettings.network`.
 
     Raises:
-        InputError: no such preset or network.
+        InputError: there is no such preset or network.
 
     Example:
         >>> pretraining_preset("paper", "convnet5").total_epochs

@@ -9,7 +9,8 @@ import numpy as np
 
 from sppnet.common.arrays import FloatArray
 from sppnet.common.errors import InputError
-from sppnet.common.files import file_digest, json_digest
+from sppnet.common.files import json_digest
+from sppnet.data.images import image_digest
 from sppnet.detection.classification.view_testing import ViewTester
 
 _SCHEMA = """
@@ -68,7 +69,7 @@ class ScoreStore:
         for file in files:
             # If a file cannot be opened, the tester says why.
             with suppress(OSError):
-                digests[file] = file_digest(file)
+                digests[file] = image_digest(file)
         entries = {file: self._get(digest) for file, digest in digests.items()}
         kept = {file: scores for file, scores in entries.items() if scores is not None}
         fresh = self._tester.scores_of_files([file for file in files if file not in kept])

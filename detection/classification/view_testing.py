@@ -1,9 +1,9 @@
-"""Testing classifiers: an image's scores are the mean over its views, and over the classifiers (§3.1).
+"""Scores images with classifiers: the mean over the views of an image, and over the classifiers (§3.1).
 
-Views are pooled from the feature maps, as regions are in detection (§3.1.5): the image passes the
-convolutions once a scale, and once more mirrored, since convolutions are not symmetric and so the map of the
-mirrored image is not the mirrored map. Or, as a check, each view is cut out of the image and passes on its
-own, as in training. The two differ: cells near a view's border see the pixels beyond it in the first, and
+Views are pooled from the feature maps, as proposals are in detection (§3.1.5). The image passes the
+convolutions once per scale. A second pass takes the mirrored image: convolutions are not symmetric, so its
+map is not the mirrored map. As a check, each view can instead be cut out of the image and passed alone, as
+in training. The two ways differ: cells near a view's border see the pixels beyond it in the first way, and
 zeros in the second.
 """
 
@@ -29,23 +29,25 @@ from sppnet.detection.features.projection import Windows, project
 
 Source = Literal["maps", "crops"]
 SOURCES: tuple[Source, ...] = get_args(Source)
-# Crops that pass the network at a time, which bounds memory.
+# Number of crops that pass the network at a time, to bound memory.
 _BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
 class ViewTester:
-    """Classifiers, and the views of an image that they are shown.
+    """Scores images with classifiers, averaged over views.
 
     Attributes:
-        classifiers: at least one, all of the same classes; they are put into evaluation mode.
-        views: which views.
-        settings: their sizes; None: the paper's, in proportion to the size of each one's training images.
-        source: ``maps``: pooled from the feature maps; ``crops``: each cut out and passed on its own.
+        classifiers: at least one, all with the same classes; they are put into evaluation mode.
+        views: the name of the views; see `make_views`.
+        settings: the sizes of the views; None: the paper's sizes, in proportion to the size of each
+            classifier's training images.
+        source: ``maps``: views are pooled from the feature maps; ``crops``: each view is cut out and passed
+            alone.
 
     Raises:
-        InputError: classifiers of different classes, unknown views or source, or views that a classifier
-            without a pyramid cannot take.
+        InputError: the classifiers have different classes, the views or the source are unknown, or a
+            classifier without a pyramid cannot take the views.
 
     Example:
         >>> from sppnet.detection.classification.classifier import ClassifierSettings
@@ -68,7 +70,7 @@ class ViewTester:
             if classifier.classes != self.classes:
                 raise InputError(
                     f"classifiers of {_shortened(self.classes)} and of {_shortened(classifier.classes)}: "
-                    "only those of the same classes, in the same order, can be averaged"
+                    "only classifiers of the same classes, in the same order, can be averaged"
                 )
             if classifier.settings.levels:
                 continue
@@ -82,15 +84,15 @@ class ViewTester:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes, in the order of the scores."""
+        """The class names, in the order of the scores."""
         return self.classifiers[0].classes
 
     def settings_for(self, classifier: Classifier) -> ViewSettings:
-        """The sizes of the views that a classifier is shown."""
+        """Returns the sizes of the views for a classifier."""
         return self.settings or ViewSettings.proportional(classifier.settings.size)
 
     def made_by(self) -> dict[str, Any]:
-        """JSON values that differ for scores of other classifiers, views or sizes."""
+        """Returns JSON values that identify the scores: they differ for other classifiers, views or sizes."""
         return {
             "classifiers": [
                 {
@@ -107,16 +109,16 @@ class ViewTester:
 
     @torch.inference_mode()
     def scores(self, image: Image) -> FloatArray:
-        """The mean softmax scores of an image.
+        """Computes the mean softmax scores of an image.
 
         Args:
             image: uint8 (H, W, 3) RGB, of any size.
 
         Returns:
-            float32 (K,), summing to 1.
+            float32 (K,), with sum 1.
 
         Raises:
-            InputError: the image is a strip, see `make_views`.
+            InputError: the image is too long for its width; see `make_views`.
         """
         height, width = image.shape[:2]
         pooled_views = pooled_from_maps if self.source == "maps" else pooled_from_crops
@@ -126,7 +128,7 @@ class ViewTester:
                 pooled_views(classifier, resize(image, views.height, views.width), views)
                 for views in make_views(self.views, height, width, self.settings_for(classifier))
             ]
-            # All views at once: reading the layers' weights is most of their work.
+            # All views at once, because reading the layers' weights is most of the work.
             pooled = torch.cat([vectors for vectors, _ in by_scale])
             counts = np.concatenate([counts for _, counts in by_scale])
             softmax = classifier.scores(pooled).double().softmax(dim=1).numpy()
@@ -136,21 +138,21 @@ class ViewTester:
     def scores_of_files(
         self, files: Sequence[Path], workers: int = 0
     ) -> Iterator[tuple[Path, FloatArray | InputError]]:
-        """`scores` of each image file in their order, or the error of the file; see `one_a_core`."""
+        """Yields each image file, in order, with its `scores` or its error; see `one_a_core`."""
         return one_a_core(self.scores, files, workers)
 
 
 def pooled_from_maps(classifier: Classifier, image: Image, views: ScaleViews) -> tuple[Tensor, IntArray]:
-    """Pools views of one scale from the feature maps of the image and, if need be, of its mirror image.
+    """Pools views of one scale from the feature maps of the image and, if needed, of its mirror image.
 
     Args:
-        classifier: with a pyramid.
+        classifier: a classifier with a pyramid.
         image: uint8 (H, W, 3) RGB, at the scale of the views.
-        views: N of them.
+        views: the views.
 
     Returns:
-        float32 (U, length), one vector for all views with the same window; int64 (U,), how many views each
-        vector stands for.
+        float32 (U, length), a vector for each distinct window, and int64 (U,), the number of views with that
+        window.
     """
     network = classifier.network
     vectors, counts = [], []
@@ -171,16 +173,16 @@ def pooled_from_maps(classifier: Classifier, image: Image, views: ScaleViews) ->
 def view_windows(
     boxes: FloatArray, image_size: tuple[int, int], geometry: Geometry, map_size: tuple[int, int]
 ) -> Windows:
-    """Projects views onto the map as detection projects regions.
+    """Projects views onto the map as detection projects proposals, except at the border.
 
-    But a view's side on the image's border is projected to the map's border: these are the cells that the
-    view would have there if it were cut out, and so the full image is the whole map.
+    A side of a view on the image's border is projected to the map's border. These are the cells that the view
+    would have if it were cut out, and so the full image is the whole map.
 
     Args:
-        boxes: float32 (N, 4), xyxy, pixels of the network's input.
-        image_size: height and width of the input.
-        geometry: of the network.
-        map_size: height and width of the map in cells.
+        boxes: float32 (N, 4), xyxy, the views in pixels of the network's input.
+        image_size: height and width of the input, in pixels.
+        geometry: the geometry of the network.
+        map_size: height and width of the map, in cells.
 
     Returns:
         int32 (N, 4), x0 y0 x1 y1 in cells, right and bottom exclusive.
@@ -198,7 +200,7 @@ def view_windows(
 
 
 def pooled_from_crops(classifier: Classifier, image: Image, views: ScaleViews) -> tuple[Tensor, IntArray]:
-    """Cuts views of one scale out of the image and passes each on its own; else like `pooled_from_maps`."""
+    """Cuts views of one scale out of the image and passes each alone; otherwise like `pooled_from_maps`."""
     rows = np.column_stack([views.boxes, views.flipped]).astype(np.int64)
     distinct, counts = np.unique(rows, axis=0, return_counts=True)
     sides = distinct[:, 2:4] - distinct[:, :2]
@@ -221,15 +223,15 @@ def _cut(image: Image, left: int, top: int, right: int, bottom: int, flipped: in
 
 @dataclass(frozen=True)
 class Agreement:
-    """Scores of views from feature maps against those from crops, of the same images in one run.
+    """The agreement of scores from feature maps with scores from crops, for the same images.
 
     Attributes:
-        images: how many.
+        images: number of images.
         difference: mean absolute difference of scores.
-        correlation: of scores, over all images and classes; nan where they do not vary.
-        top1: share of the images for which both put the same class first.
-        seconds_maps: for scoring the images from maps; decoding not counted.
-        seconds_crops: likewise, from crops.
+        correlation: correlation of scores, over all images and classes; nan if the scores do not vary.
+        top1: share of images for which both ways rank the same class first.
+        seconds_maps: time to score the images from maps, without decoding.
+        seconds_crops: time to score the images from crops, without decoding.
     """
 
     images: int
@@ -243,10 +245,10 @@ class Agreement:
 def compare_sources(
     tester: ViewTester, images: Iterable[Image], clock: Callable[[], float] = time.perf_counter
 ) -> Agreement:
-    """Scores images from maps and from crops, one image after the other.
+    """Scores images from maps and from crops, one image after the other, and compares the scores.
 
     Args:
-        tester: the classifiers and their views; its source does not matter.
+        tester: the classifiers and their views; its ``source`` is not used.
         images: uint8 (H, W, 3) RGB, at least one.
         clock: gives the time in seconds.
 
@@ -259,7 +261,7 @@ def compare_sources(
     for number, image in enumerate(images):
         for source, source_tester in testers.items():
             if number == 0:
-                # Once without the clock: loading and compiling does not count.
+                # The first call is not timed: it loads and compiles code.
                 source_tester.scores(image)
             start = clock()
             scores[source].append(source_tester.scores(image))

@@ -1,7 +1,6 @@
-"""Views of an image: its parts whose scores are averaged in testing a classifier (SPP-net §3.1).
+"""Views of an image: the parts whose scores are averaged to test a classifier (SPP-net §3.1).
 
-A view is a box on the resized image, whose short side has a given length; the part in the box may be
-mirrored.
+A view is a box on the resized image; the part in the box may be mirrored.
 """
 
 import math
@@ -18,13 +17,13 @@ from sppnet.common.settings import check_choice
 ViewName = Literal["centre", "ten", "full", "multi", "multi+full"]
 VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)
 
-# The paper's networks see 224 x 224 pixels; all its scales are relative to that.
+# The paper's networks see 224 x 224 pixels; all its scales are relative to this size.
 _PAPER_SIZE = 224
-# Longer strips than this do not occur among photographs, and resizing a strip to a given short side has no
-# bound.
+# Largest ratio of the sides of an image. Photographs do not reach it, and without a limit the resized image
+# of a strip would have no bound.
 _LONGEST = 16.0
 
-# The position of a view: the share of the room beside it that lies to its left, and of that above it.
+# The position of a view: shares of the horizontal room to its left, and of the vertical room above it.
 _Position = tuple[float, float]
 _CENTRE: _Position = (0.5, 0.5)
 _CORNERS: tuple[_Position, ...] = ((0, 0), (1, 0), (0, 1), (1, 1))
@@ -36,12 +35,12 @@ class ViewSettings:
     """Sizes of views in pixels.
 
     Attributes:
-        size: side of a view; the network's input in training (224 in the paper).
-        scale: short side of the image for ``centre``, ``ten`` and ``full`` (256: §3.1.1 and §3.1.4).
-        scales: short sides of the image for ``multi`` (§3.1.5).
+        size: side of a view; the size of the network's input in training (224 in the paper).
+        scale: short side of the resized image for ``centre``, ``ten`` and ``full`` (256: §3.1.1, §3.1.4).
+        scales: short sides of the resized image for ``multi`` (§3.1.5).
 
     Raises:
-        InputError: no scale, or a scale below the view's size.
+        InputError: there is no scale, or a scale is below the view's size.
 
     Example:
         >>> ViewSettings.proportional(112)
@@ -61,7 +60,7 @@ class ViewSettings:
 
     @classmethod
     def proportional(cls, size: int) -> "ViewSettings":
-        """The paper's scales for views of another size: for 112, half of each."""
+        """Returns the paper's scales in proportion to another view size: for 112, half of each."""
         paper = cls()
         scaled = [round(scale * size / _PAPER_SIZE) for scale in (paper.scale, *paper.scales)]
         return cls(size, scaled[0], tuple(scaled[1:]))
@@ -72,10 +71,10 @@ class ScaleViews:
     """The views of an image at one scale.
 
     Attributes:
-        height, width: of the image at this scale, pixels.
+        height, width: size of the image at this scale, in pixels.
         boxes: float32 (N, 4), xyxy, 0-based pixel edges of the resized image, right and bottom exclusive;
             whole numbers.
-        flipped: bool (N,), whether the part in the box is mirrored left to right.
+        flipped: bool (N,), true if the part in the box is mirrored left to right.
     """
 
     height: int
@@ -97,28 +96,31 @@ class ScaleViews:
 def make_views(
     name: ViewName, height: int, width: int, settings: ViewSettings | None = None
 ) -> list[ScaleViews]:
-    """The views of an image, scale by scale.
+    """Returns the views of an image, scale by scale.
 
-    ``centre``: one view. ``ten``: the centre and the four corners, each also mirrored. ``full``: the whole
-    image, not square (§3.1.4). ``multi`` (§3.1.5): at each of the six scales the centre, the corners and the
-    middles of the sides, each also mirrored, 18; where the short side is the view's, all of these lie in a
-    row and 6 remain, of the centre and the two ends; 96 in all. ``multi+full``: these, the full image and its
-    mirror image, 98.
+    - ``centre``: one view.
+    - ``ten``: the centre and the four corners, each also mirrored.
+    - ``full``: the whole image, not square (§3.1.4).
+    - ``multi`` (§3.1.5): at each of the six scales the centre, the corners and the middles of the sides, each
+      also mirrored: 18. At the scale of the view's size these positions lie in a row, and 6 views remain: the
+      centre and the two ends. 96 in total.
+    - ``multi+full``: the 96 views of ``multi``, the full image and its mirror image: 98.
 
-    All 96 count alike, also where some coincide: of a square image at the smallest scale the six are three
-    times the whole image and three times its mirror image, so the scale weighs the same for every image.
+    All 96 views have equal weight, even if some coincide. At the smallest scale the six views of a square
+    image are three times the whole image and three times its mirror image, so the scale has the same weight
+    for every image.
 
     Args:
-        name: of the views.
-        height: of the image, pixels.
-        width: likewise.
-        settings: the sizes; None: the paper's.
+        name: the name of the views.
+        height: the height of the image, in pixels.
+        width: the width of the image, in pixels.
+        settings: the sizes; None: the paper's sizes.
 
     Returns:
-        one entry a scale, in the order of the settings; centres that fall between pixels are rounded down.
+        one entry per scale, in the order of the settings; centres between pixels are rounded down.
 
     Raises:
-        InputError: unknown name, or an image more than 16 times as long as wide.
+        InputError: the name is unknown, or the image is more than 16 times as long as wide.
 
     Example:
         >>> (views,) = make_views("centre", height=375, width=500)
@@ -146,17 +148,17 @@ def make_views(
     full = _full(height, width, settings.scale, mirror=True)
     if settings.scale not in settings.scales:
         return [*views, full]
-    # Joined, so that the scale takes one pass through the convolutions.
+    # Joined with the views of the same scale, so that the scale takes one pass through the convolutions.
     index = settings.scales.index(settings.scale)
     views[index] = _joined(views[index], full)
     return views
 
 
 def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width of an image resized so that its short side is ``short_side`` pixels.
+    """Computes height and width of an image that is resized to a short side of ``short_side`` pixels.
 
     Raises:
-        InputError: it is more than 16 times as long as wide.
+        InputError: the image is more than 16 times as long as wide.
 
     Example:
         >>> resized_size(375, 500, short_side=256)
@@ -169,7 +171,7 @@ def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 
 def resize(image: Image, height: int, width: int) -> Image:
-    """The image, uint8 (H, W, 3), at another size (bilinear)."""
+    """Resizes an image, uint8 (H, W, 3), bilinearly."""
     if image.shape[:2] == (height, width):
         return image
     resized: Image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -1,1 +1,1 @@
-"""Distillation: a network is taught by other networks."""
+"""Distillation: a network learns to reproduce the feature maps of other networks."""

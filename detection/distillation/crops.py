@@ -11,7 +11,6 @@ from sppnet.common.arrays import FloatArray, Image
 from sppnet.common.errors import InputError
 from sppnet.common.prefetch import prefetch
 from sppnet.common.progress import Progress
-from sppnet.data.images import read_image
 from sppnet.data.types import Dataset
 from sppnet.detection.backbones import Geometry
 from sppnet.detection.backbones.sequential import SequentialNetwork
@@ -164,7 +163,7 @@ class CropSampler:
         """A normalised crop (1, 3, side, side), and each teacher's features (h, w, C_t) at its cells."""
         example, settings = self._dataset[index], self._settings
         scale = int(rng.integers(len(settings.scales)))
-        resized, factor = resize_to_scales(read_image(example.path), self._features)[scale]
+        resized, factor = resize_to_scales(example.read(), self._features)[scale]
         height, width = resized.shape[:2]
         if min(height, width) < settings.crop:
             # Panoramas, whose long side is capped.

@@ -1,4 +1,4 @@
-"""Distilling: a network learns to reproduce, from images alone, the maps of stronger networks."""
+"""Trains a network to reproduce the feature maps of stronger networks, from images alone."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from sppnet.detection.distillation.student import Student
 from sppnet.detection.distillation.teachers import LABELS, Labels, Teacher, source_digest, split_teacher
 from sppnet.proposals import image_key
 
-# Called with the number of steps made, and the weights so far.
+# Called with the number of steps made so far, and the weights at that step.
 Keep = Callable[[int, dict[str, Tensor]], object]
 
 
@@ -34,10 +34,10 @@ class Point:
     """The figures of a validation.
 
     Attributes:
-        step: steps made before it.
-        seconds: of training so far.
-        explained: for each teacher and each of its feature levels, the part of the variance of held-out
-            images' maps that is explained, of all channels together.
+        step: number of steps before the validation.
+        seconds: training time so far, in seconds.
+        explained: for each teacher and each of its feature levels, the explained part of the variance of the
+            held-out images' maps, over all channels together.
     """
 
     step: int
@@ -46,25 +46,25 @@ class Point:
 
 
 def sources_digests(settings: DistillSettings) -> list[str]:
-    """`source_digest` of each teacher: the settings have names of files, whose content may change."""
+    """Computes the `source_digest` of each teacher; the settings name files whose content may change."""
     return [source_digest(split_teacher(text, len(settings.scales))[0]) for text in settings.teachers]
 
 
 def learned_digest(dataset: Dataset, settings: DistillSettings) -> str:
-    """SHA-256 over all that is learned from: the images, and their annotations where these are a teacher."""
+    """Computes a SHA-256 over the images, and over the annotations if these are a teacher."""
     images = {example.image_id: image_key(example).image_digest for example in dataset}
     annotations = dataset.digest() if LABELS in settings.teachers else ""
     return json_digest({"images": images, "annotations": annotations})
 
 
 class Distilling:
-    """Trains a network's convolutions on images.
+    """Trains a network's convolutions to reproduce its teachers' maps.
 
-    It can be stopped at any moment: made again with the same arguments, it goes on from its last checkpoint.
-    Every random choice follows from the seed and the step.
+    The training can be stopped at any moment; a new `Distilling` with the same arguments continues from the
+    last checkpoint. Every random choice follows from the seed and the step.
 
     Attributes:
-        student: the network while it learns.
+        student: the network in training.
         crops: the crops that it learns from.
     """
 
@@ -80,22 +80,22 @@ class Distilling:
         *,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
-        """Builds student and teachers; nothing is computed or written yet.
+        """Builds student and teachers; computes and writes nothing yet.
 
         Args:
-            dataset: its images are learned from, its annotations only if ``labels`` is among the teachers;
-                some images are held out to measure on.
-            settings: of the training.
+            dataset: the images to learn from; some of them are held out to measure on. The annotations are
+                used only if ``labels`` is among the teachers.
+            settings: the settings of the training.
             maps: folder where the teachers' maps are stored.
-            map_bytes: bound on it.
-            work: folder for checkpoints; the caller's to remove.
-            progress: called with a stage's name, steps done, steps in all.
-            keep: called at each validation with the step and the weights so far.
+            map_bytes: largest size of that folder, in bytes.
+            work: folder for checkpoints; the caller removes it.
+            progress: called with a stage's name, the steps done, and the steps in total.
+            keep: called at each validation with the step and the weights.
             checkpoint_seconds: time between two checkpoints.
 
         Raises:
-            InputError: an unknown network or teacher, a network that is no plain chain, too few images, crops
-                of which the border leaves nothing.
+            InputError: a network or teacher is unknown, the network is not a plain chain, there are too few
+                images, or the border covers the whole crop.
         """
         self.settings, self.work, self.progress, self.keep = settings, work, progress, keep
         self.network, layers = _chain(settings)
@@ -124,13 +124,13 @@ class Distilling:
         self.loop = ResumableLoop(work, purpose, state, Point, checkpoint_seconds=checkpoint_seconds)
 
     def run(self) -> tuple[SequentialNetwork, list[Point]]:
-        """Trains, or goes on.
+        """Trains, or continues a training that was stopped.
 
         Returns:
-            the network with the weights that it has learned, and the validations in order.
+            the network with its trained weights, and the validations in order.
 
         Raises:
-            InputError: an image that cannot be read, a loss that is not finite, a full disk.
+            InputError: an image cannot be read, a loss is not finite, or the disk is full.
         """
         settings = self.settings
         with disk_errors_named(self.work):
@@ -169,7 +169,7 @@ class Distilling:
             optimiser.step()
 
     def _errors(self, images: Tensor, targets: list[Tensor]) -> list[list[Tensor]]:
-        """Squared errors by teacher and feature level, each (N, C_level, h, w)."""
+        """Computes squared errors by teacher and feature level, each (N, C_level, h, w)."""
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16):
             maps = self.student(images)
@@ -186,7 +186,7 @@ class Distilling:
 
     @torch.no_grad()
     def _explained(self) -> tuple[tuple[float, ...], ...]:
-        """Of a crop of each held-out image: 1 - squared error / squared target, whose mean is 0."""
+        """Computes 1 - squared error / squared target (of mean 0) on a crop of each held-out image."""
         self.student.eval()
         errors = [[0.0] * len(teacher.level_channels) for teacher in self.teachers]
         totals = [[0.0] * len(teacher.level_channels) for teacher in self.teachers]
@@ -200,13 +200,13 @@ class Distilling:
                     totals[number][level] += float(square.sum())
         self.student.train()
         return tuple(
-            tuple(1 - error / total for error, total in zip(*of_teacher, strict=True))
-            for of_teacher in zip(errors, totals, strict=True)
+            tuple(1 - error / total for error, total in zip(level_errors, level_totals, strict=True))
+            for level_errors, level_totals in zip(errors, totals, strict=True)
         )
 
 
 def _chain(settings: DistillSettings) -> tuple[SequentialNetwork, nn.Sequential]:
-    """The network that learns, and its layers."""
+    """Builds the network that learns; returns it and its layers."""
     network = build_network(settings.network, starting_weights(settings.start), seed=settings.seed)
     layers = network.layers
     if (
@@ -219,12 +219,12 @@ def _chain(settings: DistillSettings) -> tuple[SequentialNetwork, nn.Sequential]
 
 
 def _optimisers(student: Student, settings: DistillSettings) -> dict[str, torch.optim.Optimizer]:
-    """Muon for the kernels, AdamW for the first convolution, the adapters and all biases."""
+    """Makes Muon for the kernels, and AdamW for the first convolution, the adapters and all biases."""
     first = student.first_weight
     kernels = [weight for weight in student.layers.parameters() if weight.ndim > 1 and weight is not first]
-    others = [first, *(weight for weight in student.adapters.parameters() if weight.ndim > 1)]
+    adamw_weights = [first, *(weight for weight in student.adapters.parameters() if weight.ndim > 1)]
     biases = [parameter for parameter in student.parameters() if parameter.ndim == 1]
-    groups: list[dict[str, Any]] = [{"params": others}, {"params": biases, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": adamw_weights}, {"params": biases, "weight_decay": 0.0}]
     return {
         "muon": Muon(kernels, settings.rate, weight_decay=settings.weight_decay),
         "adamw": torch.optim.AdamW(groups, settings.rate, weight_decay=settings.weight_decay),

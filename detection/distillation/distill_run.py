@@ -74,7 +74,8 @@ class DistillRun:
         claim(self.folder / "settings.toml", about)
         network, points = job.run()
         _write_weights(self.weights, dict(network.layers.state_dict()))
-        write_json(self.history, [asdict(point) for point in points], indent=2)
+        # A last step with too high a rate can leave figures that are not finite.
+        write_json(self.history, [asdict(point) for point in points], allow_nan=True)
         shutil.rmtree(work, ignore_errors=True)
         return points
 

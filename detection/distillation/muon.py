@@ -6,18 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The authors' code: coefficients of the quintic that brings singular values near 1 fastest, and iterations.
+# From the authors' code: the coefficients of the quintic that brings singular values near 1 fastest, and the
+# number of iterations.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
-# Makes a step's root mean square that of AdamW's, so that its learning rates serve (Liu et al. 2025).
+# Gives steps the root mean square of AdamW's steps, so that AdamW's learning rates fit (Liu et al. 2025).
 _LIKE_ADAMW = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, brought near the closest matrix with orthonormal rows (or columns).
+    """An optimiser whose step is Nesterov momentum, made nearly orthonormal by rows (or columns).
 
-    Kernels of convolutions count as matrices of outputs × all the rest. `torch.optim.Muon` takes matrices
-    only, and multiplies in bfloat16, which a processor that lacks it computes many times slower than float32.
+    A kernel of a convolution counts as a matrix: outputs × all other axes. `torch.optim.Muon` takes matrices
+    only, and multiplies in bfloat16; processors without bfloat16 compute that many times slower than float32.
 
     Example:
         >>> weight = nn.Parameter(torch.eye(2))
@@ -34,16 +35,16 @@ class Muon(torch.optim.Optimizer):
         """Takes the weights to train.
 
         Args:
-            weights: of two or more axes.
-            lr: learning rate, of the size of AdamW's.
-            momentum: the part that a step keeps of the moving average of gradients.
-            weight_decay: as AdamW's.
+            weights: parameters with two or more axes.
+            lr: learning rate, of the same size as for AdamW.
+            momentum: the part of the moving average of gradients that a step keeps.
+            weight_decay: weight decay, as in AdamW.
         """
         super().__init__(weights, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Makes a step; weights without a gradient stay."""
+        """Makes a step; weights without a gradient stay unchanged."""
         assert closure is None
         for group in self.param_groups:
             for weight in group["params"]:

@@ -1,4 +1,4 @@
-"""Settings of distilling; it is our own, the papers have nothing like it."""
+"""Settings of distillation, which is our own addition: the papers do not have it."""
 
 from dataclasses import dataclass
 
@@ -7,36 +7,37 @@ from sppnet.common.errors import InputError
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """Training of a network's convolutions to reproduce the maps of stronger networks.
+    """Settings of the training of a network's convolutions to reproduce the maps of stronger networks.
 
-    All defaults come from our own trials; those with zf5 stand in its model card.
+    All defaults come from our own trials; the trials with zf5 are described in its model card.
 
     Attributes:
-        network: the network that learns; a plain chain of layers.
-        teachers: each a network's name, ``name=file of weights`` or a trained detector's folder, then for
-            each of ``scales`` the short side, in pixels, at which the teacher sees the same image. ``labels``
-            instead: the annotated boxes, as a map of each class.
-        start: a file of the network's weights to go on from; ``own``: those that come with it; empty: random.
+        network: the network that learns, a plain chain of layers.
+        teachers: for each teacher a network's name, ``name=file of weights`` or the folder of a trained
+            detector, followed by the short side, in pixels, at which the teacher sees the image, for each of
+            ``scales``. ``labels`` is a teacher, too: the annotated boxes, as a map of each class.
+        start: a file of weights to start from; ``own``: the weights that come with the network; empty:
+            random weights.
         scales: short sides, in pixels, of the images that crops are taken from.
-        crop: side of the square crops, in pixels; at most the least of ``scales``.
-        border: so many cells at each border of a crop do not count: they see padding where the teacher saw
-            the image.
-        batch: crops in a step.
-        steps: of training.
-        rate: the greatest learning rate of Muon and AdamW, after ``warmup`` steps; it falls to 0 along a
-            cosine.
-        warmup: steps over which the rate rises.
-        weight_decay: of weights, not biases.
+        crop: side of the square crops, in pixels; at most the smallest of ``scales``.
+        border: number of cells at each border of a crop that do not count: they see padding where the teacher
+            sees the image.
+        batch: number of crops in a step.
+        steps: number of steps of the training.
+        rate: the greatest learning rate of Muon and AdamW, reached after ``warmup`` steps; then it falls to 0
+            along a cosine.
+        warmup: number of steps in which the rate rises.
+        weight_decay: decay of weights, not of biases.
         bfloat16: whether convolutions are computed in bfloat16; faster on processors that have it (AVX-512
             BF16, AMX), many times slower on others.
-        statistics_images: a teacher's channels are brought to mean 0 and variance 1 over so many images.
-        validation: part of the images that is held out, to measure how much of the teachers' maps is
-            explained.
-        snapshot_every: steps between validations; the weights at each are kept.
-        seed: of all random choices.
+        statistics_images: number of images over which a teacher's channels are brought to mean 0 and
+            variance 1.
+        validation: part of the images that is held out, to measure the explained part of the teachers' maps.
+        snapshot_every: number of steps between validations; the weights at each validation are kept.
+        seed: seed of all random choices.
 
     Raises:
-        InputError: a value out of range, or values that do not fit each other.
+        InputError: a value is out of range, or values do not fit each other.
 
     Example:
         >>> DistillSettings(teachers=("alexnet 400",), scales=(344,)).crop

@@ -13,7 +13,7 @@ class Standard(nn.Module):
     """Brings the channels of a teacher's maps to mean 0 and variance 1.
 
     Attributes:
-        mean, deviation: float32 (C,), zeros and ones before `fit`.
+        mean, deviation: float32 (C,), mean and standard deviation; 0 and 1 before `fit`.
 
     Example:
         >>> standard = Standard(2)
@@ -33,21 +33,21 @@ class Standard(nn.Module):
         self.register_buffer("deviation", torch.ones(channels))
 
     def fit(self, maps: Sequence[FloatArray], alike: bool = False) -> None:
-        """Takes mean and deviation from some maps.
+        """Computes mean and deviation from maps.
 
         Args:
-            maps: at least one, each float32 (h, w, C).
-            alike: all channels get the same deviation, that of their joint variance. Of labels, a class that
-                the maps show little or nothing of would else count for more than all others.
+            maps: at least one map, each float32 (h, w, C).
+            alike: whether all channels get one deviation, from their mean variance. Without this, a class
+                that is rare in maps of labels would have more weight than all other classes.
         """
         cells = np.concatenate([values.reshape(-1, values.shape[2]) for values in maps])
         variance = cells.var(axis=0)
         deviation = np.sqrt(np.full_like(variance, variance.mean()) if alike else variance)
-        # A channel that hardly ever differs from its mean must not be blown up.
+        # A channel that is nearly constant must not be magnified.
         deviation += 0.01 * deviation.mean() + np.finfo(np.float32).tiny
         self.mean.copy_(torch.from_numpy(cells.mean(axis=0)))
         self.deviation.copy_(torch.from_numpy(deviation))
 
     def forward(self, values: Tensor) -> Tensor:
-        """Float (..., C) to the same shape."""
+        """Standardises float (..., C) to the same shape."""
         return (values - self.mean) / self.deviation

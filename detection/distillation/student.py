@@ -1,4 +1,4 @@
-"""The network that is taught, as it is while it learns."""
+"""The form of a network while it is taught, with batch normalisations and adapters."""
 
 from collections.abc import Sequence
 
@@ -8,22 +8,22 @@ from torch import Tensor, nn
 from sppnet.detection.backbones.folding import fold_structure
 from sppnet.detection.backbones.zf5 import WithinChannelLRN
 
-# Pixels reach zf5 as -128 to 127 (released code). The student learns from a 64th of that, as initialisation
-# and AdamW suit inputs of about unit variance. With its first weights divided by 64 in the end, it is the
-# same network for pixels as they come.
+# Pixels reach zf5 as -128 to 127 (released code). The student learns from a 64th of these values because
+# initialisation and AdamW suit inputs of about unit variance. At the end the first weights are divided by 64,
+# which gives the same network for the original pixels.
 INPUT_SCALE = 64.0
 
 
 class Student(nn.Module):
-    """A chain of layers that learns, with one 1×1 convolution a teacher that is dropped in the end.
+    """A chain of layers in training, with a 1×1 convolution for each teacher that is dropped at the end.
 
-    Each of its convolutions is followed by a batch normalisation, which in the end becomes part of it. While
-    it trains, normalisation within channels (zf5's) is left out: it takes nearly half of the time, and with
-    values of about 1 it changes them by a hundredth at most. Validation and use have it.
+    Each convolution is followed by a batch normalisation, which is folded into it at the end. Normalisation
+    within channels (zf5's) is left out in training: it takes nearly half of the time, and changes values of
+    about 1 by a hundredth at most. It is present in validation and in use.
 
     Attributes:
         layers: the chain with its batch normalisations.
-        adapters: the 1×1 convolution for each teacher.
+        adapters: the 1×1 convolutions, one per teacher.
 
     Example:
         >>> layers = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2))
@@ -37,13 +37,13 @@ class Student(nn.Module):
     def __init__(
         self, layers: nn.Sequential, channels: int, teacher_channels: Sequence[int], pretrained: bool = False
     ) -> None:
-        """Adapters are random, from torch's random state.
+        """Adds batch normalisations, and random adapters from torch's random state.
 
         Args:
-            layers: the chain, which becomes part of the student.
-            channels: of its map.
-            teacher_channels: of each teacher's map.
-            pretrained: whether its weights are made for pixels as the network takes them.
+            layers: the chain, which becomes a part of the student.
+            channels: number of channels of the chain's map.
+            teacher_channels: number of channels of each teacher's map.
+            pretrained: whether the weights are trained, for the network's usual pixels.
         """
         super().__init__()
         self.layers = nn.Sequential()
@@ -62,7 +62,7 @@ class Student(nn.Module):
         return next(layer.weight for layer in self.layers.modules() if isinstance(layer, nn.Conv2d))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (N, 3, H, W) to a map (N, C_t, h, w) for each teacher."""
+        """Computes a map (N, C_t, h, w) for each teacher from normalised images (N, 3, H, W)."""
         maps = images / INPUT_SCALE
         for layer in self.layers:
             if not (self.training and isinstance(layer, WithinChannelLRN)):
@@ -71,9 +71,9 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def set_norms(self, images: Tensor) -> None:
-        """Sets each batch normalisation so that on these images it changes nothing.
+        """Sets each batch normalisation so that it changes nothing on these images.
 
-        The network then gives what it gave without them.
+        The network then gives the same maps as without batch normalisations.
 
         Args:
             images: float (N, 3, H, W), normalised.
@@ -89,7 +89,7 @@ class Student(nn.Module):
                 maps = layer(maps)
 
     def weights(self) -> dict[str, Tensor]:
-        """The chain's weights for pixels as the network takes them, batch normalisations folded in."""
+        """Returns the chain's weights for the network's usual pixels, with batch normalisations folded in."""
         folded = fold_structure(self.layers.eval())
         self.layers.train(self.training)
         weights = {name: tensor.detach().clone() for name, tensor in folded.state_dict().items()}

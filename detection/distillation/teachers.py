@@ -7,7 +7,6 @@ import numpy as np
 from sppnet.common.arrays import FloatArray
 from sppnet.common.errors import InputError
 from sppnet.common.files import file_digest
-from sppnet.data.images import read_image
 from sppnet.data.types import Example
 from sppnet.detection.backbones import Geometry, Network, build_network
 from sppnet.detection.detector import Detector
@@ -71,7 +70,7 @@ class Teacher:
         """
         extractor, store = self._extractors[scale], self._stores[scale]
         digest = image_key(example).image_digest
-        (feature_map,) = store.get(digest, lambda: extractor.prepare(read_image(example.path)))
+        (feature_map,) = store.get(digest, lambda: extractor.prepare(example.read()))
         return values_at_pixels(feature_map, self._geometry, factor, columns, rows)
 
 

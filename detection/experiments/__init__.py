@@ -1,1 +1,1 @@
-"""Experiments on whole runs: R-CNN beside SPP-net, combination of models, evaluation of proposals."""
+"""Experiments on whole runs: comparison of R-CNN and SPP-net, combined models, proposal evaluation."""

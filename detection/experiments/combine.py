@@ -1,8 +1,8 @@
-"""Combines the detections of several models: suppression over their union (SPP-net §4.5).
+"""Combines the detections of several models by suppression over their union (SPP-net §4.5).
 
-The paper suppresses the union of all scored proposals. Here each model's own suppression has gone before,
-because its files hold only the detections that are left. A proposal that its own model dropped for a better
-one, which then falls to another model, does not come back.
+The paper suppresses the union of all scored proposals. Here each model has suppressed its own detections
+before, because its files hold only the remaining detections. So a difference remains: if model A drops a
+proposal for a better one, and model B's detection suppresses the better one, the proposal does not come back.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -41,8 +41,9 @@ class Part:
     """The detections of one of the combined models.
 
     Attributes:
-        name: of its run.
-        detections: by image id; without those before box regression where the folder has none.
+        name: the name of its run.
+        detections: the detections of each image; without detections before box regression if the folder has
+            none.
     """
 
     name: str
@@ -53,9 +54,9 @@ def read_part(folder: Path, dataset: Dataset) -> Part:
     """Reads the detections of a run, or a plain folder of VOC detection files.
 
     Args:
-        folder: of a run, whose ``detections/`` is taken, or of the files themselves.
-        dataset: the images to read detections of. The run may have detected in more images; these are left
-            out. A plain folder must not name any other image.
+        folder: the folder of a run, whose ``detections/`` is read, or a folder of VOC detection files.
+        dataset: the images whose detections are read. A run may have detected in more images, which are left
+            out; a plain folder must not name any other image.
 
     Raises:
         InputError: there are no detections; they are of another split, of other classes or of other images;
@@ -100,10 +101,10 @@ def _only(image_ids: Container[str], by_image: Mapping[str, Detections]) -> dict
 
 
 def part_name(folder: Path) -> str:
-    """The name of the detections in a folder: the run's, with the head where it is not pool5.
+    """Returns a name for the detections in a folder: the run's name, and the head unless it is pool5.
 
     Args:
-        folder: of a run, of its detections, or of VOC detection files.
+        folder: the folder of a run, of its detections, or of VOC detection files.
 
     Example:
         >>> part_name(Path("runs/first")), part_name(Path("runs/first/detections-fc7"))
@@ -123,19 +124,20 @@ def combine(
     """Suppresses the union of several models' detections, class by class and image by image.
 
     Args:
-        parts: detections by image id, one mapping a model; an image left out has none.
+        parts: for each model image id to detections; an image that is left out has no detections.
         image_ids: the images.
-        settings: ``nms_iou`` and ``max_per_class`` are used; scores were thresholded already.
-        scores: ``as-is`` compares them as they are, which is right for models of one kind: SVMs trained with
-            one penalty on features of one norm (the paper does so). ``rank`` compares ranks: the k-th best of
-            a class over all images of a model scores -k. It is for models whose scores have nothing in common
-            (SVM margins and log-odds). It needs no labels, but takes the models for equally good.
+        settings: ``nms_iou`` and ``max_per_class`` are used; the scores are above the threshold already.
+        scores: ``as-is`` compares scores directly, which is right for models of one kind: SVMs trained with
+            one penalty on features of one norm (as in the paper). ``rank`` compares ranks: the k-th best
+            detection of a class over all images of a model scores -k. It is for models whose scores are not
+            comparable (SVM margins and log-odds). It needs no labels, but assumes that the models are equally
+            good.
 
     Returns:
-        detections by image id, grouped by class, best first; of equal ones the earlier model's wins.
+        image id to detections, grouped by class, best first; of equal scores the earlier model's wins.
 
     Raises:
-        InputError: another value of ``scores``.
+        InputError: ``scores`` has another value.
 
     Example:
         >>> first = Detections.of([[0, 0, 10, 10]], [0.9], [0])
@@ -161,10 +163,10 @@ def combine(
 
 
 def _ranked(part: Mapping[str, Detections]) -> dict[str, Detections]:
-    """The same detections; the k-th best of a class over all images, from 1, scores -k."""
+    """Replaces scores with ranks: the k-th best of a class over all images, from 1, scores -k."""
     labels = np.concatenate([np.zeros(0, np.int64), *(detections.labels for detections in part.values())])
     scores = np.concatenate([np.zeros(0, np.float32), *(detections.scores for detections in part.values())])
-    # A stable order by class and falling score; a rank within a class is counted from the class' first.
+    # The order is stable, by class and falling score; ranks are counted from the first of each class.
     order = np.lexsort((-scores, labels))
     firsts = np.searchsorted(labels[order], labels[order])
     ranks: FloatArray = np.empty(len(scores), np.float32)
@@ -183,22 +185,22 @@ def combine_runs(
     settings: DetectionSettings,
     scores: ScoreComparison = "as-is",
 ) -> Table:
-    """Combines runs into a new one, scores it, and puts its figures under theirs.
+    """Combines runs into a new run, scores it, and tabulates its figures with those of the runs.
 
     Args:
-        folders: of at least two runs, or folders of VOC detection files.
-        dataset: the images that all of them were tested on.
-        run: the new run: its folder gets ``settings.toml``, detections, metrics and plots; detections before
-            box regression too, where all the runs have them.
-        settings: of the suppression.
-        scores: see `combine`.
+        folders: folders of at least two runs, or of VOC detection files.
+        dataset: the images that all runs were tested on.
+        run: the new run. Its folder gets ``settings.toml``, detections, metrics and plots, and detections
+            before box regression if all runs have them.
+        settings: the settings of the suppression.
+        scores: as in `combine`.
 
     Returns:
-        mean average precisions of each run and of the combination, in percent.
+        a table of the mean average precisions of each run and of the combination, in percent.
 
     Raises:
-        InputError: fewer than two runs, the new one among them, one that `read_part` refuses, or another run
-            in the new one's folder.
+        InputError: there are fewer than two runs, the new run is among them, `read_part` refuses a run, or
+            the folder of the new run holds another run.
     """
     resolved = {folder.resolve() for folder in folders}
     if len(folders) < 2 or len(resolved) < len(folders):

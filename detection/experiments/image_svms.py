@@ -1,4 +1,4 @@
-"""Whole experiments with linear SVMs on image vectors: VOC's protocol and Caltech101's (§3.2, §3.3)."""
+"""Experiments with linear SVMs on vectors of images, by the protocols of VOC and Caltech101 (§3.2, §3.3)."""
 
 import json
 import time
@@ -33,7 +33,7 @@ from sppnet.eval import (
     image_labels,
 )
 
-# Feature levels of a network are fitted on so many images, as in training a detector.
+# The feature levels of a network are fitted on this many images, as in the training of a detector.
 FEATURE_LEVEL_IMAGES = TrainingSettings().feature_level_images
 
 
@@ -42,9 +42,9 @@ class FolderProtocol:
     """Caltech101's protocol: random splits with the same number of training images in every class.
 
     Attributes:
-        per_class: training images a class (§3.3: 30).
-        test_per_class: test images a class at most (§3.3: 50).
-        splits: how many random splits (§3.3: 10).
+        per_class: number of training images per class (§3.3: 30).
+        test_per_class: largest number of test images per class (§3.3: 50).
+        splits: number of random splits (§3.3: 10).
     """
 
     per_class: int = 30
@@ -65,7 +65,7 @@ class VOCExperiment:
     fit: LinearFit
 
     def figures(self) -> dict[str, Any]:
-        """The figures as JSON values."""
+        """Returns the figures as JSON values."""
         return {
             **classification_dict(self.result),
             "cost": self.fit.cost,
@@ -80,7 +80,7 @@ class FolderExperiment:
     Attributes:
         classes: names of the K classes.
         fits: the SVMs of each split; a split's seed is its index.
-        class_accuracies: float64 (splits, K), of the test images of each split.
+        class_accuracies: float64 (splits, K), the accuracy of each class on the test images of each split.
     """
 
     classes: tuple[str, ...]
@@ -94,12 +94,12 @@ class FolderExperiment:
 
     @property
     def mean(self) -> float:
-        """The mean over the splits."""
+        """The mean accuracy over the splits."""
         return float(np.mean(self.accuracies))
 
     @property
     def standard_deviation(self) -> float:
-        """The standard deviation over the splits; of one split 0."""
+        """The standard deviation of the accuracy over the splits; 0 for a single split."""
         return float(np.std(self.accuracies, ddof=min(1, len(self.fits) - 1)))
 
     @property
@@ -109,7 +109,7 @@ class FolderExperiment:
         return means
 
     def figures(self) -> dict[str, Any]:
-        """The figures as JSON values."""
+        """Returns the figures as JSON values."""
         return {
             "accuracy": self.mean,
             "standard_deviation": self.standard_deviation,
@@ -126,11 +126,11 @@ class ImageSVMRun:
     """The folder of an experiment: ``settings.json``, stored vectors and ``classification.json``.
 
     Attributes:
-        folder: usually ``runs/<name>``.
+        folder: the folder of the run, usually ``runs/<name>``.
         extractor: makes the vectors.
         source: the names of the weights and of the classifier, for the files.
-        feature_gb: bound on stored vectors, in 10^9 bytes.
-        progress: called with a stage's name, how much is done, and how much there is.
+        feature_gb: largest size of the stored vectors, in 10^9 bytes.
+        progress: called with a stage's name, the items done, and the items in total.
     """
 
     folder: Path
@@ -145,12 +145,12 @@ class ImageSVMRun:
         return self.folder / "classification.json"
 
     def classify_voc(self, train: Dataset, test: Dataset, name: str) -> VOCExperiment:
-        """Trains an SVM for each class on image labels, C by cross-validation, and tests them.
+        """Trains an SVM for each class on image labels, with C from cross-validation, and tests the SVMs.
 
         Args:
             train: images to train on.
-            test: images to test on, of the same classes.
-            name: of the data set, for the files.
+            test: images to test on, with the same classes.
+            name: the name of the data set, for the files.
 
         Raises:
             InputError: the folder has other settings, or an image cannot be read.
@@ -163,7 +163,7 @@ class ImageSVMRun:
         }
         self._claim(about)
         self._fit_feature_levels([example.path for example in train])
-        # Both first: a file that cannot be read is found before an hour of training, not after it.
+        # The vectors of both splits come first, so that a bad file stops the run before the training.
         train_vectors, test_vectors = (
             self._vectors([example.path for example in split], f"vectors ({split.split})")
             for split in (train, test)
@@ -178,9 +178,9 @@ class ImageSVMRun:
         """Trains and tests SVMs on random splits.
 
         Args:
-            images: by class.
-            protocol: how they are split.
-            name: of the folder, for the files.
+            images: the images, sorted by class.
+            protocol: the sizes and the number of the splits.
+            name: the name of the folder of images, for the files.
 
         Raises:
             InputError: the folder of the run has other settings, an image cannot be read, or a class has no
@@ -199,7 +199,7 @@ class ImageSVMRun:
         ]
         used = np.unique(np.concatenate([indices for part in parts for indices in part]))
         chosen = images.only(used)
-        # The same for all splits, so that each image is convolved once; the labels do not enter.
+        # Fitted once for all splits, so that each image is convolved once. Labels are not used.
         self._fit_feature_levels(chosen.paths)
         vectors = self._vectors(chosen.paths, "vectors")
         fits, accuracies = [], []
@@ -216,22 +216,22 @@ class ImageSVMRun:
         return experiment
 
     def _about(self) -> dict[str, Any]:
-        # A classifier has levels of its own in place of the settings'.
+        # A classifier has its own levels, which count instead of the levels in the settings.
         return {**self.source, "vectors": self.extractor.made_by()}
 
     def _claim(self, about: Mapping[str, Any]) -> None:
-        """Keeps the folder for these settings, so that no result overwrites another's."""
+        """Claims the folder for these settings, so that no other experiment overwrites the result."""
         claim(self.folder / "settings.json", json.dumps(about, indent=1, sort_keys=True) + "\n")
 
     def _fit_feature_levels(self, paths: Sequence[Path]) -> None:
-        """Fits a network of several maps on some of the images."""
+        """Fits the feature levels of a network on some of the images."""
         count = min(FEATURE_LEVEL_IMAGES, len(paths))
         chosen = np.sort(np.random.default_rng(0).choice(len(paths), count, replace=False))
-        # The folder's name is that of earlier versions, whose runs go on.
+        # The folder keeps its name from earlier versions, so that their runs can continue.
         self.extractor.fit_feature_levels([paths[index] for index in chosen], self.folder / "taps")
 
     def _vectors(self, paths: Sequence[Path], stage: str) -> HalfArray:
-        """The vectors of images, float16 (N, length)."""
+        """Returns the vectors of images, float16 (N, length)."""
         store = FeatureStore(self.folder / "features", self.extractor, round(self.feature_gb * 1e9))
         return store.read(paths, lambda done, total: self.progress(stage, done, total))
 

@@ -1,4 +1,4 @@
-"""Draws Selective Search: how an image's regions grow, and the proposals that cover its objects best."""
+"""Draws Selective Search: the growth of an image's regions, and the best proposals for its objects."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ from sppnet.data.types import Example
 from sppnet.eval.boxes import box_iou
 from sppnet.proposals.selective_search import Grouped
 
-# Regions left at the drawn levels of the hierarchy.
-_LEVELS = (64, 16, 4)
+# The hierarchy is drawn with these numbers of regions left.
+_REGION_COUNTS = (64, 16, 4)
 _COLUMNS = 3
 _GROUND_TRUTH_COLOUR, _PROPOSAL_COLOUR = "white", "#00d000"
 
@@ -23,21 +23,21 @@ _GROUND_TRUTH_COLOUR, _PROPOSAL_COLOUR = "white", "#00d000"
 def draw_proposals(
     image: Image, grouped: Grouped, boxes: FloatArray, example: Example, classes: Sequence[str]
 ) -> Figure:
-    """Draws the segments, the hierarchy at a few levels, and the best proposal of each ground truth box.
+    """Draws the segments, some steps of the hierarchy, and the best proposal for each object.
 
     Args:
         image: uint8 (H, W, 3) RGB.
         grouped: one strategy's tree of this image at this size (`SelectiveSearch.hierarchies`).
         boxes: float32 (N, 4), xyxy, pixel edges, all proposals, best first.
-        example: its ground truth.
-        classes: names, by label.
+        example: the ground truth of the image.
+        classes: the class names; a label is an index into them.
 
     Returns:
-        a figure with a panel each for the image, the segments, up to three levels, and the proposals.
+        a figure with a panel each for the image, the segments, up to three steps, and the proposals.
     """
     regions = len(grouped.hierarchy.merges) + 1
-    levels = [regions, *(level for level in _LEVELS if level < regions)]
-    rows = -(-(len(levels) + 2) // _COLUMNS)
+    counts = [regions, *(count for count in _REGION_COUNTS if count < regions)]
+    rows = -(-(len(counts) + 2) // _COLUMNS)
     height, width = image.shape[:2]
     figure = Figure(figsize=(4 * _COLUMNS, 4.4 * rows * min(height / width, 2)), layout="constrained")
     panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
@@ -45,11 +45,11 @@ def draw_proposals(
         panel.set_axis_off()
     panels[0].imshow(image)
     panels[0].set_title(f"{example.image_id}: {width} x {height}")
-    for panel, level in zip(panels[1:], levels, strict=False):
-        panel.imshow(_painted(image, region_labels(grouped, level)))
-        noun = "segments" if level == regions else "regions"
-        panel.set_title(f"{grouped.strategy}: {level} {noun}")
-    last = panels[len(levels) + 1]
+    for panel, count in zip(panels[1:], counts, strict=False):
+        panel.imshow(_painted(image, region_labels(grouped, count)))
+        noun = "segments" if count == regions else "regions"
+        panel.set_title(f"{grouped.strategy}: {count} {noun}")
+    last = panels[len(counts) + 1]
     last.imshow(image)
     last.set_title(f"best of {len(boxes)} proposals for each object")
     ious = box_iou(example.boxes, boxes)
@@ -67,11 +67,11 @@ def draw_proposals(
 
 
 def region_labels(grouped: Grouped, count: int) -> NDArray[np.int64]:
-    """The regions that are left after so many merges that there are ``count``.
+    """Labels the pixels with the regions of the hierarchy at the step when ``count`` regions are left.
 
     Args:
         grouped: one strategy's tree.
-        count: of regions, from 1 to the number of segments.
+        count: number of regions, from 1 to the number of segments.
 
     Returns:
         int64 (H, W), the index of each pixel's region in the hierarchy.
@@ -86,14 +86,14 @@ def region_labels(grouped: Grouped, count: int) -> NDArray[np.int64]:
     merges = grouped.hierarchy.merges
     segments = len(merges) + 1
     owner = np.arange(2 * segments - 1)
-    # From the last merge back to the first, both parts get the region that they ended up in.
+    # From the last merge back to the first, both parts get the region that they finally belong to.
     for step in reversed(range(segments - count)):
         owner[merges[step]] = owner[segments + step]
     return np.asarray(owner[:segments][grouped.labels])
 
 
 def _painted(image: Image, labels: NDArray[np.int64]) -> Image:
-    """Each region in its mean colour, with dark borders."""
+    """Paints each region in its mean colour, with dark borders."""
     _, flat = np.unique(labels, return_inverse=True)
     flat = flat.ravel()
     counts = np.bincount(flat)

@@ -1,4 +1,4 @@
-"""Evaluates engines of proposals, and boxes made elsewhere, side by side on a data set."""
+"""Evaluates proposal engines, and boxes of other programs, side by side on a data set."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -20,23 +20,23 @@ from sppnet.proposals import (
     propose_example,
 )
 
-# Our Selective Search in the paper's three modes, and OpenCV's.
+# Our Selective Search in the paper's three modes, and OpenCV's Selective Search.
 ENGINES = ("single", "fast", "quality", "opencv")
 
-# More than OpenCV's eight groupings give for any image.
+# More proposals than OpenCV's eight groupings make for any image.
 _UNLIMITED = 1_000_000
 
 
 def make_engine(name: str, max_proposals: int | None = None, min_side: int = 20) -> Engine:
-    """An engine by name: a mode of our Selective Search, or OpenCV's driven with the paper's fast mode.
+    """Makes an engine by name: a mode of our Selective Search, or OpenCV's with the paper's fast mode.
 
     Args:
         name: one of `ENGINES`.
-        max_proposals: keep at most so many; None for all.
+        max_proposals: largest number of proposals per image; None: all are kept.
         min_side: boxes with a side below this are dropped, in pixels.
 
     Raises:
-        InputError: no such name (the nearest is named), or a number below 1.
+        InputError: there is no such name (the nearest is named), or a number is below 1.
 
     Example:
         >>> make_engine("quality", max_proposals=2000).max_proposals
@@ -64,19 +64,19 @@ def fill_engines(
 
     Args:
         dataset: the images.
-        engines: by name.
-        cache_file: of `ProposalCache`.
-        jobs: processes; 0 or -1 for one a core.
-        skip_errors: whether images that cannot be searched are left out, for all engines alike, in place of
-            an error.
-        progress: called with the stage's name, images done, images in all.
+        engines: name to engine.
+        cache_file: the file of the `ProposalCache`.
+        jobs: number of processes; 0 or -1: one per core.
+        skip_errors: whether images that cannot be searched are left out, for all engines, instead of an
+            error.
+        progress: called with the stage's name, the images done, and the images in total.
 
     Returns:
-        the images that all engines have proposals of.
+        the images for which all engines have proposals.
 
     Raises:
-        InputError: without ``skip_errors``, an image cannot be searched; the proposals of the others are in
-            the cache then.
+        InputError: without ``skip_errors``, an image cannot be searched; the cache then has the proposals of
+            the other images.
     """
     for name, engine in engines.items():
         with ProposalCache(cache_file, engine) as cache:
@@ -98,13 +98,13 @@ def evaluate_engines(
 
     Args:
         dataset: images with ground truth.
-        engines: by name; proposals that are not in the cache are computed.
-        files: as `sppnet.proposals.exchange.read_boxes` takes them; each must know every image.
-        cache_file: of `ProposalCache`.
+        engines: name to engine; proposals that are not in the cache are computed.
+        files: files for `sppnet.proposals.exchange.read_boxes`; each must have boxes of every image.
+        cache_file: the file of the `ProposalCache`.
         difficult: whether difficult objects count.
 
     Returns:
-        the figures by the name of the engine or of the file.
+        name of the engine or of the file to its figures.
 
     Raises:
         InputError: a file cannot be read, or has no boxes of an image.
@@ -131,12 +131,12 @@ def evaluate_engines(
 def write_evaluation(
     folder: Path, results: Mapping[str, ProposalResult], about: Mapping[str, object]
 ) -> None:
-    """Writes ``proposals.json`` and ``proposals.png`` into a folder, which is made.
+    """Writes ``proposals.json`` and ``proposals.png`` into a folder, which is created if it is missing.
 
     Args:
-        folder: gets the files.
-        results: the figures by name.
-        about: what the figures depend on: data set, split, parameters of the engines; JSON values.
+        folder: the folder to write to.
+        results: name of the method to its figures.
+        about: JSON values that the figures depend on: data set, split, parameters of the engines.
     """
     content = {**about, "methods": {name: proposals_dict(result) for name, result in results.items()}}
     write_json(folder / "proposals.json", content, indent=1)

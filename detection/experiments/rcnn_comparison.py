@@ -85,7 +85,8 @@ def methods(base: RunSettings) -> dict[str, RunSettings]:
         ['rcnn', 'spp', 'spp']
     """
     training = replace(base.training, norm_images=_NORM_IMAGES, feature_level_images=_FEATURE_LEVEL_IMAGES)
-    base = replace(base, training=training)
+    # A comparison prints no probabilities, and R-CNN would detect in all training images once more.
+    base = replace(base, training=training, calibration=replace(base.calibration, enabled=False))
     features = {
         RCNN: replace(base.features, mode="rcnn", levels=PRESETS["rcnn"].features.levels),
         ONE_SCALE: replace(base.features, mode="spp", scales=base.features.scales[:1]),
@@ -153,14 +154,18 @@ def compare(
 
 def _claim(run: Run, about: str, digest: str) -> None:
     """Claims the run's folder for these images, and for the number of proposals that ``about`` names."""
-    run.claim(about, digest)
     file = run.folder / "settings.toml"
-    present = tomllib.loads(file.read_text(encoding="utf-8"))["images"]
-    # The digest is of the training images alone.
+    try:
+        present = tomllib.loads(file.read_text(encoding="utf-8")).get("images", about)
+    except (OSError, ValueError):
+        # No run yet, or a damaged file, of which `Run.claim` says what is wrong.
+        present = about
+    # The digest is of the training images alone. Compared before the claim, which may write the file anew.
     if present != about:
         raise InputError(
             f"{file}: the run has {present!r}, not {about!r}; give another RUN name, or delete the folder"
         )
+    run.claim(about, digest)
 
 
 def first_proposals(dataset: Dataset, base: Run, count: int) -> Run:
@@ -176,16 +181,7 @@ def first_proposals(dataset: Dataset, base: Run, count: int) -> Run:
     Raises:
         InputError: imported boxes, which have no bound.
     """
-    settings = base.settings
-    if settings.boxes:
-        raise InputError(
-            f"boxes {settings.boxes!r}: methods are compared on an engine's first proposals; leave boxes out"
-        )
-    name = "opencv" if settings.engine == "opencv" else "proposals"
-    engine = getattr(settings, name)
-    # No more than the engine gives, or the cache would have fewer than it says.
-    count = min(count, engine.max_proposals or count)
-    settings = replace(settings, **{name: replace(engine, max_proposals=count)})
+    settings = base.settings.with_max_proposals(count)
     bounded = replace(base, settings=settings, cache=ProposalCache(base.cache.path, settings.proposer))
     for example in dataset:
         key = image_key(example)

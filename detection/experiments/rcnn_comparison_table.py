@@ -1,4 +1,4 @@
-"""Makes the table of R-CNN beside SPP-net, with the paper's figures and its hardware."""
+"""Tabulates R-CNN beside SPP-net, with the paper's figures and the hardware."""
 
 import math
 import platform
@@ -17,8 +17,8 @@ from sppnet.detection.experiments.stage_times import FC
 _STAGES = ("resize or warp", "convolution", "pooling", "SVM + NMS", "box regression")
 _NONE = "–"
 _MAP = "mAP without box regression"
-# SPP-net §4.2, §4.3 and table 10: all with ZF-5, the times on a GPU, mean of 100 random VOC images. Only
-# figures that its text states. Its totals, and so its ratios of them, are of convolution and fc.
+# Figures that the paper states: SPP-net §4.2, §4.3 and table 10, all with ZF-5, times on a GPU, mean of 100
+# random VOC images. The paper's totals, and so its ratios, are of convolution and fc.
 _PAPER = {
     RCNN: {"convolution": "14.37"},
     ONE_SCALE: {
@@ -45,11 +45,11 @@ PAPER_NOTE = (
 
 
 def comparison_table(figures: Sequence[Compared], title: str) -> Table:
-    """Tabulates accuracy, seconds an image by stage, and R-CNN's time over SPP-net's, beside the paper's.
+    """Tabulates accuracy, seconds per image by stage, and time ratios, beside the paper's figures.
 
     Args:
-        figures: of the methods, R-CNN's first.
-        title: from `comparison_title`.
+        figures: the figures of the methods, R-CNN first.
+        title: the title, from `comparison_title`.
     """
     table = Table(title=title, caption=PAPER_NOTE, caption_justify="left")
     table.add_column("")
@@ -82,13 +82,13 @@ def comparison_table(figures: Sequence[Compared], title: str) -> Table:
 
 
 def comparison_title(dataset: str, network: str, sizes: Sizes, proposals: int) -> str:
-    """Says what was compared, on which images and hardware.
+    """Returns a title that names the compared methods, the images and the hardware.
 
     Args:
-        dataset: its name.
-        network: the backbone's name.
-        sizes: of the comparison.
-        proposals: mean number an image of the timed ones.
+        dataset: the name of the data set.
+        network: the name of the backbone.
+        sizes: the sizes of the comparison.
+        proposals: mean number of proposals of the timed images.
 
     Example:
         >>> comparison_title("voc2007", "alexnet", Sizes(), 2000).partition(" × ")[0]
@@ -103,7 +103,7 @@ def comparison_title(dataset: str, network: str, sizes: Sizes, proposals: int) -
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Returns the name of the processor, or of its architecture if the system does not know the name."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -118,9 +118,9 @@ def write_comparison(path: Path, figures: Sequence[Compared], sizes: Sizes, titl
 
     Args:
         path: the file.
-        figures: of the methods; nan becomes null.
-        sizes: of the comparison.
-        title: from `comparison_title`.
+        figures: the figures of the methods; nan becomes null.
+        sizes: the sizes of the comparison.
+        title: the title, from `comparison_title`.
     """
     content = {
         "title": title,

@@ -9,7 +9,6 @@ import torch
 from sppnet.common.arrays import FloatArray
 from sppnet.common.progress import Progress
 from sppnet.common.stopwatch import Stopwatch
-from sppnet.data.images import read_image
 from sppnet.data.types import Example
 from sppnet.detection.detector import Detector
 from sppnet.detection.fc_layers import FullyConnected
@@ -85,7 +84,7 @@ def time_stages(
     times = {name: StageTimes() for name in detectors}
     for done, (example, boxes) in enumerate(zip(examples, proposals, strict=True)):
         progress("times", done, len(examples))
-        image = read_image(example.path)
+        image = example.read()
         for name, detector in detectors.items():
             # A new extractor, because its clock has the times of earlier images.
             extractor = make_extractor(detector.extractor.network, detector.extractor.settings)

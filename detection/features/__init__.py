@@ -1,1 +1,1 @@
-"""Feature maps and pooled vectors of regions: extractors, projection, pyramid pooling, the store of maps."""
+"""Feature maps and pooled vectors of boxes: extractors, projection, pyramid pooling, the store of maps."""

@@ -1,4 +1,4 @@
-"""Extractors: an image is prepared once, and vectors of its regions are extracted from that."""
+"""Extractors: an image is prepared once, and the vectors of its boxes are extracted from the result."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +23,7 @@ def resize_to_scales(image: Image, settings: FeatureSettings) -> list[tuple[Imag
 
     Args:
         image: uint8 (H, W, 3) RGB.
-        settings: of which scales and the cap on the long side are used.
+        settings: the scales and the limit on the long side are used.
 
     Returns:
         for each scale the resized image, and the resize factors in x and y.
@@ -40,11 +40,11 @@ def resize_to_scales(image: Image, settings: FeatureSettings) -> list[tuple[Imag
 
 @dataclass(frozen=True, eq=False)
 class PooledFeatures:
-    """Vectors of an image's regions; regions with the same window share one.
+    """Vectors of an image's boxes; boxes with the same window share a vector.
 
     Attributes:
         features: float32 (U, length), a row for each distinct window.
-        rows: int64 (N,), the row of each region.
+        rows: int64 (N,), the row of each box in ``features``.
     """
 
     features: FloatArray
@@ -52,18 +52,18 @@ class PooledFeatures:
 
 
 class PreparedStore(Protocol):
-    """Keeps what `Extractor.prepare` gives, for a second pass over the same images."""
+    """Keeps results of `Extractor.prepare` for a second pass over the same images."""
 
     def get(self, image_digest: str, prepare: Callable[[], Any]) -> Any:
-        """The prepared image of this digest: from the store, else from ``prepare``."""
+        """Returns the prepared image with this digest, from the store or else from ``prepare``."""
 
 
 class Extractor(Protocol):
-    """Vectors of an image's regions.
+    """Makes vectors from an image and its boxes.
 
     Attributes:
         network: the backbone.
-        settings: how regions become vectors.
+        settings: scales, projection and pyramid, or the crop of R-CNN.
         clock: seconds spent in each stage so far.
     """
 
@@ -78,35 +78,34 @@ class Extractor(Protocol):
 
     @property
     def length(self) -> int:
-        """Numbers in a region's vector."""
+        """Length of a box's vector."""
 
     @property
     def pooled_length(self) -> int:
-        """Numbers in the longest vector that memory has to hold on the way to a region's vector."""
+        """Length of the longest vector that memory must hold while a box's vector is made."""
 
     def prepare(self, image: Image) -> Any:
-        """Prepares an image, uint8 (H, W, 3) RGB, once for the vectors of all its regions."""
+        """Prepares an image, uint8 (H, W, 3) RGB, once for the vectors of all its boxes."""
 
     def extract(self, prepared: Any, boxes: FloatArray, scales: IntArray | None = None) -> PooledFeatures:
-        """The vectors of regions.
+        """Extracts the vectors of boxes.
 
         Args:
             prepared: the image, from `prepare`.
             boxes: float32 (N, 4), xyxy, pixels of the image.
-            scales: int64 (N,), the index of the scale to take each region from; -1: the one that suits it.
-                None: all -1.
+            scales: int64 (N,), the index of each box's scale; -1: the scale that suits the box. None: all -1.
         """
 
     def store(self, folder: Path, max_bytes: int) -> PreparedStore:
-        """A store of prepared images in a folder of at most so many bytes."""
+        """Opens a store of prepared images in a folder of at most ``max_bytes`` bytes."""
 
     def identity(self) -> dict[str, Any]:
-        """JSON values that the vectors depend on, beside the image and its regions."""
+        """Returns JSON values that the vectors depend on, besides the image and its boxes."""
 
 
 @dataclass(frozen=True, eq=False)
 class SPPExtractor:
-    """SPP-net's extractor: an image passes once through the network, and regions are pooled from its maps.
+    """SPP-net's extractor: an image passes once through the network, and boxes are pooled from its maps.
 
     Attributes:
         network: the backbone.
@@ -128,7 +127,7 @@ class SPPExtractor:
 
     @property
     def length(self) -> int:
-        """Numbers in a region's vector: bins of the pyramid times channels."""
+        """Length of a box's vector: bins of the pyramid times channels."""
         return num_bins(self.settings.levels) * self.network.channels
 
     @property
@@ -137,7 +136,7 @@ class SPPExtractor:
         return self.length
 
     def prepare(self, image: Image) -> list[FeatureMap]:
-        """The feature map of an image, uint8 (H, W, 3) RGB, at each scale."""
+        """Computes the feature map of an image, uint8 (H, W, 3) RGB, at each scale."""
         maps = []
         with self.clock("resize"):
             resized_images = resize_to_scales(image, self.settings)
@@ -151,17 +150,18 @@ class SPPExtractor:
     def extract(
         self, prepared: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None = None
     ) -> PooledFeatures:
-        """Pools regions, each from the map of the scale chosen for it; see `Extractor.extract`."""
+        """Pools each box from the map of the scale that is chosen for it; see `Extractor.extract`."""
         with self.clock("pooling"):
             return self._pool(prepared, boxes, scales)
 
     def _pool(self, maps: Sequence[FeatureMap], boxes: FloatArray, scales: IntArray | None) -> PooledFeatures:
         settings = self.settings
-        factors = np.array([np.sqrt(level.factor[0] * level.factor[1]) for level in maps], np.float32)
+        ratios = [feature_map.factor for feature_map in maps]
+        factors = np.array([np.sqrt(ratio[0] * ratio[1]) for ratio in ratios], np.float32)
         chosen = choose_scale(boxes, factors, settings.scale_rule)
         if scales is not None:
             chosen = np.where(scales >= 0, scales, chosen)
-        # The scale's index and the window of each region.
+        # The index of the scale and the window of each box.
         windows = np.empty((len(boxes), 5), np.int32)
         windows[:, 0] = chosen
         for index, feature_map in enumerate(maps):
@@ -173,16 +173,16 @@ class SPPExtractor:
                 feature_map.values.shape[:2],
                 settings.projection,
             )
-        distinct, row_of_region = np.unique(windows, axis=0, return_inverse=True)
+        distinct, box_rows = np.unique(windows, axis=0, return_inverse=True)
         parts = [
             spatial_pyramid_pool(feature_map.values, distinct[distinct[:, 0] == index, 1:], settings.levels)
             for index, feature_map in enumerate(maps)
         ]
         features = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return PooledFeatures(features, row_of_region.reshape(-1).astype(np.int64))
+        return PooledFeatures(features, box_rows.reshape(-1).astype(np.int64))
 
     def store(self, folder: Path, max_bytes: int) -> MapStore:
-        """A store of feature maps on disk; see `MapStore`."""
+        """Opens a store of feature maps on disk; see `MapStore`."""
         settings = self.settings
         made_by = {
             "weights": weights_digest(self.network),

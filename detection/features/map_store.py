@@ -1,4 +1,4 @@
-"""Feature maps kept on disk as float16, so that a second pass over the same images skips convolution."""
+"""Stores feature maps on disk as float16, so that a second pass over the same images skips convolution."""
 
 import contextlib
 import logging
@@ -19,47 +19,48 @@ from sppnet.common.files import atomic_path, json_digest
 from sppnet.detection.features.feature_map import FeatureMap
 
 _LOG = logging.getLogger(__name__)
-# Maps used within this time may be in use by another process, or by another network in this one.
+# Maps that were used within this time may be in use by another process, or another network of this process.
 _IN_USE_SECONDS = 3600.0
-# The part of the bound that a store writes before it counts again what other stores have written.
+# A store writes this part of the bound before it counts the bytes of other stores again.
 _COUNT_AFTER = 0.02
 # Names of folders that stores made.
 _FOLDER = re.compile(r"[0-9a-f]{16}")
 
 
 class MapStore:
-    """A folder of feature maps, one file an image, found by the digests of image, weights and scales.
+    """A folder of feature maps, one file per image, looked up by the digests of image, weights and scales.
 
-    The folder is bounded: once it holds ``max_bytes``, maps of networks and settings that have not been used
-    for an hour are deleted, the longest unused first; where there are none, nothing more is stored. It is a
-    cache: any file may be deleted at any time, and a damaged file counts as none.
+    The size of the folder is limited. Once it holds ``max_bytes``, maps of networks and settings that have
+    not been used for an hour are deleted, the longest unused first; if there are none, nothing more is
+    stored. The folder is a cache: any file may be deleted at any time, and a damaged file counts as missing.
     """
 
     def __init__(self, folder: Path, made_by: Mapping[str, Any], scales: int, max_bytes: int) -> None:
-        """Opens ``folder``, which is made when the first map is stored.
+        """Opens ``folder``, which is created when the first map is stored.
 
         Args:
-            folder: of the maps of all networks.
-            made_by: JSON values that the maps depend on, beside the image.
-            scales: how many maps an image has.
-            max_bytes: bound on ``folder``.
+            folder: the folder for the maps of all networks.
+            made_by: JSON values that the maps depend on, besides the image.
+            scales: number of maps per image.
+            max_bytes: largest size of ``folder``, in bytes.
         """
         self.folder = folder / json_digest(made_by)[:16]
         self._full = False
         self._scales = scales
-        # All of ``folder`` counts, so that maps of several networks together keep the bound.
+        # All of ``folder`` counts, so that the maps of all networks together keep the bound.
         self._max_bytes, self._free = max_bytes, 0
-        # Other stores write there, too; so it is counted again after so many bytes, and before the first.
+        # Bytes written since the last count. Other stores write to the folder, too, so it is counted again
+        # from time to time; infinity makes the first write count.
         self._uncounted = math.inf
-        # There may be no folder yet, or it may be read only.
+        # The folder may be missing or read-only.
         with contextlib.suppress(OSError):
             os.utime(self.folder)
 
     def get(self, image_digest: str, compute: Callable[[], Sequence[FeatureMap]]) -> list[FeatureMap]:
-        """Returns the maps of an image, one a scale, computed and stored where they are missing.
+        """Returns the maps of an image, one per scale; computes and stores them if they are missing.
 
-        They are rounded to float16 either way, so that results do not depend on what was stored; maps with
-        values beyond its range stay as they are and are never stored.
+        Computed maps are rounded to float16, too, so that results do not depend on the store. Maps with
+        values beyond float16's range are neither rounded nor stored.
         """
         maps = self._load(image_digest)
         if maps is None:
@@ -78,7 +79,7 @@ class MapStore:
     def _load(self, image_digest: str) -> list[FeatureMap] | None:
         try:
             arrays = load_file(self._path(image_digest))
-            # Reading is use: another process must not delete a folder that a long job goes on to read.
+            # Reading counts as use: another process must not delete a folder that a long job still reads.
             with contextlib.suppress(OSError):
                 os.utime(self.folder)
             return [
@@ -113,7 +114,7 @@ class MapStore:
         self._uncounted += size
 
     def _drop_unused(self) -> int:
-        """Deletes the maps unused for longest, if for over an hour; returns the bytes freed."""
+        """Deletes the maps that are unused for longest, if for over an hour; returns the freed bytes."""
         try:
             folders = [path for path in self.folder.parent.iterdir() if _FOLDER.fullmatch(path.name)]
             last_used = {path: path.stat().st_mtime for path in folders if path != self.folder}
@@ -123,9 +124,9 @@ class MapStore:
             size = _bytes_in(oldest)
             shutil.rmtree(oldest)
         except OSError:
-            # Another process was first, or the folder may not be changed.
+            # Another process was faster, or the folder is write-protected.
             return 0
-        _LOG.info("%s: maps of a network that was not used for longest; deleted to make room", oldest)
+        _LOG.info("%s: deleted to make room: maps of the network that was unused for longest", oldest)
         return size
 
     def _path(self, image_digest: str) -> Path:
@@ -135,7 +136,7 @@ class MapStore:
 def _bytes_in(folder: Path) -> int:
     size = 0
     for file in folder.rglob("*.safetensors"):
-        # Another process may be writing one, or making room.
+        # Another process may be writing a file, or making room.
         with contextlib.suppress(FileNotFoundError):
             size += file.stat().st_size
     return size

@@ -12,9 +12,10 @@ from sppnet.common.arrays import Image
 from sppnet.common.errors import InputError
 from sppnet.common.prefetch import prefetch
 from sppnet.data.images import read_image
+from sppnet.data.types import Example
 
 Result = TypeVar("Result")
-# An image file, an array uint8 (H, W, 3) RGB, or a PIL image, of which nothing is imported here.
+# An image file, an array uint8 (H, W, 3) RGB, an `Example`, or a PIL image, of which nothing is imported.
 ImageSource = Path | str | Image | Any
 Source = TypeVar("Source")
 
@@ -23,7 +24,7 @@ def as_image(source: ImageSource) -> Image:
     """An image as uint8 (H, W, 3) RGB.
 
     Args:
-        source: an image file, an array of this form, or a PIL image of any mode.
+        source: an image file, an array of this form, an annotated image, or a PIL image of any mode.
 
     Raises:
         InputError: the file is no image, or the array has another form.
@@ -34,8 +35,10 @@ def as_image(source: ImageSource) -> Image:
     """
     if isinstance(source, Path | str):
         return read_image(source)
+    if isinstance(source, Example):
+        return source.read()
     if hasattr(source, "convert") and hasattr(source, "mode"):
-        source = np.asarray(source.convert("RGB"))
+        source = _pixels_of_pil(source)
     if not isinstance(source, np.ndarray):
         raise InputError(
             f"an image of type {type(source).__name__}; give a file, uint8 (height, width, 3) RGB, or a PIL "
@@ -46,6 +49,15 @@ def as_image(source: ImageSource) -> Image:
     return source
 
 
+def _pixels_of_pil(image: Any) -> Image:
+    try:
+        return np.asarray(image.convert("RGB"))
+    # PIL reads a file when its pixels are asked for; its decoders raise errors of many types.
+    except Exception as error:
+        name = getattr(image, "filename", "") or "the PIL image"
+        raise InputError(f"{name}: cannot be decoded ({error}); fetch the image again") from error
+
+
 def one_a_core(
     work: Callable[[Image], Result], sources: Sequence[Source], workers: int = 0
 ) -> Iterator[tuple[Source, Result | InputError]]:
@@ -54,12 +66,12 @@ def one_a_core(
     Args:
         work: safe to call at the same time; where it raises an `InputError`, the file's name goes before it.
         sources: images; see `as_image`.
-        workers: images at a time; 0: one a core. A single worker has all of torch's threads.
+        workers: images at a time; 0 or less: one a core. A single worker has all of torch's threads.
 
     Yields:
         source; the result, or why there is none; in the order of the sources.
     """
-    workers = min(workers or os.cpu_count() or 1, max(1, len(sources)))
+    workers = min(workers if workers > 0 else os.cpu_count() or 1, max(1, len(sources)))
 
     def do(source: Source) -> Result | InputError:
         try:
@@ -69,7 +81,8 @@ def one_a_core(
         try:
             return work(image)
         except InputError as error:
-            return InputError(f"{source}: {error}") if isinstance(source, Path | str) else error
+            name = source.path if isinstance(source, Example) else source
+            return InputError(f"{name}: {error}") if isinstance(name, Path | str) else error
 
     # A thread sets this for itself; a single worker has all of them.
     initializer = (lambda: torch.set_num_threads(1)) if workers > 1 else None

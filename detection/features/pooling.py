@@ -1,4 +1,4 @@
-"""The spatial pyramid: windows of a feature map to vectors of one length (SPP-net §2.2)."""
+"""The spatial pyramid: pools windows of a feature map to vectors of one length (SPP-net §2.2)."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from sppnet.common.arrays import FloatArray
 from sppnet.detection.features.pooling_kernels import max_tables, pool_windows
 from sppnet.detection.features.projection import Windows
 
-# SPP-net §4.1: 50 bins.
+# Bins per side of each pyramid level, together 50 bins (SPP-net §4.1).
 PAPER_LEVELS = (6, 3, 2, 1)
 
 
 def num_bins(levels: Sequence[int]) -> int:
-    """How many bins a pyramid has.
+    """Computes the number of bins of a pyramid.
 
     Example:
         >>> num_bins((6, 3, 2, 1))
@@ -38,15 +38,15 @@ def spatial_pyramid_pool(
         feature_map: float32 (h, w, C), channels last.
         windows: int32 (N, 4), cells x0 y0 x1 y1, right and bottom exclusive, inside the map, at least one
             cell each.
-        levels: bins a side, level by level.
-        use_tables: whether maxima over blocks of the map are computed first, which many windows share. The
-            result is the same. ``None``: where that is faster (`tables_are_faster`).
+        levels: bins per side of each pyramid level.
+        use_tables: whether maxima over blocks of the map, which many windows share, are computed first. The
+            result is the same. ``None``: the faster way is chosen (`tables_are_faster`).
 
     Returns:
         float32 (N, bins * C): level by level in the given order, bins row by row, channels within a bin.
 
     Raises:
-        ValueError: a window outside the map or without a cell, or no level.
+        ValueError: a window lies outside the map or has no cell, or there is no level.
 
     Example:
         >>> import numpy as np
@@ -73,7 +73,7 @@ def spatial_pyramid_pool(
     if use_tables:
         tables = max_tables(feature_map, *_table_counts(windows, (height, width), levels))
     else:
-        # In another memory order the loops would be compiled anew, which takes seconds.
+        # For another memory order the loops would be compiled again, which takes seconds.
         tables = np.ascontiguousarray(feature_map, np.float32)[None, None]
     pooled = np.empty((len(windows), num_bins(levels), channels), np.float32)
     finer = np.array(_finer_levels(levels))
@@ -84,16 +84,16 @@ def spatial_pyramid_pool(
 def tables_are_faster(
     windows: Windows, map_size: tuple[int, int], levels: Sequence[int] = PAPER_LEVELS
 ) -> bool:
-    """Whether `spatial_pyramid_pool` is faster with tables of maxima than without.
+    """Predicts whether `spatial_pyramid_pool` is faster with tables of maxima than without.
 
-    It is not where windows are few, as in fine-tuning at several scales. Computing a cell of a table takes
-    longer than reading a cell of the map: where more cells would be computed than read, reading was faster in
-    every case measured.
+    Tables are slower for few windows, as in fine-tuning at several scales. To compute a cell of a table takes
+    longer than to read a cell of the map. If more cells would be computed than read, reading was faster in
+    every measured case.
 
     Args:
-        windows: int32 (N, 4), as of `spatial_pyramid_pool`; N > 0.
-        map_size: height and width of the map in cells.
-        levels: bins a side, level by level.
+        windows: int32 (N, 4), as in `spatial_pyramid_pool`; N > 0.
+        map_size: height and width of the map, in cells.
+        levels: bins per side of each pyramid level.
     """
     sides = (windows[:, 2:] - windows[:, :2]).astype(np.int64)
     read = int(sides.prod(axis=1).sum()) * _finer_levels(levels).count(-1)
@@ -102,10 +102,10 @@ def tables_are_faster(
 
 
 def _finer_levels(levels: Sequence[int]) -> list[int]:
-    """For each level the index of an earlier one with twice the bins a side; -1 where there is none.
+    """Returns for each level the index of an earlier level with twice the bins per side, or -1.
 
-    A bin is exactly the union of four bins of that level, so its maximum is that of their maxima:
-    floor(i w / n) = floor(2 i w / 2 n), likewise the ceiling.
+    A bin is exactly the union of four bins of that finer level, so its maximum is the maximum of theirs:
+    floor(i w / n) = floor(2 i w / 2 n), and likewise for the ceiling.
     """
     indices = []
     for index, level in enumerate(levels):
@@ -115,10 +115,10 @@ def _finer_levels(levels: Sequence[int]) -> list[int]:
 
 
 def _table_counts(windows: Windows, map_size: tuple[int, int], levels: Sequence[int]) -> tuple[int, int]:
-    """How many powers of two, from 1, the sides of blocks need in y and x for the largest bins."""
+    """Computes how many block heights and widths (1, 2, 4, … cells) the largest bins need."""
     pooled_from_map = [level for level, finer in zip(levels, _finer_levels(levels), strict=True) if finer < 0]
     columns, rows = -(-(windows[:, 2:] - windows[:, :2]).max(axis=0) // min(pooled_from_map))
-    # Bins that do not begin at a cell's edge cover a cell more.
+    # A bin that does not begin at the edge of a cell covers one cell more.
     count_y, count_x = (
         min(int(cells) + 1, side).bit_length() for cells, side in zip((rows, columns), map_size, strict=True)
     )

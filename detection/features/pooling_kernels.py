@@ -1,4 +1,4 @@
-"""Compiled loops of spatial pyramid pooling, and the tables of maxima that they read."""
+"""Compiled loops of spatial pyramid pooling, and the tables of maxima for them."""
 
 import numba
 import numpy as np
@@ -14,8 +14,8 @@ def max_tables(feature_map: FloatArray, count_y: int, count_x: int) -> FloatArra
 
     Args:
         feature_map: float32 (h, w, C).
-        count_y: how many powers the heights of blocks take, from 1 cell.
-        count_x: likewise their widths.
+        count_y: number of block heights: 1, 2, 4, … cells.
+        count_x: number of block widths: 1, 2, 4, … cells.
 
     Returns:
         float32 (count_y, count_x, h, w, C): entry [i, j, y, x] is the maximum of the 2^i x 2^j cells from
@@ -45,12 +45,12 @@ def pool_windows(
     """Pools windows over a pyramid.
 
     Args:
-        tables: from `max_tables`; or (1, 1, h, w, C), the map alone.
-        use_tables: whether they are tables, large enough for every bin.
+        tables: the result of `max_tables`; or (1, 1, h, w, C), the map alone.
+        use_tables: whether ``tables`` are tables, large enough for every bin.
         windows: (N, 4), cells x0 y0 x1 y1.
-        levels: bins a side, level by level.
-        finer: for each level the index of an earlier one with twice the bins, or -1.
-        pooled: (N, bins, C), which is written to.
+        levels: bins per side of each pyramid level.
+        finer: for each level the index of an earlier level with twice the bins per side, or -1.
+        pooled: (N, bins, C), the output.
     """
     starts = np.zeros(len(levels), np.int64)
     for level in range(1, len(levels)):
@@ -70,7 +70,7 @@ def pool_windows(
 
 @numba.njit(cache=True, nogil=True)
 def _pool_finer(bins: NDArray[np.float32], finer: NDArray[np.float32], n: int) -> None:
-    """Sets n x n bins to the maxima of four of the 2n x 2n bins each."""
+    """Sets each of n x n bins to the maximum of four of the 2n x 2n bins."""
     for row in range(n):
         for column in range(n):
             corner = finer[4 * row * n + 2 * column :]
@@ -81,7 +81,7 @@ def _pool_finer(bins: NDArray[np.float32], finer: NDArray[np.float32], n: int) -
 def _pool_tables(
     bins: NDArray[np.float32], tables: NDArray[np.float32], window: NDArray[np.int64], n: int
 ) -> None:
-    """Sets n x n bins to the maxima of four blocks each."""
+    """Sets each of n x n bins to the maximum of four blocks."""
     left, top, right, bottom = window
     for row in range(n):
         y0, y1 = _limits(row, n, top, bottom)
@@ -99,7 +99,7 @@ def _pool_tables(
 def _pool_cells(
     bins: NDArray[np.float32], feature_map: NDArray[np.float32], window: NDArray[np.int64], n: int
 ) -> None:
-    """Sets n x n bins to the maxima of their cells, three cells a pass."""
+    """Sets each of n x n bins to the maximum of its cells, three cells per pass."""
     left, top, right, bottom = window
     before = np.empty(feature_map.shape[2], np.float32)
     for row in range(n):
@@ -124,14 +124,14 @@ def _pool_cells(
 
 @numba.njit(cache=True, nogil=True)
 def _limits(index: int, n: int, first: int, end: int) -> tuple[int, int]:
-    """First and last (exclusive) cell of bin ``index`` of n over the cells ``first`` to ``end``."""
+    """Returns first and last (exclusive) cell of bin ``index`` of n over the cells ``first`` to ``end``."""
     side = end - first
     return first + index * side // n, first - (-(index + 1) * side // n)
 
 
 @numba.njit(cache=True, nogil=True)
 def _power(cells: int) -> int:
-    """The largest i with 2^i <= cells."""
+    """Returns the largest i with 2^i <= cells."""
     power = 0
     while (2 << power) <= cells:
         power += 1
@@ -146,7 +146,7 @@ def _maximum(
     c: NDArray[np.float32],
     d: NDArray[np.float32],
 ) -> None:
-    # LLVM vectorises this; it does not vectorise a maximum that is stored over one of its operands.
+    # LLVM vectorises this form, but not a maximum that overwrites one of its operands.
     for channel in range(target.size):
         e = max(a[channel], b[channel])
         f = max(c[channel], d[channel])

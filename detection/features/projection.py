@@ -1,4 +1,4 @@
-"""Regions of the image to windows of the map: scales and the two projections (SPP-net §4, appendix A)."""
+"""Projects boxes of the image to windows of the feature map, and chooses scales (SPP-net §4, appendix A)."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sppnet.common.arrays import FloatArray, IntArray
 
-# At run time its package would import torch, which pooling does without.
+# Only for type checkers: this package imports torch, which pooling does not need.
 if TYPE_CHECKING:
     from sppnet.detection.backbones.geometry import Geometry
 
@@ -16,21 +16,21 @@ ScaleRule = Literal["paper", "released"]
 # int32 (N, 4): cells x0 y0 x1 y1 of a feature map, right and bottom exclusive.
 Windows = NDArray[np.int32]
 
-# Paper §4.1: the scale at which the region is closest to 224 x 224 pixels. The released code aims at 13 cells
-# of 16 pixels.
+# Pixels. Paper §4.1: the scale at which the box is closest to 224 x 224 pixels. The released code aims at 13
+# cells of 16 pixels.
 _TARGET_SIDE = {"paper": 224.0, "released": 208.0}
-# Released code (spp_config): every side of a region moves inwards by 6.5 pixels, at stride 16.
+# In cells. Released code (spp_config): every side of a box moves inwards by 6.5 pixels, at stride 16.
 _RELEASED_SHRINK = 6.5 / 16
 
 
 def resize_factor(height: int, width: int, short_side: int, long_side: int) -> float:
-    """The factor that resizes an image to a scale, with a cap on the long side.
+    """Computes the factor that resizes an image to a scale, with a limit on the long side.
 
     Args:
-        height: of the image, in pixels.
-        width: likewise.
+        height: the height of the image, in pixels.
+        width: the width of the image, in pixels.
         short_side: the scale: the short side of the resized image, in pixels.
-        long_side: the long side is not resized beyond this, in pixels.
+        long_side: largest long side of the resized image, in pixels.
 
     Example:
         >>> resize_factor(480, 640, 240, 2500), resize_factor(20, 1000, 240, 2500)
@@ -40,13 +40,13 @@ def resize_factor(height: int, width: int, short_side: int, long_side: int) -> f
 
 
 def choose_scale(boxes: FloatArray, factors: FloatArray, rule: ScaleRule = "paper") -> IntArray:
-    """Chooses the scale that each region is pooled from.
+    """Chooses the scale that each box is pooled from.
 
     Args:
         boxes: float32 (N, 4), xyxy, pixels of the original image, right and bottom exclusive.
         factors: float (S,), the resize factor of each scale.
-        rule: ``paper``: the number of pixels of the resized region is closest to 224 x 224.
-            ``released``: the scale is closest to the one at which the region has 208 x 208 pixels.
+        rule: ``paper``: the area of the resized box is closest to 224 x 224 pixels. ``released``: the factor
+            is closest to the factor at which the box has 208 x 208 pixels.
 
     Returns:
         int64 (N,), indices into ``factors``.
@@ -74,20 +74,20 @@ def project(
     map_size: tuple[int, int],
     rule: Projection = "paper",
 ) -> Windows:
-    """Projects regions of the image to windows of a feature map.
+    """Projects boxes of the image to windows of a feature map.
 
-    ``paper`` (appendix A): the cells whose receptive fields are centred strictly inside the region's first
-    and last pixels, ``floor(x / S) + 1`` to ``ceil(x / S) - 1``, with the network's offset taken off x.
-    ``released``: the cells centred nearest to the region's sides after these moved inwards by 6.5 pixels.
-    A region that holds no cell gets the one in the middle of the crossed limits; cells outside the map
-    become its nearest.
+    ``paper`` (appendix A): the cells whose receptive fields are centred strictly between the box's first and
+    last pixels, ``floor(x / S) + 1`` to ``ceil(x / S) - 1``, after the network's offset is subtracted from x.
+    ``released``: the cells centred nearest to the box's sides after these moved inwards by 6.5 pixels. A box
+    that contains no cell gets the cell in the middle of the crossed limits. Cells outside the map are
+    replaced by the nearest cells of the map.
 
     Args:
         boxes: float32 (N, 4), xyxy, pixels of the original image, right and bottom exclusive.
         factor: resize factors in x and y from the original image to the network's input.
         geometry: the network's stride and centre of cell 0.
-        map_size: height and width of the feature map in cells.
-        rule: which projection.
+        map_size: height and width of the feature map, in cells.
+        rule: the projection.
 
     Returns:
         int32 (N, 4), x0 y0 x1 y1 in cells, right and bottom exclusive; at least one cell each.
@@ -101,7 +101,7 @@ def project(
     """
     windows = np.empty((len(boxes), 4), np.int32)
     for axis in (0, 1):
-        # The first and last pixel of the resized region, as distances from the centre of cell 0, in cells.
+        # The first and last pixel of the resized box, as distances from the centre of cell 0, in cells.
         first = (boxes[:, axis].astype(np.float64) * factor[axis] - geometry.offset) / geometry.stride
         last = (boxes[:, axis + 2].astype(np.float64) * factor[axis] - 1 - geometry.offset) / geometry.stride
         if rule == "paper":

@@ -14,22 +14,22 @@ from sppnet.detection.features.pooling import PAPER_LEVELS, num_bins
 class SpatialPyramidPooling(nn.Module):
     """Max-pools feature maps, or windows of one, over a spatial pyramid (SPP-net §2.2).
 
-    The bins, the values and their order are those of `spatial_pyramid_pool`, which is faster for many windows
-    but has no gradient: bin i of n over w cells covers cells ``floor(i w / n)`` to ``ceil((i + 1) w / n)``
-    (exclusive), in both directions, and a vector is level by level, bins row by row, channels within a bin.
-    The gradient of a bin goes to the cell of its maximum.
+    Bins, values and order equal `spatial_pyramid_pool`, which is faster for many windows but has no gradient.
+    Bin i of n over w cells covers cells ``floor(i w / n)`` to ``ceil((i + 1) w / n)`` (exclusive), in both
+    directions. A vector is ordered level by level, bins row by row, channels within a bin. The gradient of a
+    bin goes to the cell of its maximum.
 
-    The module has no weights. It runs on any device that torch and torchvision pool on, and in any
+    The module has no weights. It runs on any device on which torch and torchvision can pool, and in any
     floating-point type.
 
     Args:
-        levels: bins a side, level by level (SPP-net §4.1: 6, 3, 2, 1).
+        levels: bins per side of each pyramid level (SPP-net §4.1: 6, 3, 2, 1).
 
     Attributes:
-        levels: as given.
+        levels: as in Args.
 
     Raises:
-        ValueError: no level, or one below 1.
+        ValueError: there is no level, or a level is below 1.
 
     Example:
         >>> import torch
@@ -51,15 +51,15 @@ class SpatialPyramidPooling(nn.Module):
             raise ValueError(f"levels {self.levels}: give at least one, each at least 1")
 
     def length(self, channels: int) -> int:
-        """Numbers in the vector of a map, or of a window of it, with so many channels."""
+        """Computes the length of the vector of a map or a window with this number of channels."""
         return num_bins(self.levels) * channels
 
     def forward(self, feature_map: Tensor, windows: Tensor | None = None) -> Tensor:
         """Pools whole feature maps, or windows of one.
 
         Args:
-            feature_map: float (N, C, H, W) or (C, H, W); with ``windows`` one map of finite values: (C, H, W)
-                or (1, C, H, W).
+            feature_map: float (N, C, H, W) or (C, H, W); with ``windows`` a single map of finite values,
+                (C, H, W) or (1, C, H, W).
             windows: int (K, 4), cells x0 y0 x1 y1, right and bottom exclusive, inside the map, at least one
                 cell each. ``None``: the whole map of each image is pooled.
 
@@ -67,8 +67,8 @@ class SpatialPyramidPooling(nn.Module):
             float (N, bins * C), or (K, bins * C) with ``windows``.
 
         Raises:
-            ValueError: a map or windows of another shape or type, or a window outside the map or without a
-                cell.
+            ValueError: the map or the windows have another shape or type, or a window lies outside the map
+                or has no cell.
         """
         maps = feature_map[None] if feature_map.ndim == 3 else feature_map
         if maps.ndim != 4 or not maps.is_floating_point():
@@ -83,19 +83,19 @@ class SpatialPyramidPooling(nn.Module):
         return torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in levels], dim=1)
 
     def extra_repr(self) -> str:
-        """The levels, for ``print``."""
+        """Returns the levels as text, for ``print``."""
         return f"levels={self.levels}"
 
     def _pool_windows(self, maps: Tensor, windows: Tensor) -> Tensor:
         _check_windows(maps, windows)
         bins = torch.cat([_bins(windows.long(), level) for level in self.levels], dim=1).flatten(0, 1)
-        # Half precision holds no large coordinates exactly. A maximum is the same in float32.
+        # Half precision cannot hold large coordinates exactly; float32 does not change a maximum.
         values = maps if maps.dtype == torch.float64 else maps.float()
-        # As roi_pool takes them: index of the image, first and last cell. Each bin is a region of its own:
-        # roi_pool divides a region in floating point, and at 7, 11, 13 and more bins a side it adds a cell to
+        # roi_pool takes (image index, first cell, last cell). Each bin is passed as a RoI of its own, because
+        # roi_pool divides a RoI in floating point: at 7, 11, 13 and more bins per side it adds a cell to the
         # bins of windows of some sizes.
-        regions = torch.cat([torch.zeros_like(bins[:, :1]), bins[:, :2], bins[:, 2:] - 1], dim=1)
-        pooled = cast(Tensor, roi_pool(values, regions.to(values.dtype), 1, spatial_scale=1.0))
+        rois = torch.cat([torch.zeros_like(bins[:, :1]), bins[:, :2], bins[:, 2:] - 1], dim=1)
+        pooled = cast(Tensor, roi_pool(values, rois.to(values.dtype), 1, spatial_scale=1.0))
         return pooled.reshape(len(windows), self.length(maps.shape[1])).to(maps.dtype)
 
 
@@ -111,11 +111,11 @@ def _check_windows(maps: Tensor, windows: Tensor) -> None:
 
 
 def _bins(windows: Tensor, level: int) -> Tensor:
-    """The bins of one level, row by row: int64 (K, level², 4), cells x0 y0 x1 y1 like the windows (K, 4)."""
+    """Computes the bins of a level, row by row: int64 (K, level², 4), cells x0 y0 x1 y1 as in windows."""
     index = torch.arange(level, device=windows.device)
     corner, sides = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None]
     first = corner + index[:, None] * sides // level
-    # The ceiling, from the floor of the negative.
+    # The ceiling is computed from the floor of the negative.
     end = corner - (-(index[:, None] + 1) * sides).div(level, rounding_mode="floor")
     rows, columns = index.repeat_interleave(level), index.repeat(level)
     limits = (first[:, columns, 0], first[:, rows, 1], end[:, columns, 0], end[:, rows, 1])

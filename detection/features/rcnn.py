@@ -1,7 +1,6 @@
-"""R-CNN's extractor: every region is warped and passes through the network on its own.
+"""R-CNN's extractor: every box is warped and passes through the network separately.
 
-SPP-net is measured against it. It differs from `SPPExtractor` in nothing else, so training and detection take
-either.
+It serves to compare SPP-net with R-CNN. Training and detection take this extractor or `SPPExtractor`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,33 +21,33 @@ from sppnet.detection.features.extractor import Extractor, PooledFeatures, SPPEx
 from sppnet.detection.features.pooling import num_bins
 from sppnet.detection.features.settings import FeatureSettings
 
-# Regions that pass at a time: EfficientNet-Lite0's widest layer holds 6 MB of each.
+# Number of boxes that pass at a time; EfficientNet-Lite0's widest layer holds 6 MB for each.
 _BATCH = 32
 
 
 def make_extractor(network: Network, settings: FeatureSettings) -> Extractor:
-    """The extractor of ``settings.mode``."""
+    """Makes the extractor of ``settings.mode``."""
     return (RCNNExtractor if settings.mode == "rcnn" else SPPExtractor)(network, settings)
 
 
 class NoStore:
-    """Stores nothing: R-CNN's prepared image is the image itself."""
+    """A store that keeps nothing, because R-CNN's prepared image is the image itself."""
 
     def get(self, image_digest: str, prepare: Callable[[], Image]) -> Image:
-        """The image, from ``prepare``."""
+        """Returns the image, from ``prepare``."""
         return prepare()
 
 
 @dataclass(frozen=True, eq=False)
 class RCNNExtractor:
-    """The network on regions warped to one size; maxima of its map of each, over the bins of the levels.
+    """Warps boxes to one size, passes them through the network, and pools each map by the pyramid.
 
-    With level 6 on AlexNet's 13 x 13 cells, these are the 3 x 3 maxima at every second cell of its own last
-    layer: R-CNN's pool5.
+    With level 6 on AlexNet's 13 x 13 cells, the bins are the 3 x 3 maxima at every second cell of AlexNet's
+    own last layer: R-CNN's pool5.
 
     Attributes:
         network: the backbone.
-        settings: of which crop, its padding, levels and bfloat16 are used.
+        settings: ``crop``, ``crop_padding``, ``levels`` and ``bfloat16`` are used.
         clock: seconds spent in ``resize``, ``convolution`` and ``pooling`` so far.
     """
 
@@ -58,7 +57,7 @@ class RCNNExtractor:
 
     @property
     def length(self) -> int:
-        """Numbers in a region's vector: bins of the pyramid times channels."""
+        """Length of a box's vector: bins of the pyramid times channels."""
         return num_bins(self.settings.levels) * self.network.channels
 
     @property
@@ -67,11 +66,11 @@ class RCNNExtractor:
         return self.length
 
     def prepare(self, image: Image) -> Image:
-        """The image itself: its regions are warped one by one."""
+        """Returns the image itself; its boxes are warped one by one."""
         return image
 
     def extract(self, prepared: Image, boxes: FloatArray, scales: IntArray | None = None) -> PooledFeatures:
-        """Warps regions, passes them through the network, and pools the map of each.
+        """Warps boxes, passes them through the network, and pools the map of each box.
 
         Args:
             prepared: the image, uint8 (H, W, 3) RGB.
@@ -83,7 +82,7 @@ class RCNNExtractor:
         done = 0
         for batch in self._batches(prepared.astype(np.float32), distinct):
             with self.clock("convolution"), torch.inference_mode():
-                # oneDNN's convolutions are faster in this order, which normalising already gives.
+                # Normalised images are in channels-last order, in which oneDNN's convolutions are faster.
                 images = torch.cat([self.network.normalise(warped) for warped in batch])
                 output = self.network(images, self.settings.bfloat16)
             with self.clock("pooling"):
@@ -118,18 +117,18 @@ class RCNNExtractor:
 
 
 def warp(image: FloatArray, box: FloatArray, size: int, padding: int, fill: FloatArray) -> FloatArray:
-    """Warps a region of an image, with some context around it, to a square.
+    """Warps a box of an image, with some context around it, to a square.
 
-    The region is enlarged about its centre so that it ends ``padding`` pixels inside the square, its sides
-    rounded to whole pixels of the image. The part of it that lies in the image is resized, each axis by its
-    own factor, bilinear and without antialiasing; the rest is filled (R-CNN, appendix A; released code).
+    The box is enlarged about its centre so that it ends ``padding`` pixels inside the square; its sides are
+    rounded to whole pixels of the image. The part that lies in the image is resized, each axis by its own
+    factor, bilinearly and without antialiasing; the other part is filled (R-CNN, appendix A; released code).
 
     Args:
         image: float32 (H, W, 3).
         box: float (4,), xyxy, pixel edges.
         size: side of the square, in pixels (R-CNN: 227).
-        padding: pixels of context on each side of it (R-CNN: 16).
-        fill: float32 (3,), the pixel where there is no image: the network's mean, which becomes 0.
+        padding: pixels of context on each side of the square (R-CNN: 16).
+        fill: float32 (3,), the pixel beyond the image: the network's mean, which becomes 0.
 
     Returns:
         float32 (size, size, 3).
@@ -162,7 +161,7 @@ def warp(image: FloatArray, box: FloatArray, size: int, padding: int, fill: Floa
 
 
 def _pooled(maps: Tensor, levels: Sequence[int]) -> FloatArray:
-    """Pools maps (N, C, h, w) to float32 (N, bins * C), in the order of `pooling.spatial_pyramid_pool`."""
+    """Pools maps (N, C, h, w) to float32 (N, bins * C), ordered as in `pooling.spatial_pyramid_pool`."""
     bins = [F.adaptive_max_pool2d(maps, level).flatten(2).transpose(1, 2) for level in levels]
     vectors: FloatArray = torch.cat(bins, dim=1).flatten(1).numpy()
     return vectors

@@ -1,4 +1,4 @@
-"""Settings of feature extraction; read without torch."""
+"""Settings of feature extraction, in a module that does not import torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,24 +13,24 @@ Mode = Literal["spp", "rcnn"]
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """How regions of an image become vectors.
+    """Settings of the way from the boxes of an image to vectors.
 
     Attributes:
         scales: short sides of the resized image, in pixels (paper §4.1: 688 for one scale).
-        max_long_side: cap on the long side, in pixels; our own, for panoramas. Of VOC2007's images 0.1 %
-            reach it at 688, 1 % at 1,200.
-        scale_rule: how the scale of a region is chosen, where there are several.
-        projection: how a region is projected to a window of the feature map.
-        levels: bins a side of the pyramid's levels (paper §4.1: 6, 3, 2, 1).
-        mode: ``spp``: regions are pooled from feature maps of the image; ``rcnn``: each region is warped and
-            passes through the network on its own, and ``scales`` and the two rules are not used.
-        crop, crop_padding: with ``rcnn``, the side that regions are warped to, and how much of it on each
-            side is context, in pixels (R-CNN: 227 and 16).
-        bfloat16: whether convolutions are computed in bfloat16; our own. It pays on processors that have it
-            (AVX-512 BF16, AMX); on others it is many times slower.
+        max_long_side: largest long side of the resized image, in pixels; our addition, for panoramas. 0.1 %
+            of VOC2007's images reach it at 688, 1 % at 1,200.
+        scale_rule: the rule that chooses the scale of a proposal, if there are several scales.
+        projection: the rule that projects a proposal to a window of the feature map.
+        levels: bins per side of each pyramid level (paper §4.1: 6, 3, 2, 1).
+        mode: ``spp``: proposals are pooled from feature maps of the image; ``rcnn``: each proposal is warped
+            and passes through the network separately, and ``scales`` and the two rules are not used.
+        crop, crop_padding: with ``rcnn``, the side that proposals are warped to, and the pixels of context
+            on each side of it (R-CNN: 227 and 16).
+        bfloat16: whether convolutions are computed in bfloat16; our addition. It is faster on processors that
+            have it (AVX-512 BF16, AMX), and many times slower on others.
 
     Raises:
-        InputError: a value out of range, or an unknown choice.
+        InputError: a value is out of range, or a choice is unknown.
 
     Example:
         >>> FeatureSettings(scales=(480, 688)).levels
@@ -58,4 +58,6 @@ class FeatureSettings:
         check_choice("projection", self.projection, Projection)
         check_choice("mode", self.mode, Mode)
         if not 0 <= 2 * self.crop_padding < self.crop:
-            raise InputError(f"crop {self.crop}, crop_padding {self.crop_padding}: leave room for the region")
+            raise InputError(
+                f"crop {self.crop}, crop_padding {self.crop_padding}: leave room for the proposal"
+            )

@@ -1,1 +1,1 @@
-"""A run: its folder, and the order of its stages."""
+"""Runs: the folder of a run, and its stages in order."""

@@ -1,4 +1,4 @@
-"""The detections of a run on disk."""
+"""Reads and writes the detections of a run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,17 +15,18 @@ from sppnet.detection.backbones.weights import RANDOM
 from sppnet.detection.runs.run import Run
 from sppnet.eval import read_voc_detections, write_coco_results, write_voc_detections
 
-# Beside detections: the ids of their images, one a line.
+# The file beside detections with the ids of their images, one per line.
 IMAGES_FILE = "images.txt"
 _PROPOSED = "windows"
 
 
 class RunDetections(NamedTuple):
-    """Detections of a split, by image id.
+    """The detections of a split, with and without box regression.
 
     Attributes:
-        regressed: after box regression.
-        proposed: their boxes as they were proposed; None where a run has none (combinations).
+        regressed: image id to detections after box regression.
+        proposed: image id to detections before box regression, with the boxes of the proposals; None if a run
+            has none (combinations).
     """
 
     regressed: Mapping[str, Detections]
@@ -34,14 +35,15 @@ class RunDetections(NamedTuple):
 
 def write_detections(run: Run, dataset: Dataset, detections: RunDetections) -> None:
     """Writes the files that `read_detections` reads, and COCO's results JSON."""
-    # VOC's competitions: trained on VOC alone, or on any data. Weights but random ones are of ImageNet.
+    # VOC's competitions: comp3 is for training on VOC alone, comp4 for any data. All weights except random
+    # ones come from ImageNet.
     alone = run.settings is not None and run.settings.network.weights == RANDOM
     folders = {run.detections: detections.regressed}
     if detections.proposed is not None:
         folders[run.detections / _PROPOSED] = detections.proposed
     for folder, by_image in folders.items():
         write_voc_detections(folder, by_image, dataset.classes, dataset.split, "comp3" if alone else "comp4")
-        # A program before this one called all of them comp3.
+        # An earlier version of this program called all files comp3.
         for name in () if alone else dataset.classes:
             (folder / f"comp3_det_{dataset.split}_{name}.txt").unlink(missing_ok=True)
     write_coco_results(
@@ -55,7 +57,7 @@ def read_detections(run: Run, dataset: Dataset) -> RunDetections:
     """Reads the detections of a run.
 
     Raises:
-        InputError: the run has none, or they are of other images.
+        InputError: the run has no detections, or they are of other images.
     """
     images = run.detections / IMAGES_FILE
     if not images.exists():
@@ -63,7 +65,7 @@ def read_detections(run: Run, dataset: Dataset) -> RunDetections:
     if not is_detected(run, dataset):
         raise InputError(
             f"{images}: detections are of other images than {dataset.name} {dataset.split}, "
-            f"{len(dataset)} images; give the data set, split and limit that they were made with"
+            f"{len(dataset)} images; give the data set, split and limit of that detection"
         )
     regressed = read_voc_detections(run.detections, dataset.classes, dataset.split)
     proposed = run.detections / _PROPOSED
@@ -73,18 +75,18 @@ def read_detections(run: Run, dataset: Dataset) -> RunDetections:
 
 
 def is_detected(run: Run, dataset: Dataset) -> bool:
-    """Whether the run has detections of exactly these images."""
+    """Returns whether the run has detections of exactly these images."""
     return detected_images(run.detections) == [example.image_id for example in dataset]
 
 
 def detected_images(folder: Path) -> list[str] | None:
-    """The ids of the images that a folder of detections is of; None where it does not say."""
+    """Reads the ids of the images of a folder of detections; None if the folder has no list."""
     images = folder / IMAGES_FILE
     return read_text(images, "the list of images").split() if images.exists() else None
 
 
 def only_detected(dataset: Dataset, folder: Path) -> Dataset:
-    """The images that a folder of detections is of; all of them where it does not say."""
+    """Selects the images of a folder of detections; all images if the folder has no list."""
     listed = detected_images(folder)
     if listed is None:
         return dataset
@@ -92,13 +94,13 @@ def only_detected(dataset: Dataset, folder: Path) -> Dataset:
 
 
 def write_partial(path: Path, regressed: Detections, proposed: Detections) -> None:
-    """Keeps one image's detections until those of all images are there."""
+    """Writes the detections of one image, to keep them until all images are done."""
     with atomic_path(path) as temporary:
         np.savez(temporary, **_arrays("window", proposed), **_arrays("refined", regressed))
 
 
 def read_partial(path: Path) -> tuple[Detections, Detections] | None:
-    """Reads the file of `write_partial`; None where there is none, or a power cut left half of it."""
+    """Reads the file of `write_partial`; None if it is missing, or incomplete after a power cut."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return _detections("refined", arrays), _detections("window", arrays)

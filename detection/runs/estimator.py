@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
+from sppnet.common.errors import InputError
 from sppnet.common.progress import Progress, quiet
 from sppnet.data.types import Dataset
 from sppnet.detection import detector
@@ -60,9 +61,11 @@ class Detector(detector.Detector):
                 (``features={"scales": (480, 688)}``) or by both (``**{"features.scales": (480, 688)}``).
 
         Raises:
-            InputError: an unknown setting (the nearest is named), a wrong value, an image that cannot be
-                read, no annotated object, or a full disk.
+            InputError: no data set, an unknown setting (the nearest is named), a wrong value, an image that
+                cannot be read, no annotated object, or a full disk.
         """
+        if not isinstance(dataset, Dataset):
+            raise InputError(f"a data set of type {type(dataset).__name__}; open one with load_dataset")
         resolved = settings_by_name(make_settings(preset), settings)
         with _work_folder(folder) as work, _opened_cache(work, resolved) as cache:
             run = Run(work / "run", resolved, cache, work / "maps", map_gb, head)

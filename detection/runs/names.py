@@ -6,7 +6,7 @@ from sppnet.detection.training.choices import HEADS, HeadName
 
 
 def named_by_head(name: str, head: str) -> str:
-    """The name of a file or folder of a run for a head: the name alone for pool5, else with the head.
+    """Returns the name of a run's file or folder for a head: the name alone for pool5, else with the head.
 
     Example:
         >>> named_by_head("model", "pool5"), named_by_head("model", "fc7")
@@ -16,7 +16,7 @@ def named_by_head(name: str, head: str) -> str:
 
 
 def trained_heads(runs: Path) -> dict[str, list[HeadName]]:
-    """The trained heads of each run in a folder of runs, by the run's name; runs without one are left out."""
+    """Returns name of the run to its trained heads, for the runs in a folder that have trained heads."""
     heads_by_run = {}
     for folder in sorted(runs.iterdir()) if runs.is_dir() else ():
         heads = [head for head in HEADS if (folder / named_by_head("model", head) / "model.json").is_file()]

@@ -70,6 +70,8 @@ class Pipeline:
         test = self.fill_proposals(test)
         detections = detect_split(self.run, detector, test, self.progress)
         scores = score_run(self.run, test, detections)
+        if scores.calibration is not None:
+            self.report(str(scores.calibration))
         self.run.record(main_job_seconds_this_time=time.monotonic() - start)
         return JobResult(detector, test, detections, scores)
 

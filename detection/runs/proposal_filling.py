@@ -1,4 +1,4 @@
-"""The first stage of a run: proposals of a split. It needs no network, and no torch."""
+"""The first stage of a run: computes the proposals of a split, without network and torch."""
 
 import logging
 import time
@@ -29,15 +29,15 @@ def fill_proposals(
     Args:
         dataset: the split.
         engine: proposes boxes.
-        cache: of this engine's proposals.
-        jobs: processes; -1: one a core.
-        skip_errors: whether images that cannot be used are left out and counted, in place of an error.
-        progress: called with the stage's name, images done, images in all.
-        report: called with a sentence for people: how many were computed, how many left out.
+        cache: the cache of this engine's proposals.
+        jobs: number of processes; -1: one per core.
+        skip_errors: whether images that cannot be used are left out and counted, instead of an error.
+        progress: called with the stage's name, the images done, and the images in total.
+        report: called with sentences for people: the number of computed images and of left-out images.
         source: where workers on other machines read the images; None: the same paths as here.
 
     Returns:
-        the images that have proposals; without ``skip_errors``, all.
+        the images that have proposals; without ``skip_errors``, all images.
 
     Raises:
         InputError: without ``skip_errors``, an image is smaller than annotated, or cannot be read.

@@ -4,9 +4,10 @@ import json
 import shutil
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,21 @@ from sppnet.detection.training import (
     RunSettings,
     TrainingData,
     finetune_detector,
-    train_detector,
-    train_layer_svms,
 )
+from sppnet.detection.training.calibration_fitting import (
+    Trained,
+    calibrated,
+    held_out_folds,
+    kept_detectors,
+)
+from sppnet.detection.training.finetuning import split_images
+from sppnet.detection.training.head_training import train_layer_svms_with_folds
+from sppnet.detection.training.presets import CalibrationSettings
+from sppnet.detection.training.svm_training import train_with_folds
 from sppnet.proposals import ProposalCache
+
+# The indices of the images of each held-out part.
+Folds = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class Run:
 
     The folder holds ``settings.toml``, ``model/``, ``detections/`` (VOC's text files and ``coco.json``; the
     same with boxes as they were proposed in ``detections/windows/``), ``metrics.json``,
-    ``precision_recall.png`` and ``times.json``.
+    ``precision_recall.png``, ``reliability.png`` and ``times.json``.
 
     Attributes:
         folder: usually ``runs/<name>``.
@@ -115,6 +127,10 @@ class Run:
         """
         file = self.folder / "settings.toml"
         about = {"images": images, "images_digest": digest} | _without_none(asdict(self.settings))
+        calibration = self.settings.calibration
+        if _has_no_calibration(file) and (calibration == CalibrationSettings() or not calibration.enabled):
+            # A run of before calibration was a setting.
+            del about["calibration"]
         for part in (about["network"], about["finetuning"]):
             if part["weights"] in ("", RANDOM):
                 continue
@@ -158,30 +174,74 @@ class Run:
         )
 
     def train(self, dataset: Dataset, extractor: Extractor, progress: Progress) -> Detector:
-        """Trains SVMs on pooled vectors and saves the detector, going on where that was stopped."""
-        data = self._data(dataset)
-        return self._saved(
-            lambda work: train_detector(data, extractor, self.settings, work, progress), "training"
-        )
+        """Trains SVMs on pooled vectors, calibrates and saves the detector, going on where that stopped."""
+        settings, data = self.settings, self._data(dataset)
+        folds = held_out_folds(len(dataset), settings.calibration, settings.training.seed)
+
+        def train(work: Path, folds: Folds) -> Trained:
+            return train_with_folds(data, extractor, settings, work, progress, folds)
+
+        return self._saved(partial(self._train_calibrated, train, folds, data, progress), "training")
 
     def finetune(
         self, dataset: Dataset, base: Detector, progress: Progress, group: Group = ALONE
     ) -> Detector:
-        """Fine-tunes layers on ``base``'s network and saves the softmax head, going on where stopped."""
+        """Fine-tunes layers on ``base``'s network, calibrates and saves the softmax head, going on."""
         data = self._data(dataset)
-        return self._saved(
-            lambda work: finetune_detector(data, base, self.settings, work, progress, group),
-            "finetuning",
-            group,
-        )
+
+        def train(work: Path) -> Detector:
+            detector = finetune_detector(data, base, self.settings, work, progress, group)
+            if group.rank > 0 or not self.settings.calibration.enabled:
+                return detector
+            return self._calibrated(detector, [detector], self._finetuning_folds(data), data, work, progress)
+
+        return self._saved(train, "finetuning", group)
 
     def train_head(self, dataset: Dataset, tuned: Detector, progress: Progress) -> Detector:
-        """Trains this head's SVMs on fine-tuned layers and saves them, going on where that was stopped."""
+        """Trains this head's SVMs on fine-tuned layers, calibrates and saves them, going on."""
         data = self._data(dataset)
+
+        def train(work: Path, folds: Folds) -> Trained:
+            return train_layer_svms_with_folds(data, tuned, self.head, self.settings, work, progress, folds)
+
+        # Of other images the layers know too much.
+        folds = self._finetuning_folds(data)
         return self._saved(
-            lambda work: train_layer_svms(data, tuned, self.head, self.settings, work, progress),
-            f"{self.head}_training",
+            partial(self._train_calibrated, train, folds, data, progress), f"{self.head}_training"
         )
+
+    def _train_calibrated(
+        self,
+        train: Callable[[Path, Folds], Trained],
+        folds: Folds,
+        data: TrainingData,
+        progress: Progress,
+        work: Path,
+    ) -> Detector:
+        if not self.settings.calibration.enabled:
+            return train(work, ())[0]
+        detector, fold_detectors = kept_detectors(
+            work, data.dataset.digest(), lambda folder: train(folder, folds)
+        )
+        return self._calibrated(detector, fold_detectors, folds, data, work, progress)
+
+    def _calibrated(
+        self,
+        detector: Detector,
+        fold_detectors: Sequence[Detector],
+        folds: Folds,
+        data: TrainingData,
+        work: Path,
+        progress: Progress,
+    ) -> Detector:
+        start = time.monotonic()
+        detector = calibrated(detector, fold_detectors, folds, data, work, progress)
+        self.record(calibration_seconds=time.monotonic() - start)
+        return detector
+
+    def _finetuning_folds(self, data: TrainingData) -> list[list[int]]:
+        """The one part of images that fine-tuning holds out."""
+        return [split_images(data.dataset, self.settings.finetuning)[1]]
 
     def record(self, **figures: float) -> None:
         """Adds figures of this run to ``times.json``."""
@@ -216,6 +276,14 @@ class Run:
                 shutil.rmtree(self._work, ignore_errors=True)
             group.wait()
         return detector
+
+
+def _has_no_calibration(file: Path) -> bool:
+    """Whether there are settings of a run, without a table of calibration."""
+    try:
+        return "calibration" not in tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def _alike_but_for_finetuning(file: Path, text: str) -> bool:

@@ -11,7 +11,6 @@ from sppnet.common.files import file_digest, only_process
 from sppnet.common.memory import peak_bytes, reset_peak
 from sppnet.common.prefetch import prefetch
 from sppnet.common.progress import Progress
-from sppnet.data.images import read_image
 from sppnet.data.types import Dataset, Example
 from sppnet.detection.detector import Detector
 from sppnet.detection.runs.detection_files import (
@@ -60,7 +59,7 @@ def _detect(run: Run, detector: Detector, dataset: Dataset, progress: Progress) 
     def prepare(example: Example) -> tuple[Example, FloatArray, Any, tuple[int, int]]:
         key = keys[example.image_id]
         with detector.clock("decode"):
-            image = read_image(example.path)
+            image = example.read()
         with detector.clock("proposals"):
             boxes = propose_cached(key, lambda: image, detector.engine, run.cache)
         with detector.clock("convolution"):

@@ -1,6 +1,6 @@
-"""Training of a detector's heads: SVMs with mining, fine-tuned layers, box regression; presets.
+"""Trains a detector's heads: SVMs with mining, fine-tuned layers, box regression; presets.
 
-Names are imported when they are first used, so that settings and presets are read without torch.
+Names are imported when they are first used, so that settings and presets can be read without torch.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Names that a run chooses from. This module imports nothing else, so that the command line starts fast."""
+"""Names of the heads of a run. This module imports nothing else, so that the command line starts fast."""
 
 from typing import Literal, get_args
 

@@ -9,15 +9,15 @@ from sppnet.detection.fc_layers import FullyConnected, as_array
 from sppnet.detection.heads import SoftmaxHead
 from sppnet.detection.training.finetuning_settings import FineTuningSettings
 
-# Standard deviation of gaussian weights. Paper §4.1 for fc8; for fc6 and fc7 the habit of R-CNN and Caffe.
+# Standard deviation of gaussian weights: paper §4.1 for fc8; usual in R-CNN and Caffe for fc6 and fc7.
 _GAUSSIAN = 0.01
 
 
 class FCNetwork(nn.Module):
-    """fc6, ReLU, dropout, fc7, ReLU, dropout, fc8: pooled vectors to logits of classes and background.
+    """Computes logits of classes and background: fc6, ReLU, dropout, fc7, ReLU, dropout, fc8.
 
     Attributes:
-        mean, deviation: float32 (inputs,), by which vectors are standardised; zeros and ones at first.
+        mean, deviation: float32 (inputs,), the standardisation of vectors; 0 and 1 at first.
 
     Example:
         >>> net = FCNetwork(inputs=1280, classes=20, settings=FineTuningSettings(width=24))
@@ -29,11 +29,11 @@ class FCNetwork(nn.Module):
     deviation: Tensor
 
     def __init__(self, inputs: int, classes: int, settings: FineTuningSettings) -> None:
-        """Random layers, from torch's random state.
+        """Makes random layers, from torch's random state.
 
         Args:
             inputs: length of the pooled vectors.
-            classes: C; the background makes one more.
+            classes: C, the number of classes, without the background.
             settings: width, initialisation, dropout.
         """
         super().__init__()
@@ -53,7 +53,7 @@ class FCNetwork(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Logits (N, C + 1), the background last, of pooled vectors (N, inputs) times their norm factor."""
+        """Computes logits (N, C + 1), background last, from vectors (N, inputs) times their norm factor."""
         values = self.input_dropout((vectors - self.mean) / self.deviation)
         for layer in (self.fc6, self.fc7):
             values = self.dropout(torch.relu(layer(values)))
@@ -61,7 +61,7 @@ class FCNetwork(nn.Module):
         return logits
 
     def start_from(self, layers: FullyConnected) -> None:
-        """Takes over fc6, and fc7 where ``layers`` has it."""
+        """Copies fc6, and fc7 if ``layers`` has it."""
         targets = (self.fc6, self.fc7)[: len(layers.biases)]
         with torch.no_grad():
             for target, factors, bias in zip(targets, layers.factors, layers.biases, strict=True):
@@ -69,10 +69,10 @@ class FCNetwork(nn.Module):
                 target.bias.copy_(bias)
 
     def layers(self, norm_factor: float) -> FullyConnected:
-        """fc6 and fc7 for the detector, for vectors as the extractor gives them.
+        """Returns fc6 and fc7 for the detector, for vectors straight from the extractor.
 
-        They were trained on vectors times ``norm_factor``, standardised by mean and deviation. All of that
-        becomes part of fc6.
+        They were trained on vectors times ``norm_factor``, standardised by mean and deviation. The factor and
+        the standardisation are folded into fc6.
         """
         fc6 = (self.fc6.weight / self.deviation).detach()
         weights = fc6 * norm_factor, self.fc7.weight.detach()
@@ -82,11 +82,11 @@ class FCNetwork(nn.Module):
         )
 
     def head(self) -> SoftmaxHead:
-        """fc8 for the detector."""
+        """Returns fc8 for the detector."""
         return SoftmaxHead(as_array(self.fc8.weight).copy(), as_array(self.fc8.bias).copy())
 
     def parameter_groups(self, settings: FineTuningSettings) -> list[dict[str, object]]:
-        """Weights, which decay, and biases, which have a rate of their own."""
+        """Returns parameter groups: weights, which decay, and biases, which have their own learning rate."""
         weights = [layer.weight for layer in (self.fc6, self.fc7, self.fc8)]
         biases = [layer.bias for layer in (self.fc6, self.fc7, self.fc8)]
         return [

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from sppnet.common.checkpoint import Checkpoint
 from sppnet.common.progress import Progress
-from sppnet.data.images import read_image
 from sppnet.data.types import Dataset
 from sppnet.detection.backbones import fit_feature_levels, weights_digest
 from sppnet.detection.backbones.kept_feature_levels import set_kept_feature_levels
@@ -46,7 +45,7 @@ def join_feature_levels(
     def level_maps() -> Iterator[list[Tensor]]:
         for done, index in enumerate(chosen):
             progress("feature levels", done, count)
-            image = read_image(dataset[int(index)].path)
+            image = dataset[int(index)].read()
             for resized, _ in resize_to_scales(image, extractor.settings):
                 yield network.level_maps(resized)
         progress("feature levels", count, count)

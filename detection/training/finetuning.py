@@ -1,8 +1,9 @@
 """Fine-tuning: fully connected layers trained on regions of frozen feature maps (SPP-net §4.1)."""
 
 import copy
+import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,8 @@ class _FineTuning:
             self.optimiser = torch.optim.AdamW(groups, rate, fused=True)
         self.best = copy.deepcopy(self.net)
         purpose = {
-            "settings": asdict(settings), "dataset": data.dataset.digest(), "scale": norm_factor,
+            "settings": settings.without_calibration(), "dataset": data.dataset.digest(),
+            "scale": norm_factor,
             "weights": weights_digest(extractor.network), "start": weights_digest(self.net),
         }  # fmt: skip
         state = {"net": self.net, "best": self.best, "optimiser": self.optimiser}
@@ -222,9 +224,7 @@ class _FineTuning:
         losses = nn.functional.cross_entropy(self.trained(vectors), labels, reduction="sum")
         # Checked before a checkpoint keeps it. A process without a region of the batch has a loss of 0.
         if not losses.isfinite():
-            raise InputError(
-                f"{self.name}: fine-tuning diverged at step {self.loop.step + 1}; lower finetuning.rates"
-            )
+            raise self._diverged(self.loop.step + 1)
         self.optimiser.zero_grad()
         # The processes' gradients are averaged, but their parts of the batch are not of one size.
         (losses * (self.group.size / count)).backward()  # type: ignore[no-untyped-call]
@@ -232,10 +232,15 @@ class _FineTuning:
 
     def _validate(self, held_out: RegionDraw) -> None:
         score = validate(self.net, held_out, self.loop.step, self.group)
+        if not math.isfinite(score.loss):
+            raise self._diverged(self.loop.step)
         choose = self.settings.choose
         if all(score.merit(choose) > earlier.merit(choose) for earlier in self.loop.history):
             self.best.load_state_dict(self.net.state_dict())
         self.loop.history.append(score)
+
+    def _diverged(self, step: int) -> InputError:
+        return InputError(f"{self.name}: fine-tuning diverged at step {step}; lower finetuning.rates")
 
     def _draw(self, images: list[int], number: int, purpose: str) -> RegionDraw:
         """Regions of all the images, and the vectors of this process' share of them."""

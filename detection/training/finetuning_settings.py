@@ -1,4 +1,4 @@
-"""Settings of the fully connected layers and their training; each constant's source."""
+"""Settings of the fully connected layers and their training, with the source of each constant."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,56 +11,57 @@ Inputs = Literal["scaled", "centred", "standardised"]
 Initialisation = Literal["he", "gaussian"]
 Optimiser = Literal["sgd", "adamw"]
 Decay = Literal["steps", "cosine"]
-# What the best snapshot is chosen by.
+# The figure that selects the best snapshot.
 Choose = Literal["loss", "accuracy", "precision"]
 
 
 @dataclass(frozen=True)
 class FineTuningSettings:
-    """The fully connected layers fc6, fc7 and fc8, and their training with the convolutions frozen.
+    """Settings of the fully connected layers fc6, fc7 and fc8, and of their training on frozen convolutions.
 
-    Defaults without a source are ours. Of them only centred inputs were compared with the alternative on
-    held-out regions (VOC2007, AlexNet, 700 images); optimiser, rate, decay, dropout and steps were not.
+    Defaults without a source are our choice. Of them only centred inputs were compared with the alternative
+    on held-out proposals (VOC2007, AlexNet, 700 images); optimiser, rate, decay, dropout and steps were not.
 
     Attributes:
-        width: numbers that fc6 and fc7 give (paper: 4,096).
-        weights: a file that fc6 and fc7, or fc6 alone, start from; empty: random. Layers from a file take
-            pooled vectors as they are.
-        inputs: how pooled vectors are prepared: ``scaled``: multiplied by one number; ``centred``: the mean
-            of the training regions taken off, too; ``standardised``: each number divided by its standard
-            deviation, too. Our own: it becomes part of fc6 in the end.
-        initialisation: of random layers: ``he`` (normal, variance 2 / inputs), or ``gaussian`` (standard
-            deviation 0.01). fc8 is always gaussian (paper §4.1).
-        dropout: of fc6's and fc7's results (released code: 0.5).
-        input_dropout: of the pooled vectors; our own.
-        batch: regions in a step (paper §4.1: 128).
-        positive_fraction: the part of them that are positives (paper §4.1: 0.25).
+        width: number of outputs of fc6 and fc7 (paper: 4,096).
+        weights: a file of weights for the start of fc6 and fc7, or of fc6 alone; empty: random weights.
+            Layers from a file take pooled vectors without factor and standardisation.
+        inputs: preparation of pooled vectors: ``scaled``: they are multiplied by one number; ``centred``: in
+            addition, the mean over the training proposals is subtracted; ``standardised``: in addition, each
+            number is divided by its standard deviation. Our addition; it is folded into fc6 at the end.
+        initialisation: random weights of layers: ``he`` (normal, variance 2 / inputs), or ``gaussian``
+            (standard deviation 0.01). fc8 is always gaussian (paper §4.1).
+        dropout: dropout after fc6 and fc7 (released code: 0.5).
+        input_dropout: dropout of the pooled vectors; our addition.
+        batch: number of proposals in a step (paper §4.1: 128).
+        positive_fraction: the part of a batch that are positives (paper §4.1: 0.25).
         min_positive_iou: least IoU of a positive with ground truth (paper §4.1: 0.5).
-        negative_iou_range: IoU of negatives, from and below (paper §4.1: 0.1 and 0.5).
-        proposals_per_image: regions drawn from an image at a time, ``positive_fraction`` of them positives,
-            as far as there are so many.
-        draw_steps: after so many steps regions are drawn anew.
-        disk_gb: bound on the drawn vectors of all processes together, in 10^9 bytes; fewer regions are drawn
-            from each image where they would take more.
-        flip: whether half of the regions are taken from the mirrored image (released code).
-        random_scale: whether a region is pooled from a random scale, where there are several (released code).
+        negative_iou_range: IoU of negatives: at least the first value, below the second (paper §4.1: 0.1 and
+            0.5).
+        proposals_per_image: number of proposals drawn from an image at a time; ``positive_fraction`` of them
+            are positives, if there are enough.
+        draw_steps: new proposals are drawn after this many steps.
+        disk_gb: largest size of the drawn vectors of all processes together, in 10^9 bytes; fewer proposals
+            are drawn from each image if they would take more.
+        flip: whether half of the proposals are taken from the mirrored image (released code).
+        random_scale: whether a proposal is pooled from a random scale, if there are several (released code).
         optimiser: ``sgd`` with momentum (paper), or ``adamw``.
-        rates: learning rates, one after the other.
-        steps: how long each of them holds.
-        decay: ``steps``: the rates as they are; ``cosine``: the first falls to 0 over all the steps.
-        momentum: of sgd (released code: 0.9).
-        weight_decay: of weights, not biases (released code: 5e-4, for sgd).
-        bias_rate: the rate of biases over that of weights (released code: 2).
-        validation: part of the training images held out to choose the snapshot on. The released code chooses
-            it on the test images, which we do not.
-        validate_every: steps between snapshots (released code: 2,000).
+        rates: learning rates, in order.
+        steps: number of steps for each of ``rates``.
+        decay: ``steps``: the rates are used unchanged; ``cosine``: the first rate falls to 0 over all steps.
+        momentum: momentum of sgd (released code: 0.9).
+        weight_decay: decay of weights, not of biases (released code: 5e-4, for sgd).
+        bias_rate: the learning rate of biases as a multiple of the rate of weights (released code: 2).
+        validation: part of the training images that is held out to choose the snapshot. The released code
+            chooses it on the test images; we do not.
+        validate_every: number of steps between snapshots (released code: 2,000).
         choose: the snapshot with the least validation ``loss``, or the greatest ``accuracy`` (mean over the
-            classes) or average ``precision`` of the held-out regions.
-        min_probability: the softmax head drops regions below.
-        seed: of all random choices.
+            classes) or average ``precision`` of the held-out proposals.
+        min_probability: the softmax head drops proposals with a probability below this.
+        seed: seed of all random choices.
 
     Raises:
-        InputError: a value out of range, an unknown choice, or values that do not fit each other.
+        InputError: a value is out of range, a choice is unknown, or values do not fit each other.
 
     Example:
         >>> settings = FineTuningSettings(rates=(1e-3, 1e-4), steps=(300, 100), decay="steps")
@@ -115,7 +116,7 @@ class FineTuningSettings:
             if not 0 < round(getattr(self, name) * self.positive_fraction) < getattr(self, name):
                 raise InputError(
                     f"{name} {getattr(self, name)} with positive_fraction {self.positive_fraction} leaves no "
-                    "positives, or no negatives; give more regions, or another part"
+                    "positives, or no negatives; give more proposals, or another part"
                 )
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; it must not be negative")
@@ -139,16 +140,16 @@ class FineTuningSettings:
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole schedule."""
+        """Number of steps of the whole schedule."""
         return sum(self.steps)
 
     @property
     def positives(self) -> int:
-        """Positives in a batch."""
+        """Number of positives in a batch."""
         return round(self.batch * self.positive_fraction)
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, from 0."""
+        """Computes the learning rate of a step, counted from 0."""
         if self.decay == "cosine":
             return self.rates[0] * 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
         for rate, steps in zip(self.rates, self.steps, strict=True):
@@ -164,5 +165,5 @@ PAPER_FINETUNING = FineTuningSettings(
     steps=(250_000, 50_000), decay="steps", weight_decay=5e-4, bias_rate=2.0, validate_every=2000,
     draw_steps=10_000, choose="accuracy",
 )  # fmt: skip
-# Released code: 30,000 steps at each rate, and the last one on to the 200,000th step.
+# Released code: 30,000 steps at each of the first two rates, then the last rate up to step 200,000.
 RELEASED_FINETUNING = replace(PAPER_FINETUNING, rates=(1e-3, 1e-4, 1e-5), steps=(30_000, 30_000, 140_000))

@@ -1,4 +1,4 @@
-"""An extractor whose vectors are what fully connected layers make of pooled vectors."""
+"""An extractor that passes pooled vectors through fully connected layers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,11 @@ from sppnet.detection.features.settings import FeatureSettings
 
 @dataclass(frozen=True, eq=False)
 class LayeredExtractor:
-    """Another extractor, and fully connected layers after it; see `Extractor`.
+    """An extractor followed by fully connected layers; see `Extractor`.
 
     Attributes:
-        extractor: gives pooled vectors.
-        layers: take them.
+        extractor: makes pooled vectors.
+        layers: the layers that take the pooled vectors.
     """
 
     extractor: Extractor
@@ -26,22 +26,22 @@ class LayeredExtractor:
 
     @property
     def network(self) -> Network:
-        """The backbone."""
+        """See `Extractor.network`."""
         return self.extractor.network
 
     @property
     def settings(self) -> FeatureSettings:
-        """How regions become pooled vectors."""
+        """The settings of the inner extractor."""
         return self.extractor.settings
 
     @property
     def clock(self) -> Stopwatch:
-        """The other extractor's."""
+        """The clock of the inner extractor."""
         return self.extractor.clock
 
     @property
     def length(self) -> int:
-        """Numbers that the last layer gives."""
+        """Number of outputs of the last layer."""
         return self.layers.length
 
     @property
@@ -59,7 +59,7 @@ class LayeredExtractor:
         return PooledFeatures(self.layers(pooled.features), pooled.rows)
 
     def store(self, folder: Path, max_bytes: int) -> PreparedStore:
-        """The other extractor's: layers do not change what is prepared."""
+        """Opens the store of the inner extractor, because layers do not change prepared images."""
         return self.extractor.store(folder, max_bytes)
 
     def identity(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sppnet.detection.training.finetuning_settings import (
     RELEASED_FINETUNING,
     FineTuningSettings,
 )
-from sppnet.proposals import Engine, ImportedBoxes, OpenCVSelectiveSearch, SelectiveSearch
+from sppnet.proposals import ImportedBoxes, OpenCVSelectiveSearch, SelectiveSearch
 from sppnet.svm import (
     PAPER_MINING,
     RCNN_REGRESSION,
@@ -101,6 +101,36 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
+class CalibrationSettings:
+    """The settings of calibration: probabilities and thresholds from held-out training images.
+
+    The detector itself is trained on all images. Its SVMs are trained again without a part of them, which
+    they then judge. SVMs on fc6 and fc7 and the softmax are calibrated on the images that fine-tuning holds
+    out (``finetuning.validation``).
+
+    Attributes:
+        enabled: whether a detector is calibrated. Without it scores stay raw.
+        folds: the images that are held out are divided into so many parts.
+        images: at most so many training images are held out, in turn.
+
+    Raises:
+        InputError: a value out of range.
+
+    Example:
+        >>> CalibrationSettings(folds=5).images
+        300
+    """
+
+    enabled: bool = True
+    folds: int = 3
+    images: int = 300
+
+    def __post_init__(self) -> None:
+        if self.folds < 2 or self.images < 1:
+            raise InputError(f"{self}: folds must be at least 2 and images at least 1")
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """Everything that a run's figures depend on, besides the images.
 
@@ -116,6 +146,7 @@ class RunSettings:
         detection: thresholds.
         training: the rest of training.
         finetuning: of the fully connected layers.
+        calibration: of scores.
 
     Raises:
         InputError: an unknown engine.
@@ -137,20 +168,42 @@ class RunSettings:
     detection: DetectionSettings = field(default_factory=DetectionSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     finetuning: FineTuningSettings = field(default_factory=FineTuningSettings)
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
 
     def __post_init__(self) -> None:
         check_choice("engine", self.engine, EngineName)
 
+    def without_calibration(self) -> dict[str, Any]:
+        """The settings that heads depend on, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if name != "calibration"}
+
     def without_finetuning(self) -> dict[str, Any]:
         """The settings that SVMs depend on, as JSON values; of fine-tuning only the weights count."""
-        return {name: value for name, value in asdict(self).items() if name != "finetuning"}
+        return {name: value for name, value in self.without_calibration().items() if name != "finetuning"}
 
     @property
-    def proposer(self) -> Engine:
+    def proposer(self) -> ImportedBoxes | OpenCVSelectiveSearch | SelectiveSearch:
         """The engine that ``boxes`` and ``engine`` choose."""
         if self.boxes:
             return ImportedBoxes(self.boxes)
         return self.opencv if self.engine == "opencv" else self.proposals
+
+    def with_max_proposals(self, count: int) -> "RunSettings":
+        """The settings whose engine proposes at most ``count`` boxes an image, and never more than before.
+
+        Args:
+            count: the bound, at least 1.
+
+        Raises:
+            InputError: imported boxes, which have no bound.
+        """
+        engine = self.proposer
+        if isinstance(engine, ImportedBoxes):
+            raise InputError(f"boxes {self.boxes!r}: imported boxes have no bound; leave boxes out")
+        bound = min(count, engine.max_proposals or count)
+        if isinstance(engine, OpenCVSelectiveSearch):
+            return replace(self, opencv=replace(engine, max_proposals=bound))
+        return replace(self, proposals=replace(engine, max_proposals=bound))
 
 
 _PAPER = RunSettings(mining=PAPER_MINING, finetuning=PAPER_FINETUNING)
@@ -239,12 +292,13 @@ def settings_by_name(settings: RunSettings, values: Mapping[str, Any]) -> RunSet
         table, _, key = name.partition(".")
         if not key and name not in tables:
             table, key = _table_of(name, tables), name
-        if key:
-            nested.setdefault(table, {})[key] = value
-        elif isinstance(value, Mapping):
-            nested.setdefault(table, {}).update(value)
+        part = {key: value} if key else value
+        if isinstance(part, Mapping) and isinstance(nested.get(table, {}), dict):
+            nested.setdefault(table, {}).update(part)
+        elif table in nested:
+            raise InputError(f"setting {table!r} is given as a table and as a value; give it once")
         else:
-            nested[table] = value
+            nested[table] = part
     return override(settings, nested, "settings")
 
 

@@ -7,7 +7,8 @@ second mines hard negatives and samples regions for the regressors.
 
 import logging
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,42 @@ def train_detector(
         >>> from sppnet.common.progress import quiet
         >>> detector = train_detector(data, extractor, settings, Path("work"), quiet)  # doctest: +SKIP
     """
+    return train_with_folds(
+        data, extractor, settings, work, progress, (), join_feature_levels, checkpoint_seconds
+    )[0]
+
+
+def train_with_folds(
+    data: TrainingData,
+    extractor: Extractor,
+    settings: RunSettings,
+    work: Path,
+    progress: Progress,
+    folds: Sequence[Sequence[int]],
+    join_feature_levels: bool = True,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> tuple[Detector, list[Detector]]:
+    """Trains a detector, and others that judge parts of its images as if they were new.
+
+    Mining is done once. Then the SVMs are trained again without the positives and negatives of each fold,
+    from the solution on all images. The other parts of these detectors are those of the detector.
+
+    Args:
+        data: the images to train on.
+        extractor: regions to vectors.
+        settings: of the run.
+        work: folder for checkpoints and samples; see `train_detector`.
+        progress: called with a stage's name, images done, images in all.
+        folds: the indices of the images of each part.
+        join_feature_levels: whether the constants that join the network's feature levels are fitted first.
+        checkpoint_seconds: time between two snapshots.
+
+    Returns:
+        the detector, the same whatever the folds are; and a detector for each fold.
+
+    Raises:
+        InputError: see `train_detector`.
+    """
     dataset = data.dataset
     difficult = settings.training.difficult_positives
     if not any(positive_objects(example, difficult).any() for example in dataset):
@@ -89,9 +126,8 @@ def train_detector(
             if join_feature_levels:
                 fit_and_join(dataset, extractor, settings, work, progress)
             store = extractor.store(data.maps, data.map_bytes)
-            head, regressors = _Training(
-                data, extractor, store, settings, work, progress, checkpoint_seconds
-            ).run()
+            training = _Training(data, extractor, store, settings, work, progress, checkpoint_seconds, folds)
+            head, fold_heads, regressors = training.run()
     except InputError:
         raise
     except ValueError as error:
@@ -104,12 +140,13 @@ def train_detector(
         "weights_digest": weights_digest(extractor.network),
         "settings": asdict(settings),
     }
-    return Detector(dataset.classes, extractor, head, regressors, settings.detection, data.engine, origin)
+    detector = Detector(dataset.classes, extractor, head, regressors, settings.detection, data.engine, origin)
+    return detector, [replace(detector, head=fold_head) for fold_head in fold_heads]
 
 
 @dataclass(frozen=True, eq=False)
 class _Training:
-    """The two passes over the images; arguments as of `train_detector`."""
+    """The two passes over the images; arguments as of `train_with_folds`."""
 
     data: TrainingData
     extractor: Extractor
@@ -118,8 +155,9 @@ class _Training:
     work: Path
     progress: Progress
     checkpoint_seconds: float
+    folds: Sequence[Sequence[int]]
 
-    def run(self) -> tuple[SVMHead, BoxRegressors | None]:
+    def run(self) -> tuple[SVMHead, list[SVMHead], BoxRegressors | None]:
         count = len(self.data.dataset)
         purpose = {
             "settings": self.settings.without_finetuning(),
@@ -138,14 +176,27 @@ class _Training:
                 raise InputError(f"{image.example.path}: cannot be trained on ({error})") from error
             self.progress("mining", image.index + 1, count)
             periodic.save_if_due(partial(_snapshot, miner, sampler, factor, image.index + 1))
-        self.progress("final training", 0, 2)
+        steps = 2 + len(self.folds)
+        self.progress("final training", 0, steps)
         svms = miner.finish()
         _LOG.info("mining: %s", miner.statistics())
+        fold_heads = []
+        for done, fold in enumerate(self.folds, start=1):
+            self.progress("final training", done, steps)
+            fold_heads.append(SVMHead.of(miner.finish_without(fold, self._positives_of(fold))))
         del miner
-        self.progress("final training", 1, 2)
+        self.progress("final training", steps - 1, steps)
         regressors = sampler.finish() if self.settings.training.regression else None
-        self.progress("final training", 2, 2)
-        return SVMHead.of(svms), regressors
+        self.progress("final training", steps, steps)
+        return SVMHead.of(svms), fold_heads, regressors
+
+    def _positives_of(self, indices: Sequence[int]) -> list[int]:
+        """The numbers of the positives of some images, in the order of `_add_positives`."""
+        difficult = self.settings.training.difficult_positives
+        counts = [int(positive_objects(example, difficult).sum()) for example in self.data.dataset]
+        chosen = np.isin(np.arange(len(counts)), list(indices))
+        numbers: list[int] = np.flatnonzero(np.repeat(chosen, counts)).tolist()
+        return numbers
 
     def _started(self) -> tuple[HardNegativeMiner, RegressionSampler, float, int]:
         """A miner that knows the positives, an empty sampler, the norm factor, and the first image."""

@@ -8,7 +8,6 @@ import numpy as np
 
 from sppnet.common.arrays import BoolArray, FloatArray
 from sppnet.common.prefetch import prefetch
-from sppnet.data.images import read_image
 from sppnet.data.types import Dataset, Example
 from sppnet.detection.features.extractor import Extractor, PooledFeatures, PreparedStore
 from sppnet.proposals import Engine, ProposalCache, image_key, propose_cached
@@ -82,10 +81,10 @@ def training_images(
     def prepare(index: int) -> TrainingImage:
         example = data.dataset[index]
         key = image_key(example)
-        prepared = store.get(key.image_digest, lambda: extractor.prepare(read_image(example.path)))
+        prepared = store.get(key.image_digest, lambda: extractor.prepare(example.read()))
         boxes = example.boxes
         if index in with_proposals:
-            proposals = propose_cached(key, lambda: read_image(example.path), data.engine, data.cache)
+            proposals = propose_cached(key, example.read, data.engine, data.cache)
             boxes = np.concatenate([boxes, proposals])
         return TrainingImage(index, example, boxes, extractor.extract(prepared, boxes))
 

@@ -1,5 +1,6 @@
 """Validation of fully connected layers on regions of held-out images."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ class Score:
 
     Attributes:
         step: steps made before it.
-        loss: mean cross-entropy over the regions.
+        loss: mean cross-entropy over the regions. Where it is not finite, the other figures are 0.
         accuracy: mean over the classes, background included, of the part of their regions that is right.
         precision: mean over the classes of the average precision in telling their regions from the others.
 
@@ -61,6 +62,9 @@ def validate(net: nn.Module, held_out: RegionDraw, step: int, group: Group) -> S
             logits[share[rows]] = net(torch.from_numpy(held_out.file.read(rows)))
         group.add(logits)
         loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels)).item()
+    if not math.isfinite(loss):
+        # scikit-learn takes no such scores.
+        return Score(step, loss, 0.0, 0.0)
     predicted = logits.argmax(dim=1).numpy()
     odds = log_odds(logits.numpy())
     present = np.unique(labels)

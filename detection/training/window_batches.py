@@ -1,4 +1,7 @@
-"""Pooled vectors of drawn regions in a file, far more than memory holds, and batches made of them."""
+"""Stores the pooled vectors of drawn regions in a file, beyond memory, and makes batches of them.
+
+Regions are boxes that were drawn from ground truth and proposals.
+"""
 
 import functools
 from collections.abc import Callable
@@ -14,18 +17,18 @@ from sppnet.common.errors import InputError
 from sppnet.detection.training.finetuning_settings import FineTuningSettings
 from sppnet.detection.training.window_sampling import Regions, RegionSampler
 
-# Vectors over which mean and deviation are taken, and vectors read at a time.
+# Number of vectors for mean and deviation, and number of vectors that are read at a time.
 _SAMPLE, _CHUNK = 8192, 1024
 
 
 class VectorFile:
-    """Vectors as float16 in a file.
+    """A file of float16 vectors.
 
-    They are read with plain reads, not through a memory map, whose pages would count as the process' memory.
+    Plain reads are used because the pages of a memory map would count as memory of the process.
     """
 
     def __init__(self, path: Path, length: int) -> None:
-        """Opens an empty file at ``path``, in place of one that is there; vectors have ``length`` numbers."""
+        """Creates an empty file at ``path``, replacing an old one; vectors have ``length`` numbers."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self.length = path, length
         self._file = open(path, "w+b", buffering=0)  # noqa: SIM115
@@ -37,16 +40,16 @@ class VectorFile:
         norm_factor: float,
         progress: Callable[[int, int], None],
     ) -> None:
-        """Pools regions and writes their vectors, one row a region.
+        """Pools regions and writes their vectors, one row per region.
 
         Args:
             sampler: pools the regions.
-            regions: N of them.
-            norm_factor: vectors are multiplied by it, which keeps them within float16's range.
-            progress: called with regions done and regions in all.
+            regions: the regions.
+            norm_factor: a factor on the vectors that keeps them within float16's range.
+            progress: called with the regions done and the regions in total.
 
         Raises:
-            InputError: a vector is beyond that range.
+            InputError: a vector is beyond float16's range.
             OSError: the disk is full.
         """
         progress(0, len(regions))
@@ -64,7 +67,7 @@ class VectorFile:
             progress(int(indices[-1]) + 1, len(regions))
 
     def read(self, rows: IntArray) -> FloatArray:
-        """The vectors, float32 (n, length), in n rows of the file."""
+        """Reads the vectors in n rows of the file: float32 (n, length)."""
         vectors = np.empty((len(rows), self.length), np.float16)
         for row, vector in zip(rows, vectors, strict=True):
             self._file.seek(int(row) * vector.nbytes)
@@ -79,13 +82,13 @@ class VectorFile:
 
 
 class RegionDraw:
-    """The regions of one draw: labels of all, vectors of this process' share, and the batches made of them.
+    """The regions of one draw: all labels, the vectors of this process's share, and batches of them.
 
     Attributes:
         file: the vectors of the share.
-        share: int64 (n,), indices of the regions of this process, rising; row i of the file is ``share[i]``.
-        labels: int64 (N,), of all regions: 0 to C - 1, and C for the background.
-        classes: number of classes, C.
+        share: int64 (n,), rising indices of this process's regions; row i of the file is region ``share[i]``.
+        labels: int64 (N,), the label of each region: 0 to C - 1, and C for the background.
+        classes: C, the number of classes.
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class RegionDraw:
         settings: FineTuningSettings,
         number: int,
     ) -> None:
-        """The draw ``number``, from 1, of a training."""
+        """Makes draw ``number``, counted from 1, of a training."""
         self.file, self.share, self.labels, self.classes = file, share, labels, classes
         self._settings = settings
         self._first_step = (number - 1) * settings.draw_steps
@@ -105,10 +108,10 @@ class RegionDraw:
         self._negatives = _Shuffled(np.flatnonzero(labels == classes), (settings.seed, number, 1))
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, int]:
-        """This process' part of a step's batch.
+        """Reads this process's part of a step's batch.
 
         Returns:
-            vectors float32 (n, d), labels int64 (n,), and how many regions the whole batch has.
+            vectors float32 (n, d), labels int64 (n,), and the number of regions of the whole batch.
         """
         turn, positives = step - self._first_step, self._settings.positives
         negatives = self._settings.batch - positives
@@ -123,7 +126,7 @@ class RegionDraw:
         return torch.from_numpy(vectors), torch.from_numpy(self.labels[shared]), len(chosen)
 
     def moments(self, group: Group) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, float64 (d,) each, of a sample of the processes' vectors."""
+        """Computes mean and standard deviation, float64 (d,) each, of a sample of all processes' vectors."""
         rng = np.random.default_rng(self._settings.seed)
         chosen = np.sort(rng.permutation(len(self.labels))[:_SAMPLE])
         rows = np.searchsorted(self.share, chosen[np.isin(chosen, self.share)])
@@ -137,7 +140,7 @@ class RegionDraw:
 
 
 class _Shuffled:
-    """Numbers in random order, repeated without end, each time in another order."""
+    """Numbers in random order, repeated without end in a new order each time."""
 
     def __init__(self, numbers: IntArray, seed: tuple[int, ...]) -> None:
         self._numbers = numbers
@@ -149,7 +152,7 @@ class _Shuffled:
         self._order = order
 
     def take(self, start: int, count: int) -> IntArray:
-        """``count`` numbers of the sequence from index ``start`` on; none where there are no numbers."""
+        """Returns ``count`` numbers of the sequence from index ``start`` on; none if there are no numbers."""
         if len(self._numbers) == 0:
             return self._numbers
         turns, indices = np.divmod(np.arange(start, start + count), len(self._numbers))

@@ -10,7 +10,6 @@ import numpy as np
 
 from sppnet.common.arrays import BoolArray, FloatArray, IntArray
 from sppnet.common.prefetch import prefetch
-from sppnet.data.images import read_image
 from sppnet.data.types import Example
 from sppnet.detection.features.extractor import Extractor
 from sppnet.detection.training.finetuning_settings import FineTuningSettings
@@ -182,7 +181,7 @@ class RegionSampler:
     def _pool(self, regions: Regions, mirrored: bool) -> FloatArray:
         """Vectors of regions of one image, all mirrored or none of them."""
         example = self._data.dataset[int(regions.images[0])]
-        image = functools.cache(lambda: read_image(example.path))
+        image = functools.cache(example.read)
         digest, boxes = image_key(example).image_digest, regions.boxes
         if mirrored:
             width = np.float32(image().shape[1])

@@ -8,15 +8,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from sppnet.common.errors import InputError
 from sppnet.common.files import file_digest
 from sppnet.detection.backbones import build_network
+from sppnet.detection.calibration import Calibration
 from sppnet.detection.detection_settings import DetectionSettings
 from sppnet.detection.detector import Detector
 from sppnet.detection.features.extractor import SPPExtractor
 from sppnet.detection.features.settings import FeatureSettings
 from sppnet.detection.heads import SoftmaxHead, SVMHead
+from sppnet.detection.model_files import read_calibration
+from sppnet.eval.calibration import MatchedDetections
 from sppnet.proposals import SelectiveSearch
 from sppnet.svm import BoxRegressors, apply_deltas
 
@@ -222,6 +226,30 @@ def test_scores_worth_showing(detector):
     softmax = SoftmaxHead(np.zeros((4, 8), np.float32), np.zeros(4, np.float32))
     assert detector.working_score == -0.75
     assert Detector(CLASSES, detector.extractor, softmax).working_score == 0
+
+
+def test_a_calibration_is_saved_and_changes_no_other_tensor(image, detector, saved, tmp_path):
+    held_out = MatchedDetections(
+        np.array([0.9, 0.2], np.float32), np.array([2, 0]), np.array([True, False]), np.array([1, 0, 2])
+    )
+    calibration = Calibration(np.array([0.5]), np.ones((3, 2)), np.array([-1.0, 0.0, 1.0]), held_out)
+    calibrated = replace(detector, calibration=calibration)
+    calibrated.save(tmp_path)
+    before, after = (load_file(folder / "model.safetensors") for folder in (saved, tmp_path))
+    assert after.keys() - before.keys() == calibration.tensors().keys()
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)
+    loaded = Detector.load(tmp_path)
+    check_same(loaded.calibrated(loaded.detect(image)), calibrated.calibrated(detector.detect(image)))
+    for name, array in calibration.tensors().items():
+        np.testing.assert_array_equal(loaded.calibration.tensors()[name], array)
+        np.testing.assert_array_equal(read_calibration(tmp_path).tensors()[name], array)
+    assert Detector.load(saved).calibration is None
+    assert read_calibration(saved) is None
+    assert read_calibration(tmp_path / "nothing") is None
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="calibration cannot be read"):
+        read_calibration(tmp_path)
 
 
 def test_the_folder_holds_two_files_and_nothing_private(saved):

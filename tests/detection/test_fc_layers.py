@@ -1,4 +1,4 @@
-"""Fully connected layers as the detector uses them; their files; Caffe's order."""
+"""Fully connected layers of the detector; their files; Caffe's order."""
 
 import logging
 from itertools import pairwise
@@ -36,7 +36,7 @@ def features():
     return np.random.default_rng(1).normal(0, 1, (7, 30)).astype(np.float32)
 
 
-# 1,024 pass at a time.
+# 1,024 vectors pass at a time.
 @pytest.mark.parametrize("count", [0, 1, 7, 1024, 1025, 2500])
 def test_layers(count):
     features = np.random.default_rng(1).normal(0, 1, (count, 30)).astype(np.float32)
@@ -50,7 +50,7 @@ def test_layers(count):
 
 
 def test_rounded_layers(features):
-    """Vectors, weights and results are rounded; sums may be in any order, so the last bit may differ."""
+    """Vectors, weights and results are rounded; the order of sums may change the last bit."""
     layers = make_layers(30, 12, 5)
     rounded = layers.rounded()
     assert {tensor.dtype for tensor in rounded.tensors().values()} == {torch.bfloat16}
@@ -72,12 +72,12 @@ def test_layers_refuse_other_vectors(features):
 
 
 def test_truncation_is_the_best_of_its_rank(features):
-    """The error is that of the singular values left out (Eckart, Young), and full rank changes nothing."""
+    """The error equals the left-out singular values (Eckart, Young); full rank changes nothing."""
     layers = make_layers(30, 20, 5)
     thin = layers.truncated(4)
     first, second = thin.factors
     assert [tuple(matrix.shape) for matrix in first] == [(4, 30), (20, 4)]
-    # 4 x (20 + 5) is not below 20 x 5.
+    # 4 x (20 + 5) is not less than 20 x 5.
     assert second is layers.factors[1]
     values = np.linalg.svd(layers.factors[0][0].numpy(), compute_uv=False)
     error = np.linalg.norm((first[1] @ first[0] - layers.factors[0][0]).numpy())
@@ -110,7 +110,7 @@ def test_tensors_that_do_not_fit(change):
 
 @pytest.mark.parametrize("levels", [(6, 3, 2, 1), (1, 2), (2, 1), (3,)])
 def test_caffes_order(levels):
-    """Element by element: the index that Caffe has for level, channel, row, column, in our order."""
+    """Computes Caffe's index of level, channel, row and column for each element of our order."""
     channels, order = 3, []
     caffe = {}
     for level in sorted(levels):
@@ -148,7 +148,7 @@ def test_layers_of_a_file(tmp_path):
 @pytest.mark.parametrize("generation", [0, 1, 2])
 @pytest.mark.parametrize("last", ["fc6", "fc7"])
 def test_layers_of_a_caffemodel(tmp_path, generation, last):
-    """In Caffe's order; generations 0 and 1 have blobs of four dimensions."""
+    """Files have Caffe's order; in generations 0 and 1 blobs have four dimensions."""
     _, state = write_layers(tmp_path)
     names = {"fc6": ("fc6",), "fc7": ("fc6", "fc7")}[last]
     layers = {"conv1": [torch.ones(2, 1, 2, 2), torch.ones(2)], "relu1": []}
@@ -165,7 +165,7 @@ def test_layers_of_a_caffemodel(tmp_path, generation, last):
 
 
 def test_fc6_alone(tmp_path, caplog):
-    """Read with a warning: fc7 stays random."""
+    """A file without fc7 is read with a warning, and fc7 stays random."""
     path, state = write_layers(tmp_path, **{"fc7.weight": None, "fc7.bias": None})
     with caplog.at_level(logging.WARNING):
         layers = read_layers(path, (2, 1), 3, 8)

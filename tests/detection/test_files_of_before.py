@@ -1,4 +1,4 @@
-"""Files that were written before settings, tensors and arrays got their present names are still read."""
+"""Files from before settings, tensors and arrays got their present names can still be read."""
 
 import hashlib
 import json
@@ -24,9 +24,9 @@ from sppnet.proposals import ProposalCache, SelectiveSearch
 from sppnet.proposals.engine import method_digest
 from sppnet.svm import BoxRegressors
 
-# A run's settings of before, those of the fixture `tiny_settings`. Renamed since: taps, max_windows,
-# negative_overlap, overlap_inclusive, duplicate_overlap, min_overlap, nms_overlap, norm_windows, tap_images,
-# positive_overlap, negative_overlaps, windows_per_image.
+# The settings of the fixture `tiny_settings` in the old form. These were renamed since then: taps,
+# max_windows, negative_overlap, overlap_inclusive, duplicate_overlap, min_overlap, nms_overlap, norm_windows,
+# tap_images, positive_overlap, negative_overlaps, windows_per_image.
 SETTINGS = """\
 images = "tiny train, 6 images"
 images_digest = "digest"
@@ -140,7 +140,7 @@ seed = 6
 
 @pytest.fixture
 def run(tmp_path, tiny_settings):
-    """A run with fine-tuned layers, so that none of its settings may change, and its file of before."""
+    """A run with fine-tuned layers, whose settings may not change any more, and its old file."""
     (tmp_path / "run" / "model-softmax").mkdir(parents=True)
     (tmp_path / "run" / "settings.toml").write_text(SETTINGS)
     with ProposalCache(tmp_path / "proposals.sqlite", tiny_settings.proposals) as cache:
@@ -179,7 +179,7 @@ def test_a_run_of_before_with_another_value_is_refused(run, line, changed):
 
 @pytest.fixture
 def saved(tmp_path):
-    """The folder of a detector, its description with the names of before."""
+    """The folder of a detector whose description has the old names."""
     extractor = SPPExtractor(build_network("alexnet", "random"), FeatureSettings(scales=(96,), levels=(1,)))
     weights = np.zeros((1, 256), np.float32)
     deltas = np.zeros((1, 4, 256), np.float32)
@@ -237,10 +237,10 @@ def test_tensors_of_a_network_keep_their_names(name):
     assert {key for key in state if key.startswith("taps.")} == {
         "taps.scales", "taps.pca_mean", "taps.pca_components",
     }  # fmt: skip
-    # As models are read.
+    # The way in which models are read.
     loaded = network_from_config(network.config(), state)
     assert torch.equal(loaded.feature_map(image), network.feature_map(image))
-    # As PyTorch's users do it.
+    # The way in which PyTorch's users load weights.
     other = build_network(name, "random", seed=2)
     other.set_feature_levels(fit_feature_levels([other.level_maps(image)], 8))
     assert not torch.equal(other.feature_map(image), network.feature_map(image))
@@ -260,7 +260,7 @@ def test_stored_maps_have_the_folder_names_of_before(tmp_path, name, float32_map
     network = build_network(name, "random")
     with torch.no_grad():
         for tensor in network.state_dict().values():
-            # Random numbers differ by processor in their last digits; these are exact everywhere.
+            # Random numbers differ between processors in their last digits; these values are always exact.
             tensor.copy_((torch.arange(tensor.numel()) % 251 / 256).reshape(tensor.shape))
     settings = FeatureSettings(scales=(96,)), FeatureSettings(scales=(64, 96), bfloat16=True)
     stores = [SPPExtractor(network, part).store(tmp_path, 10**9) for part in settings]
@@ -268,7 +268,7 @@ def test_stored_maps_have_the_folder_names_of_before(tmp_path, name, float32_map
 
 
 def test_cached_proposals_have_the_digest_of_before(monkeypatch):
-    """The digest is of these names and values; the boxes depend on OpenCV's version, too."""
+    """The digest is computed from these names and values; boxes depend on OpenCV's version, too."""
     parameters = {
         "engine": "selective-search",
         "revision": 1,

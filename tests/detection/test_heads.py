@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sppnet.detection.heads import SoftmaxHead, log_odds
+from sppnet.detection.heads import SoftmaxHead, SVMHead, head_from_tensors, log_odds
 
 
 @pytest.fixture
@@ -36,3 +36,15 @@ def test_softmax_head(features):
     assert head.score(features[:0]).shape == (0, 3)
     with pytest.raises(ValueError, match=r"take \(N, 30\)"):
         head.score(features[:, :5])
+
+
+@pytest.mark.parametrize("kind", ["svm", "softmax"])
+def test_head_from_tensors(kind):
+    weights, bias = np.ones((3, 5), np.float32), np.zeros(3, np.float32)
+    head = head_from_tensors({f"{kind}.weights": weights, f"{kind}.bias": bias}, 0.5)
+    assert isinstance(head, SVMHead if kind == "svm" else SoftmaxHead)
+    for wrong in ((weights[0], bias), (weights, bias[:2]), (weights, bias[:, None])):
+        with pytest.raises(ValueError, match=f"{kind} weights of shape"):
+            head_from_tensors(dict(zip((f"{kind}.weights", f"{kind}.bias"), wrong, strict=True)), 0.5)
+    with pytest.raises(KeyError):
+        head_from_tensors({}, 0.5)

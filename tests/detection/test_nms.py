@@ -76,14 +76,14 @@ def test_the_score_must_be_above_the_least():
 
 @pytest.mark.parametrize(("nms_iou", "expected"), [(0.5, [0, 1]), (0.49, [0])])
 def test_a_box_of_exactly_the_iou_is_kept(nms_iou, expected):
-    # 5 x 10 inside 10 x 10 pixels: exactly 0.5.
+    # 5 x 10 inside 10 x 10 pixels has an overlap of exactly 0.5.
     boxes = np.array([[0, 0, 10, 10], [0, 0, 5, 10]], np.float32)
     kept = nms_best_first(boxes, np.array([2, 1], np.float32), DetectionSettings(nms_iou))
     assert kept.tolist() == expected
 
 
 def test_a_suppressed_box_suppresses_nothing():
-    # Each overlaps the next by 6 / 14 = 0.43; the first and the third by 2 / 18 = 0.11.
+    # Each box overlaps the next by 6 / 14 = 0.43; the first and the third overlap by 2 / 18 = 0.11.
     boxes = np.array([[0, 0, 10, 1], [4, 0, 14, 1], [8, 0, 18, 1]], np.float32)
     kept = nms_best_first(boxes, np.array([3, 2, 1], np.float32), DetectionSettings())
     assert kept.tolist() == [0, 2]

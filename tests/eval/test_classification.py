@@ -17,7 +17,7 @@ ABC = ("ant", "bee", "cat")
 
 @pytest.fixture
 def by_hand():
-    """Two ants of which one is taken for a bee, one bee taken for a cat, no cat."""
+    """Scores of three images: of two ants one is taken for a bee, one bee is taken for a cat; no cats."""
     scores = np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.2, 0.7]], np.float32)
     return evaluate_classification(scores, np.array([0, 0, 1]), ABC)
 
@@ -30,7 +30,7 @@ def test_by_hand(by_hand):
     np.testing.assert_array_equal(by_hand.accuracies, np.float32([0.5, 0, np.nan]))
 
 
-def test_is_scikit_learns():
+def test_equals_scikit_learn():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 12, 300)
     scores = rng.random((300, 12), np.float32)
@@ -51,7 +51,7 @@ def test_of_equal_scores_the_first_counts():
 @pytest.mark.parametrize(
     ("shape", "labels"), [((0, 3), []), ((2, 3), [0]), ((1, 4), [0])], ids=["no image", "labels", "classes"]
 )
-def test_arrays_that_do_not_belong_together(shape, labels):
+def test_shapes_that_do_not_match(shape, labels):
     with pytest.raises(ValueError, match="classes"):
         evaluate_classification(np.zeros(shape, np.float32), np.array(labels, np.int64), ABC)
 
@@ -69,7 +69,7 @@ def test_files(by_hand, tmp_path):
 
 
 def test_picture_shades_the_cells(tmp_path):
-    """Right in every class: a dark diagonal, also where there are too many classes for names."""
+    """Right answers in every class give a dark diagonal, also with too many classes for names."""
     for count in (4, 130):
         classes = [f"c{number}" for number in range(count)]
         result = evaluate_classification(np.eye(count, dtype=np.float32), np.arange(count), classes)

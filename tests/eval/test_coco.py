@@ -57,7 +57,7 @@ def test_no_ground_truth():
 
 
 def test_mean_over_thresholds():
-    """IoU 0.8 counts at 0.5, 0.55 … 0.8 (7 of 10); the other class, missed, halves the mean."""
+    """IoU 0.8 counts at 0.5, 0.55 … 0.8 (7 of 10); the missed class halves the mean."""
     detections = {name: make_detections([[0, 0, 50, 40]], [1], [0]) for name in "xy"}
     figures = coco_metrics(GROUND_TRUTH, detections)
     assert figures["AP"] == pytest.approx((7 / 10 + 0) / 2)
@@ -70,23 +70,23 @@ def test_mean_over_thresholds():
     [pytest.param([False, True], 1, id="forgiven"), pytest.param([False, False], 1 / 2, id="counted")],
 )
 def test_difficult_is_a_crowd(difficult, ap50):
-    """A box within a difficult object is forgiven, although its IoU is 1/4: the docstring's caveat."""
+    """A box within a difficult object does not count, although its IoU is 1/4 (see `coco_metrics`)."""
     ground_truth = Dataset("made", "test", ("a",), (make_example("x", [FAR, BOX], [0, 0], difficult),))
     detections = {"x": make_detections([[0, 0, 25, 25], [0, 0, 25, 25], FAR], [3, 2, 1], [0, 0, 0])}
     figures = coco_metrics(ground_truth, detections)
-    # Counted: the one hit of two objects is third in rank, precision 1/3 up to recall 1/2 (51 of 101 points).
+    # If it counts, one of two objects is hit at rank 3: precision 1/3 up to recall 1/2 (51 of 101 points).
     expected = 1 if ap50 == 1 else 51 / 101 / 3
     assert figures["AP50"] == pytest.approx(expected)
 
 
 def test_first_match_counts():
-    """pycocotools takes id 0 for no match: the very first object and detection must still count."""
+    """pycocotools takes id 0 for no match; the first object and the first detection must still count."""
     ground_truth = Dataset("made", "test", ("a",), (make_example("x", [BOX], [0]),))
     assert coco_metrics(ground_truth, {"x": make_detections([BOX], [1], [0])})["AP"] == pytest.approx(1)
 
 
-def test_results_are_of_the_files_ids(tmp_path):
-    """From annotations whose ids have gaps, and from the results, pycocotools gives the same figures."""
+def test_results_have_the_ids_of_the_file(tmp_path):
+    """pycocotools gives the same figures from the results and from annotations whose ids have gaps."""
     rng = np.random.default_rng(0)
     annotations, detections = [], {}
     for image in (900, 7, 42):

@@ -161,7 +161,7 @@ def test_image_id_that_breaks_the_columns(tmp_path, image_id):
 
 def test_failed_writing_keeps_the_old_file(tmp_path):
     write(tmp_path, "old", "comp3_det_test_cat.txt")
-    # Three boxes, one score: writing fails on the way.
+    # Writing fails halfway because there are three boxes and one score.
     torn = Detections(np.zeros((3, 4), np.float32), np.zeros(1, np.float32), np.zeros(3, np.int64))
     with pytest.raises(IndexError):
         write_voc_detections(tmp_path, {"a": torn}, ["cat"])

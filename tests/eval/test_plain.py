@@ -112,7 +112,7 @@ def test_kinds_of_arrays(convert):
 
 
 def test_precision_of_the_input_is_kept():
-    """Scores that float32 cannot tell apart keep their order."""
+    """Scores that are equal in float32 keep their order."""
     low, high = 0.5, 0.5 + 1e-12
     detections = {"a": {"boxes": [FAR, BOX], "labels": ["cat", "cat"], "scores": [low, high]}}
     assert evaluate_voc({"a": CAT}, detections).map_area == 1
@@ -147,7 +147,7 @@ def test_classes_are_the_sorted_names_of_the_ground_truth():
 
 
 def test_numbers_without_names_are_the_classes():
-    """COCO's category ids have gaps; the detections mean the same numbers, also in `Detections`."""
+    """COCO's category ids have gaps; labels of detections are the same numbers, also in `Detections`."""
     ground_truth = {"a": {"boxes": [BOX, FAR], "labels": [90, 5]}}
     plain = {"a": {"boxes": [BOX, FAR], "labels": [90, 5], "scores": [1, 1]}}
     for detections in (plain, {"a": Detections.of([BOX, FAR], [1, 1], [90, 5])}):
@@ -157,7 +157,7 @@ def test_numbers_without_names_are_the_classes():
 
 
 def test_detections_with_class_names_are_matched_by_name():
-    """A detector's classes may stand in another order than the ground truth's."""
+    """A detector may have its classes in another order than the ground truth."""
     detections = {"a": Detections.of([BOX], [1], [1], classes=["dog", "cat"])}
     assert evaluate_voc({"a": CAT}, detections).map_area == 1
     flags = np.zeros(1, bool)
@@ -275,7 +275,7 @@ def test_classes_of_a_data_set_are_its_own():
 
 
 def test_scoring_imports_no_torch_and_no_plots():
-    """Who wants only the evaluator waits for NumPy, not for networks, plots and tables."""
+    """A user of the evaluator alone waits for NumPy, not for networks, plots and tables."""
     script = """
 import sys
 from sppnet.eval import evaluate_voc, metrics_dict, plot_precision_recall, class_table, coco_metrics

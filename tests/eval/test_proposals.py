@@ -1,4 +1,4 @@
-"""Proposals scored by how well they cover objects: against plain loops, and by hand."""
+"""Measures of how well proposals cover objects: against plain loops, and by hand."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def slow_overlap(a, b):
 
 
 def slow_figures(examples, proposals, count, difficult):
-    """Recall at 0.5 and 0.7, average recall, MABO and each class's ABO at one number of proposals."""
+    """Computes recall at 0.5 and 0.7, average recall, MABO and ABO per class for a number of proposals."""
     by_class = {label: [] for label in range(len(CLASSES))}
     for example, boxes in zip(examples, proposals, strict=True):
         for box, label, hard in zip(
@@ -67,7 +67,7 @@ def figures(result, index):
     return [curve[index] for curve in curves]
 
 
-# Whole-numbered edges of few pixels: equal boxes, empty overlaps and overlaps of exactly one half abound.
+# With whole-numbered edges of few pixels, many boxes are equal, do not overlap, or overlap by exactly a half.
 edges = st.tuples(*[st.integers(0, 5)] * 2, *[st.integers(1, 6)] * 2)
 box = edges.map(lambda edge: (edge[0], edge[1], edge[0] + edge[2], edge[1] + edge[3]))
 objects = st.lists(st.tuples(box, st.integers(0, len(CLASSES) - 1), st.booleans()), max_size=4)
@@ -108,7 +108,7 @@ def test_many_proposals_against_plain_loops():
 
 
 def test_figures_by_hand():
-    # Overlaps of the best proposals with the cat: 1/2, then 1; with the dog: 0, then 1/4.
+    # The best proposals overlap the cat by 1/2, then 1, and the dog by 0, then 1/4.
     example = make_example([(0, 0, 10, 10), (10, 0, 20, 20)], [0, 1])
     proposals = np.array([(0, 0, 10, 5), (0, 0, 10, 10), (10, 0, 20, 5)])
     result = evaluate_proposals(make_dataset(example), [proposals], [1, 2, 3, ALL])
@@ -164,7 +164,7 @@ def test_figures_never_fall_with_more_proposals():
     assert 0 < result.mabo()[0] < result.mabo()[-1] < 1
 
 
-def test_best_overlaps_takes_so_many():
+def test_best_overlaps_takes_the_given_number_of_proposals():
     proposals = [(0, 0, 10, 5), (0, 0, 10, 10)]
     np.testing.assert_array_equal(
         best_overlaps([(0, 0, 10, 10)], proposals, np.array([1, 2, 9])), [[0.5, 1, 1]]
@@ -236,7 +236,7 @@ def test_json(results):
     assert len(content["abo"]["cat"]) == len(content["counts"])
 
 
-def test_plot_draws_a_line_a_method(results, tmp_path):
+def test_plot_draws_a_line_for_each_method(results, tmp_path):
     plot_proposals(tmp_path / "all.png", results)
     plot_proposals(tmp_path / "single.png", {"few": results["few"]})
     both, single = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("all", "single"))

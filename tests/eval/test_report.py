@@ -83,12 +83,12 @@ def test_table():
 
 
 @pytest.mark.parametrize("classes", [1, 3, 27])
-def test_plot_has_a_panel_a_class(tmp_path, classes):
+def test_plot_has_a_panel_for_each_class(tmp_path, classes):
     path = tmp_path / "curves.png"
     plot_precision_recall(path, VOCResult(0.5, (RESULT.classes * 9)[:classes]))
     ink = (read_image(path) < 128).any(axis=2)
     columns = 5 if classes <= 25 else 6
-    # A frame is the only long dark horizontal line; each panel has two, those of a row at the same height.
+    # Only frames have long dark horizontal lines: two for each panel, at the same heights within a row.
     runs = np.array([np.ones(ink.shape[1] // columns // 2)], np.uint8)
     lines = cv2.erode(ink.astype(np.uint8), runs, borderValue=0)
     count, _ = cv2.connectedComponents(lines)

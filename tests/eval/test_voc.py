@@ -1,4 +1,4 @@
-"""VOC average precision: published fixtures, hand-made cases, and a slow twin on random data."""
+"""VOC average precision: published fixtures, hand-made cases, and a slow reference on random data."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def make_dataset(*examples, classes=("thing",)):
 
 
 def edges(x, y, width, height):
-    """A box whose corners (x, y) and (x + width, y + height) are inclusive pixels, as edges."""
+    """Converts a box with inclusive corner pixels (x, y) and (x + width, y + height) to edges."""
     return [x, y, x + width + 1, y + height + 1]
 
 
@@ -89,7 +89,7 @@ def test_padilla_fixture(threshold, eleven, area):
 
 
 def inclusive(boxes):
-    """Boxes of inclusive corners, as chainercv's are, as edges."""
+    """Converts chainercv's boxes, whose corners are inclusive pixels, to edges."""
     return np.array(boxes, float) + np.array([0, 0, 1, 1])
 
 
@@ -159,7 +159,7 @@ def test_overlap_is_not_rounded_to_the_threshold():
 
 @pytest.mark.parametrize("steps", [(0, 0), (0, 3), (2, 5)])
 def test_inclusive_pixels_equal_edges(steps):
-    """The devkit's +1 arithmetic on inclusive corners, on boxes converted at the door."""
+    """The devkit's +1 arithmetic on inclusive corners gives the same overlaps as edges."""
     a, b = np.array([11, 21, 60, 90]), np.array([11, 21, 60, 90]) + np.array(steps + steps) * 7
     low, high = np.maximum(a, b)[:2], np.minimum(a, b)[2:]
     inner = np.prod(high - low + 1)
@@ -193,14 +193,14 @@ def test_only_difficult_matches_score_zero():
 
 
 def test_difficult_takes_a_detection_that_overlaps_it_more():
-    """The argmax is over all objects: the second best would have been a true positive."""
+    """The argmax is over all objects; with the second best object the detection would be a true positive."""
     ground_truth = make_dataset(make_example("a", [[0, 0, 10, 9], BOX], difficult=[False, True]))
     curve = evaluate_voc(ground_truth, {"a": make_detections([BOX], [1])}).classes[0]
     np.testing.assert_array_equal(curve.recall, [0])
 
 
 def test_duplicate_is_false_and_does_not_take_the_second_best():
-    """The devkit does not fall back to a free object: both detections go to the first."""
+    """The devkit does not fall back to a free object: both detections are matched with the first object."""
     ground_truth = make_dataset(make_example("a", [BOX, [0, 0, 10, 8]]))
     curve = evaluate_voc(ground_truth, {"a": make_detections([BOX, BOX], [2, 1])}).classes[0]
     np.testing.assert_array_equal(curve.precision, [1, 1 / 2])
@@ -269,7 +269,7 @@ def test_recall_steps_are_multiples_of_a_tenth():
 
 @pytest.mark.parametrize("hits", range(11))
 def test_recall_exactly_at_a_step(hits):
-    """Recall k/10 reaches step k, but for 3, 6 and 7, whose steps are a hair above."""
+    """Recall k/10 reaches step k, except for 3, 6 and 7, whose steps are a little above."""
     ground_truth = make_dataset(*(make_example(str(i), [BOX]) for i in range(10)))
     detections = {str(i): make_detections([BOX], [1]) for i in range(hits)}
     reached = hits if hits in (0, 3, 6, 7) else hits + 1
@@ -338,14 +338,14 @@ def average_precisions(result):
 
 @settings(deadline=None, max_examples=100)
 @given(scenes())
-def test_equals_slow_twin(scene):
+def test_equals_slow_reference(scene):
     ground_truth, detections, threshold = scene
     averages = average_precisions(evaluate_voc(ground_truth, detections, threshold))
     expected = evaluate_slowly(ground_truth, detections, threshold)
     np.testing.assert_allclose(averages, expected, rtol=0, atol=1e-12)
 
 
-def test_equals_slow_twin_on_many_boxes():
+def test_equals_slow_reference_on_many_boxes():
     ground_truth, detections = synthetic_test_set(15, seed=3)
     averages = average_precisions(evaluate_voc(ground_truth, detections))
     np.testing.assert_allclose(averages, evaluate_slowly(ground_truth, detections), rtol=0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""VOC's image classification: labels from objects, the protocol, figures for people and programs."""
+"""VOC's image classification: labels from objects, the protocol, tables and JSON."""
 
 import io
 import json
@@ -18,7 +18,7 @@ def one_class(labels, scores):
 
 
 def slow_average_precisions(labels, scores):
-    """VOCevalcls.m and VOCap.m, image by image; among equal scores the first image goes first."""
+    """Computes VOCevalcls.m and VOCap.m image by image; of equal scores the first image ranks first."""
     ranked = sorted(range(len(labels)), key=lambda image: (-scores[image], image))
     positives = sum(label > 0 for label in labels)
     true, false, curve = 0, 0, []
@@ -112,7 +112,7 @@ def test_labels_from_objects(tmp_path):
     assert labels.tolist() == [[-1, -1], [1, -1], [0, 1], [1, -1], [1, -1]]
 
 
-def test_labels_are_the_devkits(voc_root):
+def test_labels_equal_the_devkit(voc_root):
     split = "test"
     dataset = load_voc(voc_root, split)
     labels = image_labels(dataset)
@@ -122,7 +122,7 @@ def test_labels_are_the_devkits(voc_root):
         assert [official[example.image_id] for example in dataset] == labels[:, column].tolist()
 
 
-def test_figures_for_programs_and_people():
+def test_figures_as_json_and_table():
     labels = np.array([[1, -1], [-1, 0]])
     result = evaluate_voc_classification(labels, labels, ("cat", "dog"))
     figures = json.loads(json.dumps(classification_dict(result), allow_nan=False))

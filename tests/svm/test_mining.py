@@ -1,4 +1,4 @@
-"""Hard negative mining against the procedure written out slowly, and in bounded memory."""
+"""Hard negative mining against a slow and obvious reference, and in bounded memory."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def feed(miner, keys):
 
 
 def held(miner):
-    """Per class, the (image, sample) pairs of its negatives."""
+    """Returns for each class the (image, sample) pairs of its negatives."""
     state = miner.state()
     pairs = list(zip(state["keys"].tolist(), state["windows"].tolist(), strict=True))
     return [
@@ -66,7 +66,7 @@ def held(miner):
 
 
 def stored(rows):
-    """Rows as they are kept: 127 steps up to the largest magnitude of each."""
+    """Rounds rows as the store does: 127 steps up to the largest magnitude of each row."""
     unit = np.abs(rows).max(axis=-1, keepdims=True) / 127
     return (np.rint(rows / unit) * unit * NORM_FACTOR).astype(np.float32)
 
@@ -79,11 +79,11 @@ def train_slowly(positives, cache, settings):
 
 
 def mine_slowly(settings, keys):
-    """The procedure of the reference, class by class, everything in memory, no warm starts."""
+    """Mines as the released code does: class by class, everything in memory, no warm starts."""
     positives, labels = make_positives()
     result = []
     for label in range(CLASSES):
-        of_class = stored(positives[labels == label])
+        class_positives = stored(positives[labels == label])
         cache: dict[tuple[int, int], np.ndarray] = {}
         added, trained, weights, bias = 0, False, None, None
         for key in keys:
@@ -108,10 +108,10 @@ def mine_slowly(settings, keys):
                 cache[key, sample] = stored(features[sample])
             added += len(chosen)
             if not trained or added > settings.retrain_after:
-                weights, bias, margins = train_slowly(of_class, cache, settings)
+                weights, bias, margins = train_slowly(class_positives, cache, settings)
                 cache = {k: v for k, v in cache.items() if margins[k] >= settings.easy_threshold}
                 trained, added = True, 0
-        weights, bias, margins = train_slowly(of_class, cache, settings)
+        weights, bias, margins = train_slowly(class_positives, cache, settings)
         result.append((weights, bias, {k for k in cache if margins[k] >= settings.easy_threshold}))
     return result
 
@@ -157,7 +157,7 @@ def test_overlap_of_exactly_the_threshold(inclusive, expected):
     assert held(miner) == [expected] * CLASSES
 
 
-def test_rows_that_stay_are_hard_and_dropped_ones_are_easy():
+def test_kept_rows_are_hard_and_dropped_rows_are_easy():
     miner = make_miner()
     feed(miner, range(6))
     svms = miner.finish()
@@ -211,7 +211,7 @@ def test_forced_eviction_keeps_the_hardest():
     assert left == set(sorted(hardness, key=lambda sample: -hardness[sample])[: 52 - new])
 
 
-def test_interrupted_run_is_the_unbroken_run():
+def test_interrupted_run_gives_the_result_of_an_unbroken_run():
     whole, broken = make_miner(rows=100), make_miner(rows=100)
     feed(whole, range(12))
     feed(broken, range(5))
@@ -269,7 +269,7 @@ def test_image_without_samples_and_float64_and_strided_input():
     assert plain.statistics().images == 2
 
 
-def test_no_image_at_all_still_trains_on_positives():
+def test_without_images_positives_are_trained():
     assert make_miner().finish().bias.min() > 0
 
 
@@ -335,7 +335,7 @@ def test_bad_positives_are_named():
             [3, 4],
             "kept 12,242 hard negatives of 67,334 that fit; each class trained 3 to 4 times; none lost",
         ),
-        ([1000, 2], [3, 3], "each class trained 3 times; 1,002 lost for want of memory"),
+        ([1000, 2], [3, 3], "each class trained 3 times; 1,002 lost because memory was full"),
     ],
     ids=["all_fit", "lost"],
 )
@@ -354,3 +354,37 @@ def test_statistics_count_the_positives():
     assert statistics.positives == 8
     negatives = len(set.union(*held(miner)))
     assert f"kept {negatives} hard negatives of 92 that fit" in str(statistics)
+
+
+def test_finish_without_some_images_is_a_training_on_the_other_rows():
+    miner = make_miner()
+    feed(miner, range(6))
+    svms = miner.finish()
+    before = {name: array.copy() for name, array in miner.state().items()}
+    keys, numbers = [1, 4], [0, 2, 3]
+    without = miner.finish_without(keys, numbers)
+    for name, array in miner.state().items():
+        np.testing.assert_array_equal(array, before[name])
+
+    rows = before["rows"] * before["units"][:, None]
+    positives = np.arange(len(rows)) < len(make_positives()[1])
+    kept = ~np.isin(before["keys"], keys)
+    kept[numbers] = False
+    for label in range(CLASSES):
+        chosen = np.flatnonzero(before["held"][:, label] & kept)
+        (expected,) = train_svms(rows, [Problem(chosen, positives[chosen])], TIGHT.solver)
+        np.testing.assert_allclose(without.weights[label], expected.weights, atol=2e-3)
+        assert without.bias[label] == pytest.approx(expected.bias, abs=2e-3)
+        assert not np.allclose(without.weights[label], svms.weights[label], atol=2e-3)
+
+
+def test_finish_without_all_positives_of_a_class():
+    miner = make_miner()
+    feed(miner, range(3))
+    miner.finish()
+    svms = miner.finish_without([], [3, 4])
+    assert svms.bias[1] == NEVER
+    assert not svms.weights[1].any()
+    assert (np.delete(svms.bias, 1) != NEVER).all()
+    everything = miner.finish_without([], [])
+    np.testing.assert_allclose(everything.weights, miner.finish().weights, atol=2e-3)

@@ -1,4 +1,4 @@
-"""Bounding-box regression: deltas, the ridge, and the training sample."""
+"""Box regression: deltas, ridge regression, and the training sample."""
 
 import math
 
@@ -60,14 +60,14 @@ def test_ridge_primal_dual_and_scikit_learn_agree(count, dimension, penalty):
     ones = np.hstack([x, np.ones((count, 1))])
     primal = np.linalg.solve(ones.T @ ones + penalty * np.eye(dimension + 1), ones.T @ t)
     dual = ones.T @ np.linalg.solve(ones @ ones.T + penalty * np.eye(count), t)
-    of_sklearn = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky").fit(ones, t).coef_.T
-    for expected in (primal, dual, of_sklearn):
+    by_sklearn = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky").fit(ones, t).coef_.T
+    for expected in (primal, dual, by_sklearn):
         np.testing.assert_allclose(np.vstack([weights, bias]), expected, rtol=1e-7, atol=1e-10)
     single, single_bias = ridge(x.astype(np.float32), t, penalty)
     np.testing.assert_allclose(np.vstack([single, single_bias]), primal, atol=1e-4 * np.abs(primal).max())
 
 
-def test_whitening_is_that_of_the_released_code():
+def test_whitening_equals_the_released_code():
     rng = np.random.default_rng(1)
     x = rng.random((60, 8))
     t = rng.standard_normal((60, 4)) @ rng.standard_normal((4, 4)) + 3
@@ -79,13 +79,13 @@ def test_whitening_is_that_of_the_released_code():
     expected = (x @ weights + bias) @ np.linalg.inv(whiten) + mean
     w, b = fit_deltas(x.astype(np.float32), t.astype(np.float32), options)
     np.testing.assert_allclose(x @ w.T + b, expected, atol=1e-3)
-    # Whatever the whitening, its inverse undoes it.
+    # The inverse undoes any whitening.
     plain_weights, plain_bias = ridge(x, t - mean, 10)
     np.testing.assert_allclose(expected, x @ plain_weights + plain_bias + mean, atol=1e-9)
 
 
 def scene(rng, count, projection):
-    """Proposals around one object, with features that are linear in the deltas to it."""
+    """Makes proposals around one object, with features that are linear in the deltas to the object."""
     ground_truth = np.array([[100, 80, 180, 200]], np.float32) + rng.uniform(-20, 20, (1, 1)).astype(
         np.float32
     )
@@ -138,7 +138,7 @@ def offer(sampler, keys):
 SMALL = RegressionSettings(max_samples=30, penalty=1.0)
 
 
-def test_interrupted_run_is_the_unbroken_run(tmp_path):
+def test_interrupted_run_gives_the_result_of_an_unbroken_run(tmp_path):
     whole = RegressionSampler(2, 6, SMALL, 1.0, tmp_path / "whole")
     offer(whole, range(20))
     broken = RegressionSampler(2, 6, SMALL, 1.0, tmp_path / "broken")

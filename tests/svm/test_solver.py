@@ -1,4 +1,4 @@
-"""The SVM solver against a slow one and against scikit-learn (liblinear)."""
+"""The SVM solver against a slow reference and against scikit-learn (liblinear)."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ EXACT = SolverSettings(tolerance=1e-5, max_sweeps=100_000)
 
 
 def slow_objective(x, positive, settings_):
-    """Least objective by projected gradient on the dual with all the matrices written out, in float64."""
+    """Computes the least objective by projected gradient on the dual, with full matrices in float64."""
     y = np.where(positive, 1.0, -1.0)
     constant = np.full((len(x), 1), settings_.bias_multiplier)
     augmented = y[:, None] * np.hstack([x.astype(np.float64), constant])
@@ -41,7 +41,7 @@ def problem(seed, count, dimension, positives, separation=1.0):
     [(300, 50, 30), (80, 400, 8), (60, 10, 60), (60, 10, 0), (2, 3, 1), (1, 3, 1)],
     ids=["tall", "wide", "only_positives", "only_negatives", "two_rows", "one_row"],
 )
-def test_objective_is_that_of_the_slow_solver(count, dimension, positives):
+def test_objective_equals_the_slow_solver(count, dimension, positives):
     x, positive = problem(0, count, dimension, positives)
     options = SolverSettings(tolerance=1e-4)
     (solution,) = train_svms(x, [Problem(np.arange(count), positive)], options)
@@ -53,7 +53,7 @@ def test_objective_is_that_of_the_slow_solver(count, dimension, positives):
     np.testing.assert_allclose(solution.weights, w[:-1], atol=0.02 * np.abs(w).max())
 
 
-def test_training_that_is_cut_short_says_so(caplog):
+def test_training_that_is_cut_short_logs_a_warning(caplog):
     x, positive = problem(2, 400, 50, 40)
     hard, none = Problem(np.arange(400), positive), Problem(np.arange(0), positive[:0])
     train_svms(x, [hard, none], SolverSettings(cost=1.0))
@@ -65,7 +65,7 @@ def test_training_that_is_cut_short_says_so(caplog):
 
 @pytest.mark.parametrize("cost", [1e-3, 0.1], ids=["c_paper", "c_large"])
 @pytest.mark.parametrize("shape", [(600, 100, 60), (150, 1000, 20)], ids=["tall", "wide"])
-def test_objective_is_that_of_liblinear(shape, cost):
+def test_objective_equals_liblinear(shape, cost):
     x, positive = problem(1, *shape, separation=0.5)
     case = Problem(np.arange(len(x)), positive)
     options = SolverSettings(cost=cost)
@@ -108,13 +108,13 @@ def test_gap_bounds_the_distance_to_any_solution(seed, count, dimension, positiv
 
 def test_warm_start_reaches_the_same_optimum_sooner():
     x, positive = problem(3, 400, 80, 40)
-    every = np.arange(400)
-    old = every[:300]
-    (first,) = train_svms(x, [Problem(old, positive[:300])], EXACT)
-    (cold,) = train_svms(x, [Problem(every, positive)], EXACT)
+    all_rows = np.arange(400)
+    old_rows = all_rows[:300]
+    (first,) = train_svms(x, [Problem(old_rows, positive[:300])], EXACT)
+    (cold,) = train_svms(x, [Problem(all_rows, positive)], EXACT)
     start = np.concatenate([first.alphas, np.zeros(100, np.float32)])
-    (warm,) = train_svms(x, [Problem(every, positive, start)], EXACT)
-    (again,) = train_svms(x, [Problem(every, positive, cold.alphas)], SolverSettings())
+    (warm,) = train_svms(x, [Problem(all_rows, positive, start)], EXACT)
+    (again,) = train_svms(x, [Problem(all_rows, positive, cold.alphas)], SolverSettings())
     assert warm.objective == pytest.approx(cold.objective, rel=2e-5)
     np.testing.assert_allclose(warm.weights, cold.weights, atol=0.02 * np.abs(cold.weights).max())
     assert again.sweeps == 1
@@ -176,7 +176,7 @@ def test_bad_input_is_named(features, rows, flags, message):
         train_svms(features, [Problem(np.array(rows), np.array(flags))], SolverSettings())
 
 
-def test_scores_are_of_features_times_the_norm_factor():
+def test_features_are_scored_after_multiplication_by_the_norm_factor():
     svms = LinearSVMs(np.array([[1, 2], [0, -1]], np.float32), np.array([0.5, 0], np.float32), 0.1)
     expected = [[0.1 * (1 * 3 + 2 * 4) + 0.5, -0.1 * 4]]
     np.testing.assert_allclose(svms.score(np.array([[3.0, 4.0]])), expected, rtol=1e-6)

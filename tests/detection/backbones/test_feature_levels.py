@@ -59,7 +59,7 @@ def training_maps():
     ]
 
 
-def test_unfitted_levels_are_joined_as_they_are(training_maps):
+def test_unfitted_levels_are_joined_unchanged(training_maps):
     maps = batched(training_maps[0])
     assert torch.equal(FeatureLevels((3, 2))(maps), torch.cat(maps, dim=1))
 
@@ -102,7 +102,7 @@ def test_a_dead_level_stays_zero():
 
 @pytest.mark.parametrize("components", [None, 2], ids=["all", "pca"])
 def test_names_in_files(training_maps, components):
-    """Constants kept on disk were made under these names."""
+    """Constants stored by earlier versions have these names."""
     feature_levels = fit_feature_levels(training_maps, components)
     state = feature_levels.state_dict()
     assert list(state) == ["scales"] + ["pca_mean", "pca_components"] * (components is not None)

@@ -1,4 +1,4 @@
-"""Geometry: the recurrence, the probe, sizes of maps, and that cells see the pixels around their centres."""
+"""Geometry: the recurrence, the probe, sizes of maps, pixels that cells depend on."""
 
 import pytest
 import torch
@@ -48,7 +48,8 @@ def test_minimum_is_the_smallest_size_with_a_cell(chain):
 
 
 def test_recurrence_by_hand():
-    # 3/2 pad 1 centred on 0; then 2/2: between cells 0 and 1, pixels 0 and 2; it sees -1 to 3.
+    # 3/2 with padding 1 is centred on 0. Then 2/2 lies between cells 0 and 1 (pixels 0 and 2), and sees
+    # pixels -1 to 3.
     assert geometry_of([Layer(3, 2, 1), Layer(2, 2, 0)]) == Geometry(4, 1.0, 5)
     assert Geometry(16, 20.0, 139).centre(3) == 20 + 3 * 16
 

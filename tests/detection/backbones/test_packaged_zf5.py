@@ -30,7 +30,7 @@ def test_they_are_float16_and_have_a_card():
 
 
 def explained_variance(network, teacher, images, teacher_maps):
-    """The part of the teacher's variance on the last third of the images that a linear map of it explains."""
+    """Fits a linear map to the teacher; returns the explained variance on the last third of the images."""
     inputs, targets = [], []
     for image, teacher_map in zip(images, teacher_maps, strict=True):
         cells = network.feature_map(image).flatten(1).T.double().numpy()
@@ -51,7 +51,7 @@ def explained_variance(network, teacher, images, teacher_maps):
 
 
 def test_zf5_sees_what_its_teacher_sees(voc_root):
-    """On images that neither learned from; random weights, and red taken for blue, explain less of it."""
+    """On images that neither network has seen; random weights, or red and blue swapped, explain less."""
     images = []
     for example in load_voc(voc_root / "VOC2007", "test").head(24):
         pixels = read_image(example.path)

@@ -275,6 +275,8 @@ def test_damaged_settings_are_named(lite0):
     with pytest.raises(InputError, match="damaged"):
         network_from_config({**config, "taps": [[0, 1.0, 3]]}, state)
     with pytest.raises(InputError, match="damaged"):
+        network_from_config({**config, "taps": [[16]]}, state)
+    with pytest.raises(InputError, match="damaged"):
         network_from_config({"name": "efficientnet_lite0"}, state)
     state.pop("taps.scales")
     with pytest.raises(InputError, match=r"taps\.scales"):

@@ -1,4 +1,4 @@
-"""Files of weights: those that are read, and those that are refused and why."""
+"""Files of weights: formats that are read, and files that are refused with a reason."""
 
 import contextlib
 import pickle
@@ -133,7 +133,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path, zf5_state, change, message)
 
 
 def test_a_deeper_variant_is_refused(tmp_path):
-    """Every tensor of resnet18 is in resnet34 with its shape; without a check its maps would be noise."""
+    """resnet34 has every tensor of resnet18 with its shape; without a check the maps would be noise."""
     path = tmp_path / "resnet34.pth"
     torch.save(torchvision.models.resnet34(weights=None).state_dict(), path)
     with pytest.raises(InputError, match=r"no place in the network, first layer1\.2"):

@@ -9,7 +9,7 @@ from sppnet.detection.backbones.zf5 import WithinChannelLRN
 
 
 def slow_lrn(x, size, alpha):
-    """Caffe's lrn_layer.cpp with WITHIN_CHANNEL: average pooling that divides by the whole window."""
+    """Computes lrn_layer.cpp of Caffe with WITHIN_CHANNEL; average pooling divides by size * size."""
     channels, height, width = x.shape
     result = np.empty_like(x)
     for c in range(channels):
@@ -37,7 +37,7 @@ def test_lrn_can_be_learned_through():
 
 
 def test_lrn_by_hand():
-    # A lone 30 at a corner: mean of squares 900 / 9, although only 4 cells of the window lie inside.
+    # A single 30 at a corner: the mean of squares is 900 / 9, although only 4 of 9 cells lie inside.
     x = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
     x[0, 0, 0, 0] = 30
     expected = 30 * (1 + 0.5 * 900 / 9) ** -0.75

@@ -1,4 +1,4 @@
-"""Classifiers: the paper's networks in figures, the pyramid, files."""
+"""Classifiers: sizes of the paper's networks, the pyramid, files."""
 
 import json
 from dataclasses import replace
@@ -14,14 +14,14 @@ from sppnet.detection.classification.classifier import Classifier, ClassifierSet
 from sppnet.detection.fc_layers import read_layers
 from sppnet.detection.features.pooling import spatial_pyramid_pool
 
-# Sides of the maps after each convolution with the pooling that follows it (paper table 1), at 224 and 180.
+# Sides of the maps after each convolution and the pooling after it (paper table 1), at 224 and 180.
 MAPS = {
     "zf5": ([55, 13, 13, 13, 13], [44, 10, 10, 10, 10]),
     "convnet5": ([55, 27, 13, 13, 13], [44, 21, 10, 10, 10]),
     "overfeat5": ([36, 18, 18, 18, 18], [29, 14, 14, 14, 14]),
     "overfeat7": ([36, 18, 18, 18, 18, 18, 18], [29, 14, 14, 14, 14, 14, 14]),
 }
-# Filters times (numbers in a filter + its bias).
+# The number of weights: filters times (numbers in a filter + its bias).
 CONVOLUTIONS = {
     "zf5": 96 * (3 * 49 + 1)
     + 256 * (96 * 25 + 1)
@@ -169,7 +169,7 @@ def test_saved_and_loaded(tiny, tmp_path):
 
 
 def test_the_file_serves_detection(tiny, tmp_path):
-    """Its convolutions as a backbone, its fc6 and fc7 as a start for fine-tuning."""
+    """The file serves as a backbone, and its fc6 and fc7 as a start for fine-tuning."""
     tiny.save(tmp_path)
     file = tmp_path / "classifier.safetensors"
     backbone = build_network("zf5", file)

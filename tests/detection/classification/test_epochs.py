@@ -25,7 +25,7 @@ def test_images_per_second_and_waiting():
         next(batches)
         now += 2
         pace.images += 10
-    # Eight seconds, of which four were spent waiting.
+    # Eight seconds have passed; four of them were spent waiting.
     assert pace.figures() == (20 / 8, 4 / 8)
     pace.start()
     next(batches)

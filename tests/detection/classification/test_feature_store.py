@@ -1,4 +1,4 @@
-"""Stored vectors: equal to computed ones, and no more than a cache."""
+"""Stored vectors: they equal computed vectors, and may be deleted at any time."""
 
 import errno
 from pathlib import Path
@@ -15,12 +15,12 @@ from sppnet.detection.classification.image_features import ImageFeatureExtractor
 
 SETTINGS = ImageFeatureSettings("warp", (32,), levels=(1,))
 GIGABYTE = 10**9
-# Of two images' vectors of 256 halves.
+# The bytes of a file with the vectors of two images, 256 float16 numbers each.
 FILE = 32 + 2 * 256 * 2
 
 
 class Counting(ImageFeatureExtractor):
-    """Knows how many vectors it has computed."""
+    """An extractor that counts the vectors it has computed."""
 
     count = 0
 
@@ -50,7 +50,7 @@ def images(tmp_path):
 
 
 def read(extractor, folder, images, max_bytes=GIGABYTE):
-    """The vectors, how many of them were computed, and the calls of progress. Two images go into a file."""
+    """Returns the vectors, the number of computed vectors, and the calls of progress; two images a file."""
     calls, before = [], extractor.count
     store = FeatureStore(folder, extractor, max_bytes, images_per_file=2)
     vectors = store.read(images, lambda done, total: calls.append((done, total)))
@@ -116,7 +116,7 @@ def test_a_damaged_file_is_as_good_as_none(extractor, images, tmp_path, damage):
 
 def test_the_folder_has_a_bound(extractor, images, tmp_path, caplog):
     first, _, _ = read(extractor, tmp_path / "all", images)
-    # Room for the first file, and not quite for the second.
+    # There is room for the first file, and a little too little for the second.
     for computed_then in (5, 3):
         caplog.clear()
         vectors, computed, _ = read(extractor, tmp_path / "store", images, 2 * FILE - 1)

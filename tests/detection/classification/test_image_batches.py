@@ -33,7 +33,7 @@ PLAIN = replace(SETTINGS, flip=False, colour=0.0)
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory):
-    """Noise in three classes. The first two images need no resizing; the third is of one gray."""
+    """Images of noise in three classes; the first two need no resizing, the third is plain gray."""
     folder = tmp_path_factory.mktemp("noise")
     rng = np.random.default_rng(0)
     sizes = [(36, 41), (47, 36), (36, 36), (72, 90), (51, 33), (36, 36), (60, 50), (40, 80)]
@@ -65,12 +65,12 @@ def test_the_centre_or_a_corner(noise, index):
     crops = read(noise, [Request(index, SIZE, epoch) for epoch in range(300)], PLAIN)
     counts = Counter(crop.tobytes() for crop in crops)
     assert counts.keys() == set(expected)
-    # Alike: each 60 times, give or take 7.
+    # All are equally likely: each comes 60 times, with a deviation of 7.
     assert all(30 < times < 90 for times in counts.values())
 
 
 def test_any_position(noise):
-    """All 5 x 10 of them, the last too, and nothing else."""
+    """All 5 x 10 positions come, including the last one, and no other."""
     image = read_image(noise.paths[0])
     expected = {square(image, top, left).tobytes() for top in range(5) for left in range(10)}
     requests = [Request(0, SIZE, epoch) for epoch in range(700)]
@@ -84,7 +84,7 @@ def test_the_centre_to_test_on_is_that_of_the_views(noise, index):
     (views,) = make_views("centre", *image.shape[:2], ViewSettings(SIZE, SHORT, (SHORT,)))
     resized = cv2.resize(image, (views.width, views.height))
     left, top, _, _ = views.boxes[0].astype(int)
-    # With all the changes of training in the settings, none is made.
+    # The settings have all changes of training; for tests none is made.
     (crop,) = read(noise, [Request(index, SIZE)])
     np.testing.assert_array_equal(crop, square(resized, top, left))
 
@@ -111,14 +111,14 @@ def test_half_are_mirrored(noise):
 
 
 def test_colours_shift_along_the_principal_axes(noise):
-    """A gray crop shifts as a whole, above all to other grays, as far as the paper's source says."""
+    """A gray crop shifts as a whole, mostly to other grays, by the amounts of the paper's source."""
     settings = replace(PLAIN, colour=0.1)
     crops = read(noise, [Request(2, SIZE, epoch) for epoch in range(1000)], settings).astype(float)
     assert (crops == crops[:, :1, :1]).all()
     shifts = crops[:, 0, 0] - 128
     axes = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
     along = (shifts @ axes).std(axis=0)
-    # Krizhevsky's 0.1 times the axes' lengths on the scale of 0 to 255, and rounding's 0.29.
+    # Krizhevsky's 0.1 times the axes' lengths for pixels from 0 to 255, and 0.29 from rounding.
     expected = np.hypot(0.1 * 255 * np.array([0.2175, 0.0188, 0.0045]), 12**-0.5)
     np.testing.assert_allclose(along, expected, rtol=0.1)
     assert np.abs(shifts.mean(axis=0)).max() < 0.5
@@ -144,7 +144,7 @@ def test_crops_follow_from_seed_epoch_and_image_alone(noise):
 
 
 def test_processes_make_no_difference(noise):
-    """The same batches come in the order of the requests; random states of this process are left alone."""
+    """Other processes give the same batches, in order; random states of this process do not change."""
     requests = [
         batch for epoch in range(2) for batch in epoch_requests(SETTINGS, len(noise), epoch)
     ] + centre_requests(SETTINGS, len(noise))
@@ -162,11 +162,11 @@ def test_processes_make_no_difference(noise):
 
 @pytest.mark.timeout(60)
 def test_processes_start_while_opencv_has_threads_here(noise):
-    """A forked process that ends OpenCV's threads, which it does not have, waits for ever."""
+    """A forked process does not have OpenCV's threads; ending them there would wait for ever."""
     threads = cv2.getNumThreads()
     try:
         cv2.setNumThreads(4)
-        # Large enough for OpenCV to start its threads.
+        # The image is large enough for OpenCV to start its threads.
         cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (1500, 1500), interpolation=cv2.INTER_CUBIC)
         batches = list(read_batches(noise, [[Request(0, SIZE)], [Request(1, SIZE)]], SETTINGS, 2))
         assert [len(batch.images) for batch in batches] == [1, 1]

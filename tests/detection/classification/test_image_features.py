@@ -1,4 +1,4 @@
-"""An image's vector: views, pyramid, fully connected layers, all against slow twins."""
+"""The vector of an image: views, pyramid, fully connected layers, against slow references."""
 
 import json
 from dataclasses import replace
@@ -26,14 +26,14 @@ from sppnet.detection.classification.image_features import (
 
 @pytest.fixture
 def toy(monkeypatch):
-    """A network of 6 channels and a stride of 4, by a seed."""
+    """Makes a network of 6 channels and stride 4 from a seed."""
     monkeypatch.setitem(CHAINS, "toy", (toy_layers, IMAGENET))
     return lambda seed=0: build_network("toy", "random", seed=seed)
 
 
 @pytest.fixture
 def toy_classifier(toy):
-    """One on top of it, as it is made: in training mode."""
+    """Makes a classifier with the toy network, which is in training mode."""
 
     def make(seed=0, levels=(3, 1), **values):
         return Classifier(
@@ -50,7 +50,7 @@ def image():
 
 
 def slowly_resized(image, height, width):
-    """Bilinear, sample by sample: pixel centres fall on pixel centres of the stretched image."""
+    """Resizes bilinearly, sample by sample; pixel centres map to pixel centres."""
     result = np.empty((height, width, 3))
     rows, columns = image.shape[:2]
     for y in range(height):
@@ -66,7 +66,7 @@ def slowly_resized(image, height, width):
 
 
 def slow_view(image, view, scale):
-    """The views of the paper, with sizes worked out from the ratio of the sides."""
+    """Takes the paper's views, with sizes computed from the ratio of the sides."""
     height, width = image.shape[:2]
     if view == "warp":
         return slowly_resized(image, scale, scale)
@@ -103,13 +103,13 @@ def test_sizes_of_views():
 
 
 def test_a_crop_is_the_middle_of_the_resized_image():
-    """Columns of an image that needs no resizing are numbered, so the crop tells where it is from."""
+    """Columns of an image that needs no resizing are numbered, so the crop shows its position."""
     columns = np.broadcast_to((np.arange(300) // 2).astype(np.uint8)[:, None], (224, 300, 3))
     np.testing.assert_array_equal(take_view(columns, "crop", 224), columns[:, 38:262])
 
 
 def slow_pyramid(values, levels):
-    """Maxima of a map (C, h, w), bin by bin."""
+    """Computes the maxima of a map (C, h, w), bin by bin."""
     parts = []
     for level in levels:
         pooled = F.adaptive_max_pool2d(values[None], level)[0]
@@ -135,7 +135,7 @@ def test_the_conv_layer_is_a_pyramid_over_the_whole_map(toy, image, view):
 
 
 def test_several_scales_are_averaged(toy, image):
-    """Each counts alike, however large its vector is before it is normalised."""
+    """All scales have equal weight, because vectors are normalised before they are averaged."""
     network = toy()
     scales = (32, 48, 90)
     each = [ImageFeatureExtractor(network, ImageFeatureSettings("full", (scale,)))(image) for scale in scales]
@@ -155,7 +155,7 @@ def test_a_map_of_zeros_stays_zero(toy, image):
 
 @pytest.mark.parametrize("layer", ["conv", "fc6", "fc7"])
 def test_layers_of_a_classifier(toy_classifier, image, layer):
-    """With its own levels, and no dropout though it was in training."""
+    """The classifier uses its own levels, and no dropout, although it was in training mode."""
     classifier = toy_classifier()
     extractor = ImageFeatureExtractor(classifier, ImageFeatureSettings("full", (40,), layer))
     values = classifier.network.feature_map(take_view(image, "full", 40))
@@ -227,7 +227,7 @@ def test_several_maps_are_joined_by_constants_that_are_kept(image, files, tmp_pa
     assert expected[0] > 5 * expected[1]
     assert extractor.made_by() != unfitted
 
-    # The same network as it was before.
+    # The network is restored to its state before.
     again = ImageFeatureExtractor(TwoLevels().eval(), settings)
     again.network.load_state_dict(network.state_dict() | {"taps.scales": torch.ones(2)})
     with monkeypatch.context() as patch:
@@ -235,7 +235,7 @@ def test_several_maps_are_joined_by_constants_that_are_kept(image, files, tmp_pa
         again.fit_feature_levels(files, tmp_path / "levels")
     assert again.made_by() == extractor.made_by()
     np.testing.assert_array_equal(again(image), extractor(image))
-    # Of other images they are fitted anew.
+    # For other images the constants are fitted again.
     again.network.set_feature_levels(FeatureLevels((5, 3)))
     again.fit_feature_levels(files[:1], tmp_path / "levels")
     assert again.made_by() != extractor.made_by()

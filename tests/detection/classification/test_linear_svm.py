@@ -1,4 +1,4 @@
-"""Linear SVMs on image vectors against scikit-learn's, the choice of C, and splits."""
+"""Linear SVMs on vectors of images against scikit-learn, the choice of C, and splits."""
 
 import numpy as np
 import pytest
@@ -15,12 +15,12 @@ from sppnet.detection.classification.linear_svm import (
 )
 from sppnet.eval import evaluate_voc_classification
 
-# More images than numbers a vector, and fewer.
+# (images, length of a vector): more images than numbers in a vector, and fewer.
 SHAPES = pytest.mark.parametrize(("count", "length"), [(120, 30), (60, 200)], ids=["tall", "wide"])
 
 
 def clouds(count, length, classes=3, seed=0, spread=1.0):
-    """Vectors of norm 1 about a centre a class, and which they belong to."""
+    """Makes vectors of norm 1 around a centre for each class, and their labels."""
     rng = np.random.default_rng(seed)
     ground_truth = rng.integers(0, classes, count)
     centres = rng.random((classes, length))
@@ -38,7 +38,7 @@ def objective(features, ground_truth, cost, weights, bias):
 
 
 def reference(features, ground_truth, cost):
-    """``liblinear -s 3 -B 1``."""
+    """Trains with liblinear's ``-s 3 -B 1``."""
     model = LinearSVC(
         loss="hinge", dual=True, C=cost, intercept_scaling=1, tol=1e-6, max_iter=200_000, random_state=0
     )
@@ -46,7 +46,7 @@ def reference(features, ground_truth, cost):
 
 
 def agreement(labels, scores):
-    """A measure that rises with every score's being right."""
+    """Measures the agreement of scores and labels; it rises with each right score."""
     return float((labels * np.tanh(scores)).mean())
 
 
@@ -78,12 +78,12 @@ def test_images_labelled_0_are_not_seen(count, length):
     least = objective(features[seen], labels[seen, 1], 1.0, model.coef_[0], model.intercept_[0])
     arguments = features[seen], labels[seen, 1], 1.0, fit.svms.weights[1], fit.svms.bias[1]
     assert objective(*arguments) == pytest.approx(least, rel=1e-3)
-    # Whatever is in them.
+    # The values of the left-out images do not matter.
     features[::5] = features[::5, ::-1]
     other = fit_linear(features, labels, agreement, [1.0])
     np.testing.assert_allclose(other.svms.weights[1], fit.svms.weights[1], atol=0.03)
     assert np.abs(other.svms.weights[0] - fit.svms.weights[0]).max() > 0.1
-    # A class that no image tells anything of.
+    # A class with no positive and no negative image.
     labels[:, 2] = 0
     assert not fit_linear(features, labels, agreement, [1.0]).svms.weights[2].any()
 
@@ -101,7 +101,7 @@ def test_inner_products_are_all_that_training_needs(monkeypatch):
 
 
 def test_equal_images_do_no_harm():
-    """Nor where rounding of their inner products outweighs the term that makes these positive definite."""
+    """Equal images do no harm, even if rounding errors of inner products are larger than the jitter."""
     features, ground_truth = clouds(60, 200)
     labels = one_hot(ground_truth)
     repeated, twice = np.repeat(features, 2, axis=0), np.repeat(labels, 2, axis=0)
@@ -116,7 +116,7 @@ def test_equal_images_do_no_harm():
 
 
 def test_cross_validation_scores_images_that_were_held_out():
-    """The measure gets the scores that models of the other three folds give."""
+    """The measure gets scores from models that were trained on the other three folds."""
     features, ground_truth = clouds(90, 20)
     labels = one_hot(ground_truth)
     seen = []
@@ -139,7 +139,7 @@ def test_cross_validation_scores_images_that_were_held_out():
 
 
 def test_labels_that_mean_nothing_are_not_learnt_by_heart():
-    """60 vectors of 200 numbers can be told apart in any way, but not in the folds that are held out."""
+    """60 vectors of 200 numbers can be separated in any way, but not in the held-out folds."""
     features, _ = clouds(60, 200)
     labels = np.tile(np.array([1, -1], np.int8), 30)[:, None]
     fit = fit_linear(
@@ -179,7 +179,7 @@ def test_voc_labels_are_measured_by_map():
     features, ground_truth = clouds(80, 30)
     labels = one_hot(ground_truth)
     labels[::7] = 0
-    # An image has any number of classes.
+    # An image may have several classes, or none.
     labels[3] = 1
     fit = fit_voc(features, labels)
     expected = []
@@ -198,7 +198,7 @@ def test_voc_labels_are_measured_by_map():
 
 
 def test_folders_are_measured_by_mean_accuracy():
-    """Of the classes, so a rare one counts as much as any."""
+    """The mean is over classes, so a rare class has the same weight as any other."""
     features, ground_truth = clouds(200, 40)
     keep = (ground_truth != 2) | (np.arange(200) % 8 == 0)
     features, ground_truth = features[keep], ground_truth[keep]
@@ -233,7 +233,7 @@ def test_splits_are_disjoint_and_per_class():
         np.testing.assert_array_equal(labels[test], np.repeat([0, 1, 2], [1, 4, 5]))
     np.testing.assert_array_equal(np.concatenate(splits[0]), np.concatenate(splits[2]))
     assert set(splits[0][0]) != set(splits[1][0])
-    # Over many, each image of a class is trained on as often as any other.
+    # Over many splits, each image of a class is a training image equally often.
     trained = np.concatenate([split_images(labels, ("a", "b", "c"), 3, 5, seed)[0] for seed in range(400)])
     share = np.bincount(trained, minlength=31) / 400
     np.testing.assert_allclose(share, 3 / np.bincount(labels)[labels], atol=0.12)

@@ -37,7 +37,7 @@ CLASSES = {"grass": (60, 160, 40), "sky": (80, 120, 220)}
 
 
 def toy_layers():
-    """Stands for zf5: takes its pixels, and milliseconds."""
+    """Stands for zf5: takes the same pixels, but computes in milliseconds."""
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(3, 8, 5, stride=2), relu1=nn.ReLU(), conv2=nn.Conv2d(8, 12, 3), relu2=nn.ReLU()
@@ -56,7 +56,7 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Noise of two colours: 7 images of each class to learn from, 3 to test on."""
+    """Images of noise in two colours: 7 images of each class to learn from, 3 to test on."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for split, count in (("train", 7), ("val", 3)):
@@ -71,7 +71,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture
 def learn(photos, tmp_path):
-    """Trains in a folder of its own; the same ``folder`` goes on where it stopped.
+    """Trains in a new folder; with a given ``folder`` it continues where it stopped.
 
     Returns the classifier, the epochs and the steps.
     """
@@ -100,7 +100,7 @@ def learn(photos, tmp_path):
 
 
 def figures(epoch):
-    """The epoch without its times."""
+    """Returns the epoch without its times."""
     return replace(epoch, images_per_second=0.0, waiting=0.0)
 
 
@@ -183,7 +183,7 @@ def test_sizes_by_epoch():
     assert [epoch_side(TINY, epoch) for epoch in range(5)] == [32, 24, 32, 24, 32]
     sides = [epoch_side(replace(TINY, size_schedule="random"), epoch) for epoch in range(400)]
     assert (min(sides), max(sides)) == (24, 32)
-    # 9 sizes alike: each 44 times, give or take 6.
+    # The 9 sizes are equally likely: each comes 44 times, with a deviation of 6.
     counts = np.bincount(sides)[24:]
     assert counts.min() > 20
     assert counts.max() < 70
@@ -196,7 +196,7 @@ def test_learns(learn, tmp_path):
     made, epochs, steps = learn(settings=settings)
     assert [(epoch.number, epoch.size) for epoch in epochs] == [(n, (24, 32)[n % 2]) for n in range(1, 11)]
     assert [epoch.rate for epoch in epochs] == [0.01] * 8 + [0.001] * 2
-    # 14 images are 3 whole batches of 4.
+    # 14 images make 3 complete batches of 4.
     assert steps == [("training", step, 30) for step in range(1, 31)]
     assert epochs[-1].loss < 0.5 * epochs[0].loss
     assert epochs[-1].val_loss < 0.5 * np.log(2)
@@ -209,7 +209,7 @@ def test_learns(learn, tmp_path):
 
 
 def test_steps_are_those_of_a_plain_loop(learn, photos):
-    """Two steps without dropout, colour, flips, and where all images fit one crop, by autograd and hand."""
+    """Two steps without random changes, and with images of the crop's size, equal autograd by hand."""
     settings = replace(
         TINY, classifier=replace(TINY.classifier, dropout=0.0), epochs=(2,), rates=(0.01,),
         batch=14, flip=False, colour=0.0, crop="anywhere", short_side=32, size_schedule="single",
@@ -224,7 +224,7 @@ def test_steps_are_those_of_a_plain_loop(learn, photos):
         cv2.imwrite(str(file), cv2.resize(image, (32, 32)))
     train = open_image_folder(square)
     expected = Classifier(train.classes, settings.classifier)
-    # The pixels are 58 times as wide as those that weights are initialised for.
+    # The pixels have 58 times the deviation that weights are initialised for.
     spread = 255 * (0.229 + 0.224 + 0.225) / 3
     with torch.no_grad():
         expected.network.layers.conv1.weight /= spread
@@ -262,14 +262,14 @@ def test_steps_are_those_of_a_plain_loop(learn, photos):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_goes_on_in_the_middle_of_an_epoch_as_if_unbroken(learn, workers):
-    """Dropout, colours, flips, order and sizes are those of the unbroken run; so is the average."""
+    """Dropout, colours, flips, order, sizes and the average equal those of an unbroken run."""
     settings = replace(TINY, average=0.9, size_schedule="random")
     unbroken, epochs, _ = learn("unbroken", settings)
     for stop in (2, 6):
         with pytest.raises(Killed):
             learn("broken", settings, stop, workers=workers, checkpoint_seconds=0)
     made, later, steps = learn("broken", settings, workers=workers)
-    # The step at which it was stopped was not in the checkpoint yet.
+    # The checkpoint does not have the step at which the training was stopped.
     assert [done for _, done, _ in steps] == [6, 7, 8, 9]
     assert list(map(figures, later)) == list(map(figures, epochs[1:]))
     check_same(made, unbroken)
@@ -288,7 +288,7 @@ def test_a_checkpoint_of_other_settings_is_not_used(learn, tmp_path):
         learn(stop=5, checkpoint_seconds=0)
     _, _, steps = learn(settings=replace(TINY, label_smoothing=0.1, epochs=(1, 1)))
     assert steps[0] == ("training", 1, 6)
-    # Nor one of another start.
+    # A checkpoint with other starting weights is not used either.
     Classifier(CLASSES, replace(TINY.classifier, seed=3)).save(tmp_path)
     _, _, steps = learn(weights=tmp_path / "classifier.safetensors")
     assert steps[0] == ("training", 1, 9)
@@ -307,7 +307,7 @@ def test_the_seed_makes_it(learn):
 
 
 def test_moving_average(learn, monkeypatch):
-    """The average is tested and saved; the weights after each step weigh as the settings say."""
+    """The average is tested and saved; each step has the weight that follows from the settings."""
     seen = []
     original = pretraining.AveragedModel.update_parameters
 
@@ -334,7 +334,7 @@ def test_validation_is_that_of_the_saved_classifier(learn, photos):
     val = open_image_folder(photos / "val")
     losses, best = [], []
     for path, label in zip(val.paths, val.labels, strict=True):
-        image = cv2.imread(str(path))[:, :, ::-1]  # as high as short_side
+        image = cv2.imread(str(path))[:, :, ::-1]  # Its height is short_side already.
         top, left = (image.shape[0] - 32) // 2, (image.shape[1] - 32) // 2
         crop = image[top : top + 32, left : left + 32]
         with torch.inference_mode():
@@ -356,7 +356,7 @@ def test_convolutions_from_a_file(learn, tmp_path):
 
 
 def test_images_that_cannot_be_read(learn, photos, tmp_path):
-    """They are named; with ``skip_errors`` they are left out of training and testing, and counted."""
+    """Bad images are named; with ``skip_errors`` they are left out of training and tests, and counted."""
     whole = learn("whole")[1]
     broken = [photos / "train" / "grass" / "0.png", photos / "val" / "sky" / "2.png"]
     kept = [path.read_bytes() for path in broken]
@@ -365,7 +365,7 @@ def test_images_that_cannot_be_read(learn, photos, tmp_path):
             path.write_bytes(b"no image")
         with pytest.raises(InputError, match=r"grass.0\.png: not an image.*--skip-errors"):
             learn("named")
-        # In batches of 5, the image for testing that cannot be read is a batch of its own, of no size.
+        # With batches of 5, the bad validation image is a batch of its own, which is then empty.
         plain = replace(TINY.classifier, levels=())
         settings = replace(
             TINY, size_schedule="single", classifier=plain, epochs=(1,), rates=(1e-9,), batch=5
@@ -375,20 +375,20 @@ def test_images_that_cannot_be_read(learn, photos, tmp_path):
     finally:
         for path, data in zip(broken, kept, strict=True):
             path.write_bytes(data)
-    # 10 of the 14 images are in an epoch of 2 batches of 5.
+    # An epoch of 2 batches of 5 has 10 of the 14 images.
     assert epoch.skipped in (1, 2)
     assert epoch.val_loss is not None
-    # At chance, each image's loss is about log 2; one that is left out does not count as 0.
+    # At chance, each image's loss is about log 2; an image that is left out does not count as 0.
     assert losses.loss == pytest.approx(np.log(2), rel=0.05)
     assert whole[0].skipped == 0
 
 
-# Without dropout, which each process draws for itself. A batch of 5 is shared as 3 and 2.
+# No dropout, because each process draws its own. A batch of 5 is shared as 3 and 2.
 ALIKE = replace(TINY, classifier=replace(TINY.classifier, dropout=0.0), batch=5, average=0.5)
 
 
 def take_part(photos, folder):
-    """Trains as one of several processes: stops after the fourth step, then goes on.
+    """Trains as one of several processes: stops after the fourth step, then continues.
 
     Returns tensors and figures.
     """
@@ -430,13 +430,13 @@ save_file(take_part(photos, folder), folder / "second.safetensors")
 
 @pytest.mark.timeout(200)
 def test_two_processes_make_the_steps_of_one(learn, photos, tmp_path, monkeypatch):
-    """Over gloo on this machine, stopped in between: the figures and weights of one, up to rounding."""
+    """Two processes (gloo, stopped in between) give one process's figures and weights, up to rounding."""
     expected = tensors_of(*learn("alone", ALIKE)[:2])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # The variables that torchrun sets. This process is the first one: libraries take longer to import than
-    # the training takes.
+    # The variables that torchrun sets. This process is the first of the two, because importing libraries in a
+    # new process takes longer than the training.
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     here = Path(__file__)
     second_only = {

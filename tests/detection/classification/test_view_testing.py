@@ -31,12 +31,12 @@ TOY_VIEWS = ViewSettings(32, 48, (32, 48, 64))
 
 @pytest.fixture
 def toy(monkeypatch):
-    """Makes toy classifiers by a seed."""
+    """Gives a function that makes toy classifiers from a seed."""
     monkeypatch.setitem(CHAINS, "toy", (toy_layers, IMAGENET))
 
     def make(seed=0, classes=ABC, **values):
         classifier = Classifier(classes, ClassifierSettings("toy", width=16, size=32, seed=seed, **values))
-        # As made, the last layer's weights are small, and all scores alike.
+        # The last layer's random weights are small, which would make all scores nearly equal.
         nn.init.normal_(classifier.fc8.weight, generator=torch.Generator().manual_seed(seed))
         return classifier
 
@@ -50,7 +50,7 @@ def image():
 
 
 def slowly(classifier, image, name, settings):
-    """Softmax of the whole classifier on each view cut out, duplicates and all, and the mean."""
+    """Computes the mean softmax of the whole classifier over all views that are cut out, with duplicates."""
     scores = []
     for views in make_views(name, *image.shape[:2], settings):
         resized = resize(image, views.height, views.width)
@@ -75,7 +75,7 @@ def test_where_no_cell_sees_beyond_its_view_both_are_the_slow_twin(toy, image, n
 
 
 def test_coinciding_views_of_a_square_image_keep_their_weight(toy, image):
-    """3 + 3 views at scale 32 and 18 at 48; were they counted once, it would be 1 + 1 and 18."""
+    """Weights are 3 + 3 views at scale 32 and 18 at 48; without duplicates they would be 1 + 1 and 18."""
     square, settings = image[:, :96], ViewSettings(32, 48, (32, 48))
     classifier = toy().eval()
     expected = slowly(classifier, square, "multi", settings)
@@ -95,7 +95,7 @@ def test_views_differ(toy, image):
 
 
 def test_an_image_and_its_mirror_image_score_alike_over_mirrored_views(toy, image):
-    """A map flipped instead of an image would break this for the toy: its 4 x 4 filters are not symmetric."""
+    """The toy's 4 x 4 filters are not symmetric, so flipping the map instead of the image would fail."""
     tester = ViewTester([toy()], "multi+full", TOY_VIEWS)
     np.testing.assert_allclose(tester.scores(image), tester.scores(image[:, ::-1]), atol=1e-6)
     centre = ViewTester([toy()], "centre", TOY_VIEWS)
@@ -103,7 +103,7 @@ def test_an_image_and_its_mirror_image_score_alike_over_mirrored_views(toy, imag
 
 
 def test_the_full_image_is_the_whole_map(weights_dir, image):
-    """On a network whose cells do see across borders, of sizes that no stride divides."""
+    """Maps and crops agree closely for cells that see across borders, and sizes that no stride divides."""
     settings = ClassifierSettings("alexnet", levels=(3, 1), width=8)
     classifier = Classifier(ABC, settings, weights_dir / "alexnet-conv.safetensors").eval()
     for width in (144, 137, 101):
@@ -113,7 +113,7 @@ def test_the_full_image_is_the_whole_map(weights_dir, image):
 
 
 def test_sides_on_the_border_take_the_maps():
-    """Cells centred on pixels 0, 8, …, 56: the projection leaves out those on the first and last pixel."""
+    """Of cells centred on pixels 0, 8, …, 56 the projection omits those on the first and last pixel."""
     boxes = np.array([[0, 0, 57, 32], [8, 0, 40, 32]], np.float32)
     windows = view_windows(boxes, (40, 57), Geometry(8, 0.0, 8), (5, 8))
     np.testing.assert_array_equal(windows, [[0, 0, 8, 4], [2, 0, 5, 4]])
@@ -189,20 +189,20 @@ def test_agreement(toy, image):
     assert same.top1 == 1
     assert same.difference < 1e-6
     assert same.correlation == pytest.approx(1)
-    # Views in between the cells of the map.
+    # These views lie between the cells of the map.
     shifted = compare_sources(ViewTester([toy()], "ten", ViewSettings(30, 35, (30,))), [image])
     assert shifted.difference > 1e-5
 
 
 def test_seconds_of_both_sources(toy, image):
-    """The first image is scored twice by each; the first time does not count."""
+    """Both ways score the first image twice; the first time does not count."""
     clock = iter([0, 2, 10, 15, 20, 23, 30, 38])
     result = compare_sources(ViewTester([toy()], "centre", TOY_VIEWS), [image, image], lambda: next(clock))
     assert (result.seconds_maps, result.seconds_crops) == (2 + 3, 5 + 8)
 
 
 def test_real_maps_and_crops_agree(weights_dir, voc_root):
-    """AlexNet on photographs: vectors of a view correlate, and more than with those of other views."""
+    """With AlexNet on photographs, both vectors of a view correlate more than vectors of different views."""
     settings = ClassifierSettings("alexnet", width=8)
     classifier = Classifier(ABC, settings, weights_dir / "alexnet-conv.safetensors").eval()
     files = sorted((voc_root / "VOC2007" / "JPEGImages").glob("*.jpg"))[:2]

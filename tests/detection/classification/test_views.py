@@ -1,4 +1,4 @@
-"""Views of landscape, portrait and square images, their boxes computed by hand."""
+"""Views of landscape, portrait and square images, with boxes computed by hand."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ LANDSCAPE, PORTRAIT, SQUARE = (375, 500), (500, 375), (300, 300)
 
 
 def listed(views):
-    """(left, top, right, bottom, flipped) of each view."""
+    """Returns (left, top, right, bottom, flipped) of each view."""
     return [(*map(int, box), bool(flip)) for box, flip in zip(views.boxes, views.flipped, strict=True)]
 
 

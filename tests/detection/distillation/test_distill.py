@@ -1,5 +1,7 @@
 """Distilling, on a tiny data set with a random AlexNet as teacher."""
 
+import json
+import math
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -16,6 +18,7 @@ from sppnet.detection.backbones.normalisation import RELEASED
 from sppnet.detection.backbones.zf5 import WithinChannelLRN
 from sppnet.detection.distillation import distill
 from sppnet.detection.distillation.distill import Distilling, learned_digest, sources_digests
+from sppnet.detection.distillation.distill_run import DistillRun
 from sppnet.detection.distillation.settings import DistillSettings
 from sppnet.detection.distillation.student import INPUT_SCALE, Student
 
@@ -217,6 +220,17 @@ def test_wrong_settings_are_named(tiny_train, tmp_path, change, message):
 def test_a_loss_that_is_not_finite_is_named(tiny_train, tmp_path):
     with pytest.raises(InputError, match="step 2: the loss is not finite; give a lower rate"):
         run(tiny_train, tmp_path, replace(SETTINGS, rate=1e30, warmup=1))
+
+
+@pytest.mark.usefixtures("toy")
+def test_figures_of_a_last_step_that_are_not_finite_are_written(tiny_train, tmp_path):
+    settings = replace(SETTINGS, rate=1e30, warmup=1, steps=1, snapshot_every=1)
+    training = DistillRun(tmp_path / "run", settings)
+    points = training.run(tiny_train, tmp_path / "maps", int(1e9))
+    assert points is not None
+    assert not math.isfinite(points[0].explained[0][0])
+    assert [point["step"] for point in json.loads(training.history.read_text())] == [1]
+    assert training.run(tiny_train, tmp_path / "maps", int(1e9)) is None
 
 
 def test_own_weights_to_start_from(tiny_train, tmp_path):

@@ -40,10 +40,10 @@ def test_the_layout_in_memory_makes_no_difference(layout):
     weight = nn.Parameter(values.clone(memory_format=layout))
     weight.grad = slope.clone(memory_format=layout)
     Muon([weight], 0.1).step()
-    other = nn.Parameter(values.clone())
-    other.grad = slope.clone()
-    Muon([other], 0.1).step()
-    torch.testing.assert_close(weight, other)
+    contiguous = nn.Parameter(values.clone())
+    contiguous.grad = slope.clone()
+    Muon([contiguous], 0.1).step()
+    torch.testing.assert_close(weight, contiguous)
 
 
 def test_weights_without_a_gradient_stay():

@@ -1,4 +1,4 @@
-"""Teachers' features at a student's cells, and their standardisation."""
+"""Features of teachers at a student's cells, and their standardisation."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ from sppnet.detection.features.feature_map import FeatureMap
 
 
 def ramp_map(width: int, height: int, factor: tuple[float, float], geometry: Geometry) -> FeatureMap:
-    """A map whose two channels say where on the original image (continuous x and y) each cell is centred."""
+    """Makes a map whose two channels are the centre of each cell on the original image (continuous x, y)."""
     x = (geometry.centre(0) + geometry.stride * np.arange(width) + 0.5) / factor[0]
     y = (geometry.centre(0) + geometry.stride * np.arange(height) + 0.5) / factor[1]
     return FeatureMap(np.stack(np.meshgrid(x, y), axis=2).astype(np.float32), factor)
@@ -96,12 +96,13 @@ def test_labels_are_of_the_smallest_box_around_a_pixel():
     example = SimpleNamespace(
         boxes=np.array([[2, 2, 4, 4], [0, 0, 8, 4]], np.float32), labels=np.array([2, 0])
     )
-    # The image twice as wide and three times as high: its pixels 1, 5, 17 lie at x = 0.75, 2.75, 8.75.
+    # The image is stretched to twice the width and three times the height, so its pixels 1, 5, 17 lie at
+    # x = 0.75, 2.75, 8.75.
     columns, rows = np.array([1, 5, 17], np.float32), np.array([2, 8], np.float32)
     values = Labels(3).values_at(example, 0, (2, 3), columns, rows)
     assert values.shape == (2, 3, 3)
     assert values.dtype == np.float32
     one_hot = {0: [1, 0, 0], 2: [0, 0, 1], None: [0, 0, 0]}
-    # Rows at y = 0.83 and 2.83.
+    # The rows lie at y = 0.83 and 2.83.
     expected = [[one_hot[0], one_hot[0], one_hot[None]], [one_hot[0], one_hot[2], one_hot[None]]]
     assert values.tolist() == expected

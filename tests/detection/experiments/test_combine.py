@@ -1,4 +1,4 @@
-"""Combining runs: suppression over the union, against a slow reference; and errors."""
+"""Combined runs: suppression over the union, against a slow reference; and errors."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ from sppnet.proposals import ProposalCache, SelectiveSearch
 
 
 def random_detections(rng, count, classes=3):
-    """Detections with many overlaps, distinct scores, grouped by class, best first."""
+    """Makes detections with many overlaps and distinct scores, grouped by class, best first."""
     corner = rng.integers(0, 30, (count, 2))
     boxes = np.concatenate([corner, corner + rng.integers(4, 30, (count, 2))], axis=1).astype(np.float32)
     labels = np.sort(rng.integers(0, classes, count))
@@ -37,12 +37,12 @@ def iou(a, b):
 
 
 def rows_of(detections):
-    """Rows of label, score and box, as tuples."""
+    """Returns rows of label, score and box, as tuples."""
     return [(label, score, tuple(box.tolist())) for box, score, label in detections]
 
 
 def slow_union(parts, nms_iou, max_per_class):
-    """The boxes that no better one of their class overlaps, one after the other, as `rows_of` gives them."""
+    """Suppresses one box after the other; returns the remaining boxes as `rows_of` does."""
     kept = []
     rows = [row for part in parts for row in rows_of(part)]
     for label, score, box in sorted(rows, key=lambda row: -row[1]):
@@ -86,7 +86,7 @@ def test_a_sure_box_of_one_model_drops_an_unsure_one_of_another():
 def test_ranks_do_not_change_with_the_range_of_scores():
     rng = np.random.default_rng(5)
     parts = [{"a": random_detections(rng, 30), "b": random_detections(rng, 20)} for _ in range(2)]
-    # A growing function of each score, such as another penalty of the SVMs.
+    # Each score is replaced by an increasing function of it, as with another penalty of the SVMs.
     squashed = {
         image_id: replace(detections, scores=detections.scores / 64 + 5)
         for image_id, detections in parts[1].items()
@@ -118,7 +118,7 @@ def test_another_comparison_of_scores_is_refused():
 
 @pytest.fixture
 def runs(tmp_path, tiny_test, monkeypatch):
-    """Two runs' folders with detections, one good at bars and one at squares; and the new run."""
+    """Two folders with detections, of which one is good at bars and one at squares, and the new run."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     with ProposalCache(tmp_path / "cache.sqlite", SelectiveSearch()) as cache:
@@ -140,7 +140,7 @@ def runs(tmp_path, tiny_test, monkeypatch):
 
 
 def columns_of(table):
-    """The cells of a table, column by column."""
+    """Returns the cells of a table, column by column."""
     return [list(column.cells) for column in table.columns]
 
 
@@ -148,7 +148,8 @@ def test_runs_are_combined(runs, tiny_test):
     folders, new = runs
     names, figures, *_ = columns_of(combine_runs(folders, tiny_test, new, DetectionSettings()))
     assert names == ["first", "second", "combination of 2"]
-    # Each is right about one class of two; together about both, for the shifted boxes score lower.
+    # Each run is right about one of two classes; together they are right about both, because shifted boxes
+    # score lower.
     assert figures == ["50.0", "50.0", "100.0"]
     written = read_voc_detections(new.detections, tiny_test.classes, "test")
     assert evaluate_voc(tiny_test, written).map_11point == 1
@@ -156,7 +157,7 @@ def test_runs_are_combined(runs, tiny_test):
     assert metrics["map_11point"] == metrics["settings"]["without_regression"]["map_11point"] == 1
     assert metrics["settings"]["run"]["combined"] == [str(folder) for folder in folders]
     assert (new.folder / "precision_recall.png").is_file()
-    # A combination is a run like any other.
+    # A combination is a run like any other run.
     assert read_detections(new, tiny_test).regressed.keys() == written.keys()
     again = replace(new, folder=new.folder.with_name("again"))
     combine_runs([new.folder, folders[0]], tiny_test, again, DetectionSettings())
@@ -169,7 +170,7 @@ def test_interrupted_it_is_made_again(runs, tiny_test, monkeypatch):
 
     folders, new = runs
     with monkeypatch.context() as patch:
-        patch.setattr("sppnet.detection.runs.scoring.write_metrics", stop)
+        patch.setattr("sppnet.detection.runs.scoring.metrics_dict", stop)
         with pytest.raises(KeyboardInterrupt):
             combine_runs(folders, tiny_test, new, DetectionSettings())
     assert not (new.folder / "metrics.json").exists()
@@ -193,7 +194,7 @@ def test_plain_folders_of_files_are_combined_too(runs, tiny_test, tmp_path):
     table = combine_runs([folders[0], tmp_path / "files"], tiny_test, new, DetectionSettings())
     columns = columns_of(table)
     assert columns[1][2] == "100.0"
-    # Plain files have no boxes as they were proposed, so the combination has none either.
+    # Plain files have no detections before box regression, so the combination has none either.
     assert columns[3] == ["50.0", "–", "–"]
     assert not (new.detections / "windows").exists()
     read = read_detections(new, tiny_test)
@@ -250,14 +251,14 @@ def test_the_command(runs, tiny_voc, tiny_test, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "combination of 2" in result.output
     assert (new.folder.parent / "first+second" / "metrics.json").is_file()
-    # Where one of them did not look at all images, they are combined only if that is asked for.
+    # If a run has not detected in all images, the runs are combined only on request.
     write_few("fewer")
     assert combined("first", "fewer").exit_code == 2
     write_few("less")
     result = combined("less", "fewer", "--skip-errors")
     assert result.exit_code == 0, result.output
     assert "2 images" in result.output
-    # Of a run on more images, the images that all of them looked at are taken.
+    # If a run has more images, the images that are in all runs are used.
     result = combined("first", "fewer", "--skip-errors", "--run", "both")
     assert result.exit_code == 0, result.output
     assert "2 images" in result.output

@@ -20,7 +20,7 @@ def test_regions_are_those_of_the_hierarchy(image, count):
     grouped = next(iter(SelectiveSearch().hierarchies(image)))
     merges = grouped.hierarchy.merges.tolist()
     segments = len(merges) + 1
-    # Slow: give every merged pair its new number, one merge after the other.
+    # The slow reference gives every merged pair its new number, one merge after the other.
     expected = grouped.labels.astype(np.int64)
     for step in range(segments - count):
         expected[np.isin(expected, merges[step])] = segments + step
@@ -38,12 +38,12 @@ def test_the_panels_name_their_content(image, tiny_test):
     titles = [panel.get_title() for panel in figure.axes]
     assert titles[0] == "1000: 110 x 80"
     assert titles[1].endswith(f": {segments} segments")
-    # The image has fewer than 64 segments, which a larger one would show merged to 64 regions.
+    # The image has fewer than 64 segments; a larger image would show them merged to 64 regions.
     assert [title.rpartition(": ")[2] for title in titles[2:4]] == ["16 regions", "4 regions"]
     assert titles[4] == "best of 3 proposals for each object"
     best = figure.axes[4]
     assert [text.get_text() for text in best.texts] == ["square 1.00, proposal 2", "bar 1.00, proposal 3"]
-    # Ground truth and the best proposal of both objects.
+    # The ground truth and the best proposal of each of the two objects.
     assert len(best.patches) == 4
 
 

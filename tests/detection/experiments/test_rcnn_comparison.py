@@ -119,6 +119,11 @@ def test_another_number_of_test_proposals_is_another_comparison(base, tiny_train
     compare(tiny_train, tiny_test, base, SIZES, quiet, no_layers)
     with pytest.raises(InputError, match=r"of 20 windows', not .* of 19 windows'; give another RUN name"):
         compare(tiny_train, tiny_test, base, replace(SIZES, test_proposals=19), quiet, no_layers)
+    # Nor with other settings of fine-tuning, which a run may change as long as none of its layers is tuned.
+    settings = replace(base.settings, finetuning=replace(base.settings.finetuning, seed=9))
+    other = replace(base, settings=settings)
+    with pytest.raises(InputError, match="of 19 windows"):
+        compare(tiny_train, tiny_test, other, replace(SIZES, test_proposals=19), quiet, no_layers)
     # Folders of earlier versions have this sentence, by its letters.
     content = tomllib.loads((base.folder / "rcnn" / "settings.toml").read_text())
     assert content["images"] == "tiny train, 4 images; detection: test, 2 images of 20 windows"

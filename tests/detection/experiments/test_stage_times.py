@@ -1,4 +1,4 @@
-"""Times of the stages of detection, on a clock that only the stages move."""
+"""Times of the stages of detection, on a clock that only the stages advance."""
 
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ LENGTHS = {"resize": 1.0, "convolution": 4.0, "pooling": 2.0, "svm": 3.0, "regre
 
 @pytest.fixture
 def now(monkeypatch):
-    """The time in seconds, in a list; processor time runs twice as fast."""
+    """A list with the time in seconds; processor time runs twice as fast."""
     time = [0.0]
     monkeypatch.setattr("sppnet.common.stopwatch.time.perf_counter", lambda: time[0])
     monkeypatch.setattr("sppnet.common.stopwatch.time.process_time", lambda: 2 * time[0])
@@ -26,7 +26,7 @@ def now(monkeypatch):
 
 @dataclass
 class Work:
-    """Stages of known length: not any at the first image, half at the second, full at the third."""
+    """Stages of known length: zero for the first image, half for the second, full for the third."""
 
     now: list[float]
     factor: float
@@ -38,7 +38,7 @@ class Work:
 
 @dataclass(frozen=True, eq=False)
 class WorkingExtractor:
-    """An extractor that does its work on the clock; `Work` stands for the network."""
+    """An extractor that advances the clock; `Work` stands for the network."""
 
     network: Work
     settings: None = None
@@ -59,7 +59,7 @@ class WorkingExtractor:
 
 @dataclass
 class WorkingHead:
-    """SVMs that do their work on the clock."""
+    """SVMs that advance the clock."""
 
     work: Work
 
@@ -70,7 +70,7 @@ class WorkingHead:
 
 @dataclass
 class WorkingRegressors:
-    """Regressors that do their work on the clock."""
+    """Regressors that advance the clock."""
 
     work: Work
 
@@ -96,7 +96,7 @@ def test_times_are_means_over_the_images(now, tiny_test, monkeypatch):
         assert inputs == 7
 
         def layers(vectors):
-            """Takes a second a row."""
+            """Takes a second for each row."""
             passed.append(vectors)
             now[0] += len(vectors)
 
@@ -105,7 +105,7 @@ def test_times_are_means_over_the_images(now, tiny_test, monkeypatch):
     detectors = {"a": working_detector(now, 1.0), "b": working_detector(now, 2.0)}
     boxes = [np.array([[0, 0, 20, 30]], np.float32)] * 2
     times = time_stages(detectors, tiny_test[:2], boxes, quiet, make_layers)
-    # Half and full length: 0.75 on average. Of the layers 2 rows and 3.
+    # Half and full length are 0.75 on average. The layers take 2 and 3 rows.
     seconds = times["a"].seconds
     assert seconds == pytest.approx(
         {"resize or warp": 0.75, "convolution": 3, "pooling": 1.5, "SVM + NMS": 2.25,
@@ -113,11 +113,11 @@ def test_times_are_means_over_the_images(now, tiny_test, monkeypatch):
     )  # fmt: skip
     assert times["a"].cpu_seconds == pytest.approx({name: 2 * value for name, value in seconds.items()})
     assert times["b"].seconds["convolution"] == pytest.approx(6)
-    # The detectors take turns at each image; the layers take one row to warm up, and then all.
+    # The detectors take turns at each image; the layers take one row to warm up, and then all rows.
     assert [(len(vectors), vectors[0, 0]) for vectors in passed] == [
         (1, 1), (2, 1), (1, 2), (2, 2), (1, 1), (3, 1), (1, 2), (3, 2)
     ]  # fmt: skip
-    # The detectors themselves stay as they were.
+    # The detectors themselves do not change.
     for detector in detectors.values():
         assert detector.layers is None
         assert detector.clock.seconds["svm"] == 0
@@ -127,5 +127,5 @@ def test_the_layers_have_the_papers_size():
     layers = paper_layers(300)
     assert [tuple(factors[0].shape) for factors in layers.factors] == [(4096, 300), (4096, 4096)]
     outputs = layers(np.random.default_rng(0).random((50, 300), np.float32))
-    # Neither zeros nor infinities, with which a product might take another time.
+    # The weights are neither zero nor infinite; such values might take another time to multiply.
     assert 0.1 < outputs.mean() < 10

@@ -96,7 +96,7 @@ def test_each_region_is_pooled_from_its_scale(network, rule):
     settings = FeatureSettings(scales=(64, 128, 250), scale_rule=rule, projection=rule, levels=(3, 1))
     extractor = SPPExtractor(network, settings)
     maps = extractor.prepare(noise(120, 160))
-    # The short side is resized exactly here, and so is the long one up to half a pixel.
+    # The short side is resized exactly here, and the long side up to half a pixel.
     factors = np.array([scale / 120 for scale in settings.scales], np.float32)
     chosen = choose_scale(BOXES, factors, rule)
     assert len(set(chosen.tolist())) > 1
@@ -111,7 +111,7 @@ def test_equal_windows_at_two_scales_are_two_rows(network):
     extractor = SPPExtractor(network, FeatureSettings(scales=(64, 250)))
     values = np.zeros((4, 4, 256), np.float32)
     maps = [FeatureMap(values, (0.5, 0.5)), FeatureMap(values + 1, (2.0, 2.0))]
-    # Both are the middle of cell (0, 0); one is large and one is small.
+    # The large and the small box both have their middle in cell (0, 0).
     boxes = np.array([[0, 0, 400, 400], [0, 0, 2, 2]], np.float32)
     pooled = extractor.extract(maps, boxes)
     assert [pooled.features[row].max() for row in pooled.rows] == [0, 1]
@@ -134,7 +134,7 @@ def test_a_vector_depends_on_the_region_and_not_on_pixels_far_from_it(network):
 
     inside, far = image.copy(), image.copy()
     inside[40:60, 40:60] = 255 - inside[40:60, 40:60]
-    # Cells are centred at most on pixel 89 and see 139 / 2 pixels further.
+    # Cells are centred on pixel 89 at most, and see 139 / 2 pixels further.
     far[:, 170:] = 255 - far[:, 170:]
     np.testing.assert_allclose(features(far), features(image), rtol=1e-4, atol=1e-4)
     assert np.abs(features(inside) - features(image)).max() > 0.01 * np.abs(features(image)).max()
@@ -159,7 +159,7 @@ def test_resized_as_opencv_does_without_antialiasing():
     ((scaled, factor),) = resize_to_scales(image, FeatureSettings(scales=(50,)))
     assert scaled.shape == (50, 50, 3)
     assert factor == (0.5, 0.5)
-    # Halfway between two rows: bilinear.
+    # The value lies halfway between two rows, so bilinear interpolation gives their mean.
     assert (scaled == 100).all()
 
 

@@ -1,4 +1,4 @@
-"""Feature maps on disk: a cache that may lose any map but must not return a wrong one."""
+"""Feature maps on disk: a cache that may lose any map but must not return a wrong map."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ def maps():
 
 
 def find(store, digest):
-    """The stored maps; None where they would be computed."""
+    """Returns the stored maps; None if they would be computed."""
     try:
         return store.get(digest, _absent)
     except LookupError:
@@ -54,7 +54,7 @@ def save(store, digest, maps):
 
 
 def found_in(stores):
-    """Of each store, whether it has the map of ``digest``."""
+    """Returns for each store whether it has the map of ``digest``."""
     return [find(store, "digest") is not None for store in stores]
 
 
@@ -131,7 +131,7 @@ def test_the_bound_counts_all_networks_together(extractor, maps, tmp_path):
 
 
 def test_stores_that_are_open_at_once_keep_the_bound_together(network, maps, tmp_path):
-    """As those of the scales of a teacher, or of two processes."""
+    """Several stores write to one folder, as for the scales of a teacher, or in two processes."""
     bound = int(2.5 * size_of(maps))
     stores = [
         SPPExtractor(network, FeatureSettings((scale, 96))).store(tmp_path, bound) for scale in (65, 66, 67)
@@ -145,7 +145,7 @@ def test_stores_that_are_open_at_once_keep_the_bound_together(network, maps, tmp
 
 @pytest.fixture
 def other_stores(network, tmp_path, maps):
-    """Stores of other scales, used three, two and half an hour ago; and a folder that is no store's."""
+    """Folders of stores, used three, two and half an hour ago, and a folder that no store made."""
     stores = []
     for scale, hours in ((65, 3), (66, 2), (67, 0.5)):
         store = SPPExtractor(network, FeatureSettings((scale, 96))).store(tmp_path, GB)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image as PIL
 
 from sppnet.common.errors import InputError
 from sppnet.detection.backbones import build_network
@@ -54,6 +55,20 @@ def test_the_same_as_one_after_the_other(detector, files, workers):
 
 def test_no_images(detector):
     assert list(detector.detect_all([])) == []
+
+
+def test_a_pil_image_that_cannot_be_decoded_is_an_error_of_its_own(detector, files, tmp_path):
+    cut = tmp_path / "cut.jpg"
+    PIL.fromarray(np.zeros((90, 120, 3), np.uint8)).save(cut)
+    cut.write_bytes(cut.read_bytes()[:-40])
+    results = [result for _, result in detector.detect_all([PIL.open(cut), files[0]])]
+    assert isinstance(results[0], InputError)
+    assert "cut.jpg: cannot be decoded" in str(results[0])
+    assert not isinstance(results[1], InputError)
+
+
+def test_a_number_of_workers_below_zero_is_one_a_core(detector, files):
+    assert len(list(detector.detect_all(files[:2], workers=-1))) == 2
 
 
 def test_several_images_are_in_work_at_a_time(detector, files, monkeypatch):

@@ -40,7 +40,7 @@ def slow_pool(feature_map, windows, levels):
 
 
 def torchvision_pool(feature_map, windows, levels):
-    """One call a level on inclusive cells gives (N, C, n, n), here brought to bins by channels."""
+    """Calls roi_pool for each level with inclusive cells, and reorders (N, C, n, n) to bins × channels."""
     rois = np.hstack([np.zeros((len(windows), 1)), windows[:, :2], windows[:, 2:] - 1]).astype(np.float32)
     image = torch.from_numpy(np.ascontiguousarray(feature_map.transpose(2, 0, 1)))[None]
     parts = [
@@ -62,7 +62,7 @@ def test_bins_of_the_paper():
     assert num_bins(PAPER_LEVELS) == 36 + 9 + 4 + 1 == 50
 
 
-# Left to itself, pooling chooses the faster way.
+# With None, pooling chooses the faster way.
 both_ways = pytest.mark.parametrize("use_tables", [True, False], ids=["tables", "cells"])
 
 
@@ -127,7 +127,7 @@ def test_tables_are_for_many_windows_only():
 
 @both_ways
 def test_all_negative(use_tables):
-    # A maximum that starts from 0, as Caffe's does for empty bins, would show here.
+    # This fails if the maximum starts from 0, as Caffe's does for empty bins.
     feature_map, windows = -1 - np.abs(make_map(20, 20, 4)), random_windows(30, 20, 20)
     pooled = spatial_pyramid_pool(feature_map, windows, use_tables=use_tables)
     assert pooled.max() <= -1
@@ -148,7 +148,7 @@ def test_infinities(use_tables):
 def test_known_answer():
     feature_map = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
     pooled = spatial_pyramid_pool(feature_map, np.array([[0, 0, 4, 4], [1, 1, 4, 3]], np.int32), (2, 1))
-    # The second: rows 4..7 and 8..11 without column 0; bins of columns 1-2 and 2-3.
+    # The second window: rows 4..7 and 8..11 without column 0; its bins have columns 1-2 and 2-3.
     np.testing.assert_array_equal(pooled, [[5, 7, 13, 15, 15], [6, 7, 10, 11, 11]])
 
 
@@ -208,6 +208,6 @@ def test_bad_levels(levels):
 
 
 def test_pooling_alone_imports_no_torch():
-    """Someone who wants the pyramid only should not wait for it."""
+    """A user of the pyramid alone should not wait for the import of torch."""
     check = "import sys, sppnet.detection.features.pooling; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Regions to windows: the scale rules and the two projections, against slow versions and by hand."""
+"""Boxes to windows: the scale rules and the two projections, against slow references and by hand."""
 
 import math
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sppnet.detection.backbones.geometry import Geometry
 from sppnet.detection.features.projection import choose_scale, project, resize_factor
 
-# ZF-5 as released: reference figures of its layers (stride 16, centre of cell 0 at pixel 20, field 139).
+# ZF-5 as released: the figures of its layers (stride 16, centre of cell 0 at pixel 20, receptive field 139).
 ZF5 = Geometry(16, 20, 139)
 UNSCALED = (1.0, 1.0)
 RULES = ("paper", "released")
@@ -23,7 +23,7 @@ def box(left, top, right, bottom):
 
 
 def released_1_based(first, last, size):
-    """The released code's arithmetic on 1-based inclusive pixels; gives 1-based inclusive cells."""
+    """Projects with the released code's arithmetic, from 1-based inclusive pixels to such cells."""
     low = math.floor((first - 21 + 6.5) / 16 + 0.5) + 1
     high = math.ceil((last - 21 - 6.5) / 16 - 0.5) + 1
     if low > high:
@@ -32,7 +32,7 @@ def released_1_based(first, last, size):
 
 
 def paper_slowly(start, end, factor, geometry, size):
-    """The cells, of many more than the map has, that are centred strictly inside first and last pixel."""
+    """Lists the cells, of an unlimited map, that are centred strictly between first and last pixel."""
     first, last = start * factor, end * factor - 1
     inside = [k for k in range(-300, 600) if first < geometry.offset + geometry.stride * k < last]
     if not inside:
@@ -45,7 +45,7 @@ def paper_slowly(start, end, factor, geometry, size):
 def test_released_is_the_released_code(x, y, height, width):
     cells = project(box(x[0], y[0], sum(x), sum(y)), UNSCALED, ZF5, (height, width), "released")[0]
     for axis, (start, length), size in ((0, x, width), (1, y, height)):
-        # The released code counts from 1: `start` is `start + 1` there, the exclusive edge the last pixel.
+        # The released code counts from 1: `start` is `start + 1` there, the exclusive edge is the last pixel.
         low, high = released_1_based(start + 1, start + length, size)
         assert (cells[axis], cells[axis + 2]) == (low - 1, high)
 
@@ -77,7 +77,7 @@ def test_paper_equals_the_slow_one(start, length, factor, geometry, size):
     if slow is not None:
         assert tuple(x) == slow
         return
-    # Without a cell inside: one cell, and unless the map ends before, one whose centre is within a stride.
+    # A box without a cell inside gets one cell; its centre is within a stride, unless the map ends before.
     assert x[1] - x[0] == 1
     centre = geometry.offset + geometry.stride * x[0]
     middle = (start * factor + end * factor - 1) / 2
@@ -187,7 +187,7 @@ def test_scales_by_hand(rule, width, height, chosen):
 
 
 def test_the_rules_differ():
-    """A region of 100 x 100 at 1.6 and 2.7: by pixels 25600 and 72900, of 50176; by scale, to 2.08."""
+    """100 x 100 at 1.6 and 2.7 has 25600 and 72900 pixels (target 50176); by factor, 2.08 is best."""
     factors = np.array([1.6, 2.7], np.float32)
     assert abs(160**2 - 224**2) > abs(270**2 - 224**2)
     assert abs(1.6 - 2.08) < abs(2.7 - 2.08)
@@ -202,7 +202,7 @@ def test_the_rules_differ():
     )
 )
 def test_released_scale_is_the_released_code(rows):
-    """The scale nearest to 13 * 16 * min(h, w) / sqrt(area); here without the rounding there."""
+    """The released rule takes the scale nearest to 13 * 16 * min(h, w) / sqrt(area), here not rounded."""
     boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in rows], np.float32).reshape(-1, 4)
     short, scales = 375, [480, 576, 688, 874, 1200]
     chosen = choose_scale(boxes, np.array([scale / short for scale in scales], np.float32), "released")

@@ -1,4 +1,4 @@
-"""The spatial pyramid as a torch module: equal to the kernel, with the gradient of plain torch."""
+"""The spatial pyramid as a torch module: equal values to the kernel, equal gradient to plain torch."""
 
 import copy
 import math
@@ -10,12 +10,12 @@ import torch
 from sppnet.detection.features.pooling import PAPER_LEVELS, num_bins, spatial_pyramid_pool
 from sppnet.detection.features.pyramid_layer import SpatialPyramidPooling
 
-# 7 bins over 29 or 57 cells, and 13 over 7, are where floating-point bin edges are off.
+# With 7 bins over 29 or 57 cells, and 13 over 7, bin edges in floating point would be wrong.
 LEVELS = [PAPER_LEVELS, (1,), (4, 2, 1), (1, 2, 3, 6), (7, 1), (13,), (2, 2)]
 
 
 def make_map(channels, height, width, dtype=torch.float32, seed=0):
-    """Distinct values, so that each maximum lies in one cell."""
+    """Makes a map of distinct values, so that each maximum lies in one cell."""
     count = channels * height * width
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return (order.reshape(channels, height, width) - count / 2).to(dtype) / count
@@ -33,7 +33,7 @@ def kernel_pool(feature_map, windows, levels):
 
 
 def plain_pool(feature_map, windows, levels):
-    """Bin by bin with torch's maximum, which autograd differentiates."""
+    """Pools bin by bin with torch's maximum, which autograd differentiates."""
     vectors = []
     for left, top, right, bottom in windows.tolist():
         window = feature_map[:, top:bottom, left:right]
@@ -97,7 +97,7 @@ def test_known_answer():
 
 @pytest.mark.parametrize("levels", LEVELS, ids=str)
 def test_gradient_equals_plain_torch(levels):
-    """Bins of small windows overlap: their gradients add up in a cell."""
+    """Bins of small windows overlap, so their gradients add up in a cell."""
     windows = torch.cat([random_windows(12, 20, 23), torch.tensor([[3, 4, 5, 6], [0, 0, 23, 20]])])
     weights = torch.randn(len(windows), num_bins(levels) * 3, generator=torch.Generator().manual_seed(1))
     gradients = []
@@ -129,7 +129,7 @@ def test_a_network_learns_through_it():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_other_types(dtype):
-    """A maximum is one of the values, so it is exact in every type."""
+    """A maximum is one of the values, so it is exact in every floating-point type."""
     feature_map, windows = make_map(2, 40, 300).to(dtype), random_windows(30, 40, 300)
     pyramid = SpatialPyramidPooling()
     pooled = pyramid(feature_map, windows)

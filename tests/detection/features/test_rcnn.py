@@ -28,12 +28,12 @@ def network():
 
 
 def nearest(value):
-    """Rounded to whole numbers, halves up."""
+    """Rounds to whole numbers, halves up."""
     return (2 * value + 1) // 2
 
 
 def slow_warp(image, box, size, padding, fill):
-    """Pixel by pixel, in exact fractions up to the interpolation."""
+    """Warps pixel by pixel, with exact fractions up to the interpolation."""
     spans = []
     for low, high in ((box[0], box[2]), (box[1], box[3])):
         low, high = Fraction(float(low)), Fraction(float(high))
@@ -49,7 +49,7 @@ def slow_warp(image, box, size, padding, fill):
         stop = nearest(Fraction(high - first) * size / (last - first))
         mapped = {}
         for pixel in range(start, stop):
-            # The middle of the pixel, on the part of the image that fills these pixels.
+            # The middle of the pixel, in coordinates of the part of the image that fills these pixels.
             position = (pixel - start + Fraction(1, 2)) * (high - low) / (stop - start) - Fraction(1, 2)
             position = min(max(position, 0), high - low - 1)
             below = int(position)
@@ -100,7 +100,7 @@ def test_warps_of_random_boxes_equal_the_slow_ones():
 
 
 def test_context_of_16_pixels_around_195():
-    """A region of 227 - 2 x 16 pixels is not resized: its warp is a crop of the image."""
+    """A box of 227 - 2 x 16 pixels is not resized: its warp is a crop of the image."""
     image = np.random.default_rng(2).integers(0, 256, (300, 320, 3)).astype(np.float32)
     warped = warp(image, np.array([40, 60, 235, 255], np.float32), 227, 16, FILL)
     np.testing.assert_array_equal(warped, image[44:271, 24:251])
@@ -111,7 +111,7 @@ def test_pixels_outside_the_image_are_filled():
     warped = warp(image, np.array([0, 5, 195, 200], np.float32), 227, 16, FILL)
     np.testing.assert_array_equal(warped[:, :16], np.broadcast_to(FILL, (227, 16, 3)))
     np.testing.assert_array_equal(warped[-16:], np.broadcast_to(FILL, (16, 227, 3)))
-    # Eleven rows above, for five of the sixteen are of the image.
+    # Eleven rows above are filled, because five of the sixteen lie in the image.
     np.testing.assert_array_equal(warped[:11, 16:], np.broadcast_to(FILL, (11, 211, 3)))
     np.testing.assert_array_equal(warped[11:211, 16:], image[:, :211])
 
@@ -124,7 +124,7 @@ def test_a_box_off_the_image_is_all_filled(box):
 
 
 def test_vectors_are_those_of_crops_made_by_hand(network):
-    """Boxes that need no resizing: their crops through the network, then R-CNN's pool5."""
+    """For boxes that need no resizing, vectors are R-CNN's pool5 of crops that pass the network."""
     image = np.random.default_rng(4).integers(0, 256, (260, 280, 3)).astype(np.uint8)
     extractor = make_extractor(network, FeatureSettings(mode="rcnn", levels=(6,)))
     assert isinstance(extractor, RCNNExtractor)
@@ -142,7 +142,7 @@ def test_vectors_are_those_of_crops_made_by_hand(network):
 
 @pytest.mark.parametrize("to_bgr", [False, True])
 def test_the_mean_is_zero_to_the_network(network, monkeypatch, to_bgr):
-    """Beyond the border the normalised input is 0, whatever the order of the network's channels."""
+    """Beyond the border the normalised input is 0, for any order of the network's channels."""
     image = np.full((40, 40, 3), 255, np.uint8)
     extractor = RCNNExtractor(network, FeatureSettings(mode="rcnn", levels=(1,), crop=64))
     seen = []
@@ -199,7 +199,7 @@ def test_spp_stays_the_default(network):
 
 
 def test_nothing_is_stored(network, tmp_path):
-    """SPP-net's stored maps of the same network and scales are not taken for R-CNN's either."""
+    """Stored maps of SPP-net, of the same network and scales, are not used for R-CNN."""
     image = np.random.default_rng(6).integers(0, 256, (70, 70, 3)).astype(np.uint8)
     spp = make_extractor(network, FeatureSettings(scales=(70,)))
     spp.store(tmp_path, 10**9).get("digest", lambda: spp.prepare(image))
@@ -222,7 +222,7 @@ def test_bad_settings(values, match):
 
 
 def test_training_and_detection_take_it(tiny_settings, tiny_train, tiny_test, tmp_path):
-    """The preset, made small, through a whole run; the saved model detects the same."""
+    """A whole run with a small variant of the preset; the saved model gives the same detections."""
     rcnn = make_settings("rcnn", changes=["features.crop = 71", "features.crop_padding = 5"])
     settings = replace(
         rcnn, network=tiny_settings.network, proposals=replace(tiny_settings.proposals, max_proposals=12)

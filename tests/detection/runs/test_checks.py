@@ -18,7 +18,7 @@ def test_a_test_without_objects_is_warned_of(tiny_train, tiny_test):
 def test_images_trained_on_and_tested_on_alike_are_warned_of(tiny_train, tiny_test):
     assert check_test_set(tiny_test, tiny_train) == []
     (warning,) = check_test_set(replace(tiny_test, examples=(*tiny_test, tiny_train[0])), tiny_train)
-    assert "warning: 1 of the 4 images of test are among those trained on (train)" in warning
+    assert "warning: 1 of the 4 images of test are among the training images (train)" in warning
 
 
 def test_a_set_that_could_not_be_tested_on_shows_before_the_training(tiny_train, tiny_test):

@@ -1,7 +1,7 @@
 """`sppnet.Detector`: fit, predict, save and load, as a user writes them."""
 
 import pickle
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import cv2
 import numpy as np
@@ -38,7 +38,7 @@ def test_fit_tells_its_progress(fitted):
     assert type(detector) is Detector
     assert detector.classes == ("bar", "square")
     assert list(dict.fromkeys(stages)) == [
-        "proposals (train)", "feature norm", "convolution", "mining", "final training",
+        "proposals (train)", "feature norm", "convolution", "mining", "final training", "calibration",
     ]  # fmt: skip
     assert "alexnet" in repr(detector)
     assert "2 classes" in repr(detector)
@@ -72,6 +72,52 @@ def test_predict_of_many(fitted, tiny_test):
         np.testing.assert_array_equal(detections.labels, alone.labels)
     assert evaluate_voc(tiny_test, by_id).map_11point > 0
     assert detector.predict([]) == []
+
+
+def test_scores_are_probabilities(fitted, tiny_test):
+    detector, _ = fitted
+    for example in tiny_test:
+        detections = detector.predict(example.path)
+        raw = detector.predict(example.path, raw_scores=True)
+        assert ((detections.scores >= 0) & (detections.scores <= 1)).all()
+        expected = detector.calibration.probabilities(raw.scores, raw.labels)
+        np.testing.assert_array_equal(detections.scores, expected)
+        np.testing.assert_array_equal(raw.scores, detector.detect(example.path).scores)
+        np.testing.assert_array_equal(detections.boxes, raw.boxes)
+        for label in range(2):
+            assert (np.diff(detections.scores[detections.labels == label]) <= 0).all()
+        for threshold in ("f1", "precision:0.9", 0.3):
+            least = detector.calibration.thresholds(threshold)
+            shown = detector.predict(example.path, threshold)
+            kept = detections.scores >= least[detections.labels]
+            np.testing.assert_array_equal(shown.boxes, detections.boxes[kept])
+            np.testing.assert_array_equal(shown.boxes, detector.shown(detections, threshold).boxes)
+            raw_shown = detector.predict([example.path], threshold, raw_scores=True, workers=1)[0]
+            np.testing.assert_allclose(raw_shown.scores, raw.scores[kept], atol=1e-4)
+    np.testing.assert_array_equal(detector.working_thresholds, detector.thresholds("f1"))
+    with pytest.raises(InputError, match="f2"):
+        detector.predict(tiny_test[0].path, "f2")
+
+
+def test_probabilities_change_no_figure(fitted, tiny_test):
+    detector, _ = fitted
+    results = [
+        evaluate_voc(tiny_test, detector.predict(tiny_test, raw_scores=raw, workers=1))
+        for raw in (True, False)
+    ]
+    assert results[0].map_11point == results[1].map_11point > 0
+
+
+def test_without_calibration_scores_stay_raw(fitted, tiny_test):
+    bare = replace(fitted[0], calibration=None)
+    path = tiny_test[0].path
+    detections = bare.predict(path)
+    np.testing.assert_array_equal(detections.scores, bare.detect(path).scores)
+    assert bare.working_thresholds.tolist() == [-0.75, -0.75]
+    assert len(bare.predict(path, "f1")) == (detections.scores >= -0.75).sum()
+    assert len(bare.predict(path, -1.25)) == (detections.scores >= -1.25).sum()
+    with pytest.raises(InputError, match="no calibration; train it again"):
+        bare.predict(path, "precision:0.9")
 
 
 def test_predict_names_the_bad_file(fitted, tmp_path):
@@ -138,6 +184,12 @@ def test_settings_by_short_name_table_or_both():
     assert settings_by_name(default, {"boxes": "published"}).boxes == "published"
 
 
+@pytest.mark.parametrize("dataset", ["sample", []])
+def test_only_a_data_set_can_be_fitted(dataset):
+    with pytest.raises(InputError, match="open one with load_dataset"):
+        Detector.fit(dataset)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -146,6 +198,10 @@ def test_settings_by_short_name_table_or_both():
         ({"features": {"scale": (480,)}}, "unknown key 'scale'"),
         ({"feature.scales": (480,)}, "unknown key 'feature'"),
         ({"scales": "480"}, "must be of type tuple"),
+        ({"features": 5}, "features is a table of settings"),
+        ({"features": 5, "scales": (480,)}, "'features' is given as a table and as a value"),
+        ({"scales": (480,), "features": 5}, "'features' is given as a table and as a value"),
+        ({"engine": "own", "engine.name": "own"}, "'engine' is given as a table and as a value"),
     ],
 )
 def test_wrong_settings_are_named(values, message):

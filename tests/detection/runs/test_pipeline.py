@@ -46,9 +46,10 @@ def pipeline(run, told):
 def test_the_main_job(pipeline, run, told, tiny_train, tiny_test):
     result = pipeline.main_job(tiny_train, tiny_test)
     assert told["stages"] == [
-        "proposals (train)", "feature norm", "convolution", "mining", "final training",
+        "proposals (train)", "feature norm", "convolution", "mining", "final training", "calibration",
         "proposals (test)", "detection",
     ]  # fmt: skip
+    assert sum(sentence.startswith("at the default thresholds: ") for sentence in told["sentences"]) == 1
     assert any(sentence == f"model: {run.model}" for sentence in told["sentences"])
     assert result.detector.classes == tiny_test.classes
     assert [example.image_id for example in result.test] == [example.image_id for example in tiny_test]

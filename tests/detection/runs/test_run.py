@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+import tomli_w
+from safetensors.numpy import load_file
 
 from sppnet.common.errors import InputError
 from sppnet.common.progress import quiet
@@ -18,6 +20,7 @@ from sppnet.detection.runs.detection_files import read_detections, write_detecti
 from sppnet.detection.runs.run import Run
 from sppnet.detection.runs.scoring import score_run
 from sppnet.detection.runs.split_detection import detect_split
+from sppnet.detection.training.presets import CalibrationSettings
 from sppnet.eval import read_voc_detections
 from sppnet.proposals import ProposalCache
 
@@ -208,6 +211,75 @@ def test_the_folder(run, tiny_test):
     written = read_voc_detections(run.detections, tiny_test.classes, "test")
     for image_id, read in written.items():
         np.testing.assert_allclose(np.sort(read.scores), np.sort(detections.regressed[image_id].scores))
+
+
+def test_metrics_say_what_probabilities_are_worth(run, tiny_test):
+    detector = Detector.load(run.model)
+    scores = score_run(run, tiny_test, detect_split(run, detector, tiny_test, quiet)).calibration
+    metrics = json.loads((run.folder / "metrics.json").read_text())["calibration"]
+    assert metrics["test"]["precision"] == scores.test.precision
+    assert metrics["test"]["ground_truths"] == 5
+    assert metrics["held_out"]["recall"] == scores.held_out.recall > 0
+    assert metrics["held_out"]["ground_truths"] == 11
+    errors = metrics["expected_calibration_error"]
+    assert errors == {"sigmoid": scores.sigmoid.error, "calibrated": scores.calibrated.error}
+    assert (run.folder / "reliability.png").read_bytes()[1:4] == b"PNG"
+    shown = [detector.shown(detector.predict(example.path)) for example in tiny_test]
+    assert abs(sum(map(len, shown)) - scores.test.detections) <= 1, "one may be on a difficult object"
+    assert "precision" in str(scores)
+
+
+def test_without_calibration_the_model_is_the_same(run, tiny_train, tiny_settings, tiny_test, tmp_path):
+    bare = replace(
+        run,
+        folder=tmp_path / "bare",
+        settings=replace(tiny_settings, calibration=CalibrationSettings(enabled=False)),
+    )
+    bare.claim("tiny train", "digest")
+    detector = bare.train(tiny_train, bare.build(), quiet)
+    assert detector.calibration is None
+    before, after = (load_file(model / "model.safetensors") for model in (bare.model, run.model))
+    assert {name.split(".")[0] for name in after.keys() - before.keys()} == {"calibration"}
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)
+    scores = score_run(bare, tiny_test, detect_split(bare, detector, tiny_test, quiet))
+    assert scores.calibration is None
+    assert "calibration" not in json.loads((bare.folder / "metrics.json").read_text())
+    assert not (bare.folder / "reliability.png").exists()
+
+
+def test_a_run_of_before_calibration_is_claimed_by_the_defaults(run, tiny_settings):
+    file = run.folder / "settings.toml"
+    settings = tomllib.loads(file.read_text())
+    del settings["calibration"]
+    file.write_text(tomli_w.dumps(settings))
+    run.claim("tiny train", "digest")
+    assert tomllib.loads(file.read_text()) == settings
+    other = replace(run, settings=replace(tiny_settings, calibration=CalibrationSettings(folds=5)))
+    with pytest.raises(InputError, match="RUN name"):
+        other.claim("tiny train", "digest")
+
+
+def test_a_stop_in_calibration_does_not_train_again(run, tiny_train, tmp_path):
+    new = replace(run, folder=tmp_path / "new")
+    stages = []
+
+    def stop(stage, done, total):
+        stages.append(stage)
+        if (stage, done) == ("calibration", 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        new.train(tiny_train, new.build(), stop)
+    assert not new.trained
+    assert "mining" in stages
+    stages.clear()
+    new.train(tiny_train, new.build(), lambda stage, done, total: stages.append(stage))
+    assert set(stages) == {"calibration"}
+    expected, tensors = (load_file(model / "model.safetensors") for model in (run.model, new.model))
+    assert tensors.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(tensors[name], array)
 
 
 def test_results_have_the_ids_of_a_coco_file(run, tiny_test):

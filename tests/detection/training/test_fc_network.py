@@ -1,4 +1,4 @@
-"""The network that fine-tuning trains: its start, and what the detector takes from it."""
+"""The network that fine-tuning trains: its initial weights, and the layers and head that it becomes."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def features():
     return np.random.default_rng(1).normal(0, 1, (7, 30)).astype(np.float32)
 
 
-def test_fc7_stays_random_where_the_layers_have_fc6_only():
+def test_fc7_stays_random_if_the_layers_have_fc6_only():
     weights, bias = torch.rand(8, 15), torch.rand(8)
     net = FCNetwork(15, 3, FineTuningSettings(width=8))
     before = net.fc7.weight.clone()

@@ -128,6 +128,11 @@ def test_divergence_is_named_and_not_kept(tune, tmp_path):
     assert tune().history[-1].loss < 10
 
 
+def test_divergence_is_named_at_a_validation_too(tune):
+    with pytest.raises(InputError, match=r"diverged at step 1; lower finetuning\.rates"):
+        tune(optimiser="sgd", rates=(1e30,), steps=(1,), validate_every=1)
+
+
 def test_a_checkpoint_of_other_settings_is_not_used(tune):
     with pytest.raises(Killed):
         tune(stop=("fine-tuning", 9), checkpoint_seconds=0)

@@ -1,4 +1,4 @@
-"""All heads from one run's folder: the commands, the saved detectors, and their scores."""
+"""All heads in the folder of one run: the commands, the saved detectors, and their scores."""
 
 import re
 import shutil
@@ -30,7 +30,7 @@ TUNED = [
     "--set", "finetuning = {optimiser = 'adamw', inputs = 'centred', width = 32, rates = [0.003],"
     " steps = [80], decay = 'cosine', batch = 16, proposals_per_image = 16, draw_steps = 40,"
     " validate_every = 40, validation = 0.2, weight_decay = 0.01}",
-    # The store of negatives takes time by its size.
+    # Less memory: a smaller store of negatives is faster.
     "--set", "training.memory_gb = 2.5",
 ]  # fmt: skip
 
@@ -57,7 +57,7 @@ def finished(tiny_voc, tmp_path_factory):
 
 @pytest.fixture
 def work(finished, monkeypatch):
-    """The folder of that run."""
+    """The folder of the run in `finished`."""
     monkeypatch.chdir(finished[0])
     monkeypatch.delenv("VOC_ROOT", raising=False)
     return finished[0] / "runs" / "tiny"
@@ -81,7 +81,7 @@ def test_every_head_detects(finished, head):
     suffix = "" if head == "pool5" else f"-{head}"
     for name in (f"model{suffix}", f"detections{suffix}", f"metrics{suffix}.json", f"times{suffix}.json"):
         assert (folder / "runs" / "tiny" / name).exists(), name
-    # What another head had trained was not trained again.
+    # Parts that another head had trained were not trained again.
     assert result.output.count("\nmodel: ") == 1
     assert not list((folder / "runs" / "tiny").glob("training*"))
 
@@ -122,7 +122,7 @@ def test_bfloat16_detects_beside_float32(tiny_voc, work):
     assert figure(again.output) == figure(result.output)
 
 
-def test_bfloat16_is_of_convolutions_and_layers(work):
+def test_bfloat16_changes_convolutions_and_layers(work):
     detector = Detector.load(work / "model-softmax")
     assert {tensor.dtype for tensor in detector.layers.tensors().values()} == {torch.float32}
     detector = detector.approximated(bfloat16=True)
@@ -164,7 +164,7 @@ def test_heads_share_everything_but_the_head(work):
         assert detector.head.weights.shape == (2, 32)
         assert detector.settings == pool5.settings
         assert torch.equal(detector.layers.factors[0][0], softmax.layers.factors[0][0])
-        # Vectors have a mean norm of 20 on each layer, by a norm factor of its own.
+        # Each layer has another norm factor, which brings its vectors to a mean norm of 20.
         assert detector.head.norm_factor != pool5.head.norm_factor
     for detector in detectors.values():
         np.testing.assert_array_equal(detector.regressors.weights, pool5.regressors.weights)
@@ -172,7 +172,7 @@ def test_heads_share_everything_but_the_head(work):
 
 
 @pytest.mark.parametrize("head", ["fc6", "fc7", "softmax"])
-def test_scores_are_those_computed_by_hand(tiny_voc, work, head):
+def test_scores_equal_scores_computed_by_hand(tiny_voc, work, head):
     detector = Detector.load(work / f"model-{head}")
     image = read_image(load_voc(tiny_voc, "test")[0].path)
     maps = detector.extractor.prepare(image)
@@ -188,12 +188,12 @@ def test_scores_are_those_computed_by_hand(tiny_voc, work, head):
             powers = np.exp(values - values.max())
             values = np.log(powers / (powers.sum() - powers))
         assert score == pytest.approx(values[label], abs=2e-3)
-        # Box regression stays on the pooled vectors.
+        # Box regression uses the pooled features, whatever the head.
         regressed = detector.regressors.weights[label] @ (pooled * detector.regressors.norm_factor)
         np.testing.assert_allclose(delta, regressed + detector.regressors.bias[label], atol=1e-3)
 
 
-def test_settings_stand_in_the_runs_folder(work):
+def test_the_folder_of_the_run_has_its_settings(work):
     content = tomllib.loads((work / "settings.toml").read_text())
     assert content["finetuning"]["width"] == 32
     origin = Detector.load(work / "model-fc6").origin
@@ -258,7 +258,7 @@ def test_the_layered_extractor_passes_pooled_vectors_through_the_layers(tiny_voc
 
 
 def test_several_processes_need_a_trained_run(tiny_voc, tmp_path, monkeypatch):
-    """Below torchrun nothing but fine-tuning is shared out."""
+    """Under torchrun only fine-tuning is shared between the processes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VOC_ROOT", raising=False)
     monkeypatch.setattr("sppnet.common.distributed.join_group", lambda: nullcontext(Group(0, 2)))

@@ -1,4 +1,4 @@
-"""The presets' constants, and settings from files and flags."""
+"""Constants of the presets, and settings from files and flags."""
 
 import tomllib
 from dataclasses import asdict, fields, is_dataclass
@@ -23,11 +23,11 @@ def without_none(values):
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_share_the_procedure(name):
     settings = PRESETS[name]
-    # Reference, section 1.2: levels, NMS, detections a class, least score; C, bias, weight of positives; box
-    # regression from overlap 0.5; about 2,000 proposals of k = 50 and 100.
+    # Paper and released code: pyramid levels, NMS, detections per class, least score; C, bias, weight of
+    # positives; box regression from IoU 0.5; about 2,000 proposals with k = 50 and 100.
     rcnn = name == "rcnn"
     assert settings.features.levels == ((6,) if rcnn else (6, 3, 2, 1))
-    # R-CNN, section 1.3.
+    # R-CNN warps each proposal to 227 x 227 pixels with 16 pixels of context.
     assert (settings.features.mode == "rcnn") == rcnn
     assert (settings.features.crop, settings.features.crop_padding) == (227, 16)
     assert settings.detection.nms_iou == 0.3
@@ -41,7 +41,7 @@ def test_presets_share_the_procedure(name):
     assert settings.mining.easy_threshold == -1.2
     assert settings.mining.retrain_after == 2000
     assert (settings.training.norm_images, settings.training.norm_proposals) == (200, 200)
-    # R-CNN, section 1.3: 0.6 and 1,000.
+    # R-CNN: IoU 0.6 and lambda 1,000.
     regression = (0.6, 1000) if rcnn or name.endswith("rcnn-regression") else (0.5, 4000)
     assert (settings.regression.min_iou, settings.regression.penalty) == regression
     proposals = settings.proposals
@@ -57,7 +57,7 @@ def test_presets_share_the_procedure(name):
         ("released-5scale", (480, 576, 688, 874, 1200), "released"),
     ],
 )
-def test_paper_and_released_code_differ_as_they_do(name, scales, rule):
+def test_presets_keep_the_differences_between_paper_and_released_code(name, scales, rule):
     settings = PRESETS[name]
     assert settings.features.scales == scales
     assert settings.features.projection == settings.features.scale_rule == rule
@@ -65,11 +65,11 @@ def test_paper_and_released_code_differ_as_they_do(name, scales, rule):
     assert settings.mining.negative_iou_inclusive == (rule == "paper")
     assert settings.mining.duplicate_iou == (0.7 if rule == "paper" else None)
     assert settings.training.difficult_positives == (rule == "released")
-    # The paper does not say lambda; the code's serves both.
+    # The paper does not state lambda; both presets have the released code's value.
     assert settings.regression.penalty == 4000
 
 
-def test_config_and_changes_in_their_order(tmp_path):
+def test_changes_override_the_config_file(tmp_path):
     config = tmp_path / "config.toml"
     config.write_text("[features]\nscales = [480, 576]\nprojection = 'released'\n[training]\nmemory_gb = 3\n")
     settings = make_settings("paper-1scale", config, ["features.scales = [300]", "network.name = 'zf5'"])
@@ -80,8 +80,8 @@ def test_config_and_changes_in_their_order(tmp_path):
     assert settings.mining == PRESETS["paper-1scale"].mining
 
 
-def test_changes_are_made_at_once():
-    """Each line alone would leave numbers of rates and steps that do not fit."""
+def test_changes_are_made_together():
+    """After each line alone the numbers of rates and steps would not agree."""
     changes = [
         "finetuning.rates = [0.1, 0.01]",
         "finetuning.steps = [7, 8]",
@@ -94,7 +94,7 @@ def test_changes_are_made_at_once():
 
 
 def test_every_setting_can_be_given_as_toml():
-    """The settings that a run writes are a config file of the same settings."""
+    """The settings file that a run writes can be used as a config file for the same settings."""
     for settings in PRESETS.values():
         values = tomllib.loads(tomli_w.dumps(without_none(asdict(settings))))
         assert override(settings, values, "round trip") == settings

@@ -1,4 +1,4 @@
-"""Training of SVMs and regressors from end to end on a tiny data set; stopped and resumed."""
+"""Training of SVMs and box regressors from end to end on a tiny data set; also stopped and resumed."""
 
 import shutil
 from dataclasses import replace
@@ -22,19 +22,19 @@ class Killed(BaseException):
 
 @pytest.fixture
 def settings(tiny_settings):
-    """`tiny_settings` with the least memory: the store of negatives takes time by its size."""
+    """`tiny_settings` with the least memory: a smaller store of negatives is faster."""
     return replace(tiny_settings, training=replace(tiny_settings.training, memory_gb=MIN_MEMORY_GB))
 
 
 @pytest.fixture
 def with_pca(settings):
-    """`settings` with a map that is reduced to 64 channels."""
+    """`settings` with the feature map reduced to 64 channels."""
     return replace(settings, network=replace(settings.network, pca=64))
 
 
 @pytest.fixture
 def train(tiny_train, settings, tmp_path):
-    """Trains in a folder of its own; called again with the same folder, it goes on where it stopped."""
+    """Returns a function that trains in the folder ``name``, and continues there after a stop."""
 
     def run(name, stop=None, settings=settings, dataset=tiny_train, map_bytes=10**9, seen=None):
         def progress(stage, done, total):
@@ -53,21 +53,21 @@ def train(tiny_train, settings, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def kept():
+def unbroken_cache():
     """Keeps the detector of `unbroken` between the tests."""
     return []
 
 
 @pytest.fixture
-def unbroken(train, kept):
+def unbroken(train, unbroken_cache):
     """The detector of a training that was never stopped."""
-    if not kept:
-        kept.append(train("unbroken"))
-    return kept[0]
+    if not unbroken_cache:
+        unbroken_cache.append(train("unbroken"))
+    return unbroken_cache[0]
 
 
 def arrays(detector):
-    """The numbers that training gives, by name."""
+    """Returns the arrays that training makes, by name."""
     head, regressors = detector.head, detector.regressors
     parts = {"weights": head.weights, "bias": head.bias, "norm factor": head.norm_factor}
     if regressors is not None:
@@ -82,7 +82,7 @@ def check_same(first, second):
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
-def test_trains_a_detector_that_knows_its_images(train, tiny_train, settings):
+def test_the_detector_recognises_the_training_objects(train, tiny_train, settings):
     seen = []
     detector = train("a", seen=seen)
     assert detector.classes == ("bar", "square")
@@ -92,18 +92,18 @@ def test_trains_a_detector_that_knows_its_images(train, tiny_train, settings):
     assert detector.origin["dataset"] == "tiny"
     assert detector.origin["images"] == 6
     assert [done for stage, done, total in seen if stage == "mining"] == [0, 1, 2, 3, 4, 5, 6]
-    # On a training image the ground truth box of a class scores higher than that of the other class.
-    right = 0
+    # On a training image, the best box of each class is the ground truth box of this class.
+    num_correct = 0
     for example in tiny_train:
         maps = detector.extractor.prepare(read_image(example.path))
         detections, _ = detector.score(maps, example.boxes)
-        # The best of a class stands first.
+        # Detections are sorted by score, so going backwards leaves the best box of each class.
         best = {label: box for box, _, label in reversed(list(detections))}
-        right += sum(
+        num_correct += sum(
             np.array_equal(best.get(int(label)), box)
             for box, label in zip(example.boxes, example.labels, strict=True)
         )
-    assert right >= 10
+    assert num_correct >= 10
 
 
 def test_the_mean_norm_becomes_twenty(train, tiny_train, settings):
@@ -118,7 +118,7 @@ def test_the_mean_norm_becomes_twenty(train, tiny_train, settings):
     np.testing.assert_allclose(detector.head.norm_factor * np.mean(norms), 20, rtol=1e-4)
 
 
-def test_one_seed_one_result(train, unbroken):
+def test_the_same_seed_gives_the_same_result(train, unbroken):
     check_same(train("again"), unbroken)
 
 
@@ -127,24 +127,24 @@ def test_one_seed_one_result(train, unbroken):
     [("mining", 1), ("mining", 4), ("mining", 6), ("final training", 0), ("final training", 2)],
     ids=lambda stop: f"{stop[0]} {stop[1]}".replace(" ", "_"),
 )
-def test_stopped_and_resumed_is_unbroken(train, unbroken, stop):
+def test_stopped_and_resumed_equals_unbroken(train, unbroken, stop):
     with pytest.raises(Killed):
         train("broken", stop)
     seen = []
     check_same(train("broken", seen=seen), unbroken)
     mined = [done for stage, done, _ in seen if stage == "mining"]
-    # It stopped before the checkpoint of the image under way.
+    # The stop came before the checkpoint after the current image.
     assert mined[0] == {"mining": stop[1] - 1, "final training": 6}[stop[0]]
     assert ("convolution", 1, 6) not in seen or stop == ("mining", 1)
 
 
-def test_stopped_in_the_first_pass_is_unbroken(train, unbroken):
+def test_stopped_in_the_first_pass_equals_unbroken(train, unbroken):
     with pytest.raises(Killed):
         train("broken", ("convolution", 4))
     check_same(train("broken"), unbroken)
 
 
-def test_stopped_while_feature_levels_are_fitted_is_unbroken(train, with_pca):
+def test_stopped_while_feature_levels_are_fitted_equals_unbroken(train, with_pca):
     unbroken = train("unbroken", settings=with_pca)
     with pytest.raises(Killed):
         train("broken", ("feature levels", 3), settings=with_pca)
@@ -170,7 +170,7 @@ def test_a_full_disk_in_training_loses_nothing(train, unbroken, monkeypatch):
 
 
 def test_stored_maps_change_nothing(train, unbroken):
-    """With maps from disk or computed anew, one seed has one result."""
+    """Maps from disk and computed maps give the same result with the same seed."""
     check_same(train("computed", map_bytes=0), unbroken)
 
 
@@ -180,7 +180,7 @@ def test_a_second_training_computes_no_convolutions(train, tmp_path, monkeypatch
     assert len(list((tmp_path / "a" / "maps").glob("*/*.safetensors"))) == 6
 
     def refuse(*_, **__):
-        raise AssertionError("a convolution, where maps are stored")
+        raise AssertionError("a convolution, although the maps are stored")
 
     monkeypatch.setattr(SPPExtractor, "prepare", refuse)
     monkeypatch.setattr(Network, "aligned", refuse)
@@ -197,7 +197,7 @@ def test_stopped_twice(train, unbroken):
 
 
 def test_fitted_feature_levels_are_kept(train, with_pca, monkeypatch):
-    """Another machine might fit them a bit differently; the maps and the checkpoint are named by them."""
+    """Maps and checkpoints are named by the digest of the fit, which may differ slightly between machines."""
     unbroken = train("unbroken", settings=with_pca)
     with pytest.raises(Killed):
         train("broken", ("mining", 4), settings=with_pca)
@@ -213,27 +213,27 @@ def test_fitted_feature_levels_are_kept(train, with_pca, monkeypatch):
     check_same(train("broken", settings=with_pca, seen=seen), unbroken)
     assert {stage for stage, _, _ in seen} == {"mining", "final training"}
     # With other settings they are fitted again.
-    other = replace(with_pca, network=replace(with_pca.network, pca=63))
+    changed = replace(with_pca, network=replace(with_pca.network, pca=63))
     with pytest.raises(Killed):
-        train("broken", ("mining", 1), settings=other, seen=seen)
+        train("broken", ("mining", 1), settings=changed, seen=seen)
     assert ("feature levels", 0, 6) in seen
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(train, settings):
     with pytest.raises(Killed):
         train("a", ("mining", 4))
-    other = replace(settings, mining=replace(settings.mining, hard_threshold=-0.9))
+    changed = replace(settings, mining=replace(settings.mining, hard_threshold=-0.9))
     seen = []
-    train("a", settings=other, seen=seen)
+    train("a", settings=changed, seen=seen)
     assert ("mining", 0, 6) in seen
 
 
 def test_settings_of_finetuning_do_not_change_a_checkpoint(train, settings):
     with pytest.raises(Killed):
         train("a", ("mining", 4))
-    other = replace(settings, finetuning=replace(settings.finetuning, width=77))
+    changed = replace(settings, finetuning=replace(settings.finetuning, width=77))
     seen = []
-    train("a", settings=other, seen=seen)
+    train("a", settings=changed, seen=seen)
     assert ("mining", 0, 6) not in seen
 
 
@@ -242,10 +242,10 @@ def test_without_regression(train, settings):
     assert train("a", settings=settings).regressors is None
 
 
-def test_difficult_objects_are_no_positives_unless_asked_for(train, unbroken, settings, tiny_train):
+def test_difficult_objects_are_positives_only_by_setting(train, unbroken, settings, tiny_train):
     assert any(example.difficult.any() for example in tiny_train)
-    taken = replace(settings, training=replace(settings.training, difficult_positives=True))
-    assert not np.array_equal(train("taken", settings=taken).head.weights, unbroken.head.weights)
+    changed = replace(settings, training=replace(settings.training, difficult_positives=True))
+    assert not np.array_equal(train("changed", settings=changed).head.weights, unbroken.head.weights)
 
 
 def without_objects(example):
@@ -292,6 +292,6 @@ def test_a_broken_image_is_named(train, tiny_train, tmp_path):
 def test_too_little_memory_is_named(train, settings):
     with pytest.raises(InputError, match="memory_gb is"):
         replace(settings.training, memory_gb=0.5)
-    # The least that is taken is enough.
+    # The least accepted value is enough.
     assert settings.training.memory_gb == MIN_MEMORY_GB
     assert np.isfinite(train("a", settings=settings).head.weights).all()

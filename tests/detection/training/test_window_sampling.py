@@ -1,4 +1,4 @@
-"""Regions to fine-tune on: IoU, fractions, mirrored images, scales; the batches made of them."""
+"""Boxes to fine-tune on: IoU, fractions, mirrored images, scales; and the batches made of them."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def extractor(tiny_settings):
 
 @pytest.fixture
 def make(tiny_train, tiny_settings, prepared, extractor):
-    """Makes samplers on the tiny data set."""
+    """Returns a function that makes a sampler on the tiny data set."""
     caches = []
 
     def sampler(settings=SETTINGS, scales=(96,), difficult=False, maps=prepared / "maps"):
@@ -55,7 +55,7 @@ def at_scales(extractor, scales):
 
 
 def boxes_of_iou(box, values):
-    """Boxes of the given IoU with ``box``: parts of it."""
+    """Returns parts of ``box`` that have the given IoU with it."""
     left, top, right, bottom = box
     return np.array([[left, top, left + part * (right - left), bottom] for part in values], np.float32)
 
@@ -84,7 +84,7 @@ def test_fractions(make, tiny_train):
     for index, example in enumerate(tiny_train):
         of_image = regions.only(np.flatnonzero(regions.images == index))
         positive = of_image.labels != BACKGROUND
-        # As many positives as there may be: ground truth is among the boxes to draw from.
+        # There is always a positive, because ground truth is among the boxes to draw from.
         assert 1 <= positive.sum() <= 4
         assert (~positive).sum() <= 12
         iou = box_iou(of_image.boxes, example.boxes)
@@ -108,7 +108,7 @@ def test_a_draw_depends_on_its_number(make):
     first = make().draw(range(6), 1, 8, augment=True)
     assert same(first, make().draw(range(6), 1, 8, augment=True))
     assert not same(first, make().draw(range(6), 2, 8, augment=True))
-    # Other images do not change which regions of an image are drawn.
+    # The boxes drawn from an image do not depend on the other images.
     alone = make().draw([3], 1, 8, augment=True)
     np.testing.assert_array_equal(alone.boxes, first.boxes[first.images == 3])
 
@@ -126,8 +126,8 @@ def test_augmentation(make, scales):
 
 
 @pytest.mark.parametrize("scales", [(96,), (64, 96)], ids=["one scale", "two scales"])
-def test_vectors_are_those_of_the_region_seen_alone(make, tiny_train, extractor, scales):
-    """Of a mirrored region: those of the mirrored box in the network's map of the mirrored image."""
+def test_vectors_equal_vectors_extracted_box_by_box(make, tiny_train, extractor, scales):
+    """For a mirrored region, the mirrored box is extracted from the map of the mirrored image."""
     sampler = make(scales=scales)
     regions = sampler.draw([1, 4], 1, 16, augment=True)
     seen = []
@@ -191,7 +191,7 @@ def test_vectors_beyond_float16(make, extractor, tmp_path):
 
 
 class RowNumbers:
-    """Stands for the file: a region's vector is its row in the file."""
+    """Replaces the file of vectors: the vector of a region is its row number in the file."""
 
     def read(self, rows):
         return rows[:, None].astype(np.float32)
@@ -210,7 +210,7 @@ def test_batches_hold_a_quarter_of_positives():
         assert (count, len(batch_labels)) == (8, 8)
         assert (batch_labels < 2).sum() == 2
         np.testing.assert_array_equal(labels[vectors[:, 0].long()], batch_labels)
-    # Each comes once before any comes again: 2 of 4 positives in a step, 6 of 30 negatives.
+    # A step has 2 of the 4 positives and 6 of the 30 negatives. Every row comes once before any comes again.
     for first in (0, 2):
         rows = np.concatenate([vectors[:2, 0] for vectors, _, _ in drawn[first : first + 2]])
         assert sorted(rows) == [0, 1, 2, 3]
@@ -218,7 +218,7 @@ def test_batches_hold_a_quarter_of_positives():
     assert sorted(rows) == list(range(4, 34))
 
 
-def test_batches_of_a_step_are_the_same_from_anywhere():
+def test_the_batch_of_a_step_does_not_depend_on_the_first_step():
     labels = np.array([0, 1, 0, *[2] * 11])
     whole, later = batches(labels, range(14), range(10)), batches(labels, range(14), range(6, 10))
     for (expected, _, _), (vectors, _, _) in zip(whole[6:], later, strict=True):
@@ -280,8 +280,8 @@ def test_settings_out_of_range(changes):
         replace(SETTINGS, **changes)
 
 
-def test_the_store_is_that_of_detection(make, tiny_train, extractor, tmp_path, monkeypatch):
-    """Maps that training or detection stored serve here."""
+def test_the_store_is_shared_with_detection(make, tiny_train, extractor, tmp_path, monkeypatch):
+    """Fine-tuning reads the maps that training or detection stored."""
     store = extractor.store(tmp_path, 10**9)
     for example in tiny_train:
         store.get(
