@@ -81,7 +81,15 @@ def __getattr__(name: str) -> Any:
 
         value: Any = version("sppnet")
     elif name in _MODULES:
-        value = getattr(importlib.import_module(_MODULES[name]), name)
+        try:
+            value = getattr(importlib.import_module(_MODULES[name]), name)
+        except ModuleNotFoundError as error:
+            from sppnet.common.packages import explain_missing
+
+            explanation = explain_missing(error)
+            if explanation is None:
+                raise
+            raise ImportError(f"sppnet.{name}: {explanation}") from error
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

@@ -1,4 +1,4 @@
-"""``python -m sppnet`` is the command ``sppnet``."""
+"""Runs the command ``sppnet`` as ``python -m sppnet``."""
 
 from sppnet.cli.app import main
 

@@ -36,5 +36,7 @@ def main() -> None:
     # One image at a time is computed on all cores; OpenCV's own threads would only compete. OpenCV reads this
     # when it is imported.
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+    # Its warnings about videos and cameras; the command says what is wrong.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     app(prog_name="sppnet")

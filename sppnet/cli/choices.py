@@ -27,3 +27,5 @@ ViewSource = Literal["maps", "crops"]
 # The view of an image that becomes a vector for linear SVMs, and the layer that gives the vector.
 VectorView = Literal["crop", "full", "warp"]
 VectorLayer = Literal["conv", "fc6", "fc7"]
+# Layouts that data sets are converted to.
+DatasetLayout = Literal["voc", "coco", "yolo"]

@@ -12,13 +12,13 @@ from sppnet.cli.options import Changes, SkipErrors
 
 _Models = Annotated[
     list[Path],
-    typer.Argument(metavar="MODEL", help="Folders of trained classifiers; of several, scores are averaged."),
+    typer.Argument(metavar="MODEL", help="Folders of trained classifiers; their scores are averaged."),
 ]
 
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """The views of an image that classifiers are shown."""
+    """Options for the views of an image that classifiers score."""
 
     PANEL: ClassVar[str] = "Views"
 
@@ -27,12 +27,12 @@ class ViewOptions:
         ViewSource | None,
         typer.Option(
             "--from",
-            help="Views pooled from the feature maps, or each cut out of the image and passed on its own; "
+            help="Views are pooled from the feature maps, or cut out of the image and passed one by one; "
             "by default maps, or crops for a classifier without a pyramid.",
         ),
     ] = None
     check_crops: Annotated[
-        int, typer.Option(min=0, help="Compare maps with crops on so many images: agreement and times.")
+        int, typer.Option(min=0, help="Number of images to compare maps with crops on: agreement and times.")
     ] = 0
     change: Changes = None
 
@@ -46,8 +46,7 @@ def classify(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for top5.json, and for scores.sqlite, by which the same command goes on when "
-            "stopped."
+            help="Folder for top5.json, and for scores.sqlite, from which a stopped command continues."
         ),
     ] = None,
     skip_errors: SkipErrors = False,
@@ -78,13 +77,13 @@ def evaluate_classifier(
     *,
     labelled: Annotated[Path, typer.Option(help="A labelled set, FOLDER/<class>/<image>.")],
     limit: Annotated[
-        int, typer.Option(min=0, help="Only so many images, evenly over the classes; 0: all.")
+        int, typer.Option(min=0, help="Number of images, spread evenly over the classes; 0: all.")
     ] = 0,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for classification.json, confusion.csv and confusion.png, and for scores.sqlite, by "
-            "which the same command goes on when stopped."
+            help="Folder for classification.json, confusion.csv and confusion.png, and for scores.sqlite, "
+            "from which a stopped command continues."
         ),
     ] = None,
     skip_errors: SkipErrors = False,

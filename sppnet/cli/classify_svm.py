@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VectorOptions:
-    """How an image becomes a vector, and where the vectors are kept."""
+    """Options for the vectors of images, and for the folder that keeps them."""
 
     PANEL: ClassVar[str] = "Vectors"
 
@@ -27,37 +27,37 @@ class VectorOptions:
     weights: Weights = ""
     classifier: Annotated[
         Path | None,
-        typer.Option(help="Folder of a trained classifier, in place of --backbone; has fc6 and fc7, too."),
+        typer.Option(help="Folder of a trained classifier, instead of --backbone; it also has fc6 and fc7."),
     ] = None
     view: Annotated[
-        VectorView, typer.Option(help="Whole image, centre crop, or the image warped square.")
+        VectorView, typer.Option(help="Whole image, centre crop, or the image warped to a square.")
     ] = "full"
     scale: Annotated[
         list[int] | None,
-        typer.Option(help="Short side of the view in pixels, 224 by default; repeatable: averaged."),
+        typer.Option(help="Short side of the view in pixels, 224 by default; repeatable, then averaged."),
     ] = None
     level: Annotated[
         list[int] | None,
-        typer.Option(help="Bins a side of a level of the pyramid; repeatable; 6, 3, 2 and 1 by default."),
+        typer.Option(help="Bins per side of a pyramid level; repeatable; 6, 3, 2 and 1 by default."),
     ] = None
     layer: Annotated[
-        VectorLayer, typer.Option(help="The vectors are what the pyramid gives, or fc6, or fc7.")
+        VectorLayer, typer.Option(help="The vectors are the output of the pyramid (conv), of fc6 or of fc7.")
     ] = "conv"
     run: Annotated[
-        str, typer.Option(help="Folder below runs/; empty: named by data set, network, view and layer.")
+        str, typer.Option(help="Folder below runs/; empty: named after data set, network, view and layer.")
     ] = ""
     feature_gb: Annotated[
-        float, typer.Option(min=0, help="Bound on vectors stored in the run's folder, in GB.")
+        float, typer.Option(min=0, help="Largest size of the vectors in the run's folder, in GB.")
     ] = 4.0
 
     def check(self) -> None:
-        """Refuses options that do not go together.
+        """Checks that the options can be combined.
 
         Raises:
-            InputError: a classifier beside options of a backbone.
+            InputError: a classifier is given together with options of a backbone.
         """
         if self.classifier is not None and self.level:
-            raise InputError("--level is for --backbone; a classifier has the pyramid it was trained with")
+            raise InputError("--level is for --backbone; a classifier has its own pyramid")
         if self.classifier is not None and (self.backbone or self.weights):
             raise InputError("give either --classifier, or --backbone and --weights")
 
@@ -96,9 +96,9 @@ def classify_svm_folder(
     data: Annotated[
         Path, typer.Option(help="A labelled set, FOLDER/<class>/<image>; its splits are random.")
     ],
-    per_class: Annotated[int, typer.Option(min=1, help="Training images a class.")] = 30,
-    test_per_class: Annotated[int, typer.Option(min=1, help="Test images a class at most.")] = 50,
-    splits: Annotated[int, typer.Option(min=1, help="How many random splits.")] = 10,
+    per_class: Annotated[int, typer.Option(min=1, help="Number of training images per class.")] = 30,
+    test_per_class: Annotated[int, typer.Option(min=1, help="Largest number of test images per class.")] = 50,
+    splits: Annotated[int, typer.Option(min=1, help="Number of random splits.")] = 10,
     vectors: VectorOptions,
 ) -> None:
     """Image classification with linear SVMs on a folder of classes: Caltech101's protocol, accuracy."""
@@ -114,7 +114,7 @@ def classify_svm_folder(
 
     if split_folders(data):
         raise InputError(
-            f"{data}: holds splits, not classes, and images are split anew; give {data / 'train'}"
+            f"{data}: holds splits, not classes; this command makes its own splits: give {data / 'train'}"
         )
     with ProgressReport(console) as progress:
         run = _open_run(vectors, data.resolve().name, progress)
@@ -122,7 +122,7 @@ def classify_svm_folder(
         say(f"{images.folder}: {len(images)} images, {len(images.classes)} classes")
         protocol = FolderProtocol(per_class, test_per_class, splits)
         experiment = run.classify_folder(images, protocol, str(data))
-    title = f"{images.folder.name}: {per_class} training images a class, mean of {splits} random splits"
+    title = f"{images.folder.name}: {per_class} training images per class, mean of {splits} random splits"
     table = Table("class", title=escape(title), show_footer=True)
     table.columns[0].footer = f"mean of {len(images.classes)}"
     table.add_column("accuracy", justify="right", footer=percent(experiment.mean))
@@ -137,10 +137,10 @@ def classify_svm_folder(
 
 
 def _open_run(options: VectorOptions, images: str, progress: "ProgressReport") -> "ImageSVMRun":
-    """The run that the options name; ``images`` is the part of its name that stands for the data set.
+    """Opens the run that the options name; ``images`` is the data set's part of its name.
 
     Raises:
-        InputError: a network or a classifier that cannot be made, or options that do not suit it.
+        InputError: the network or the classifier cannot be made, or options do not suit it.
     """
     from sppnet.detection.backbones import build_network
     from sppnet.detection.classification.classifier import Classifier

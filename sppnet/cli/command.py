@@ -39,7 +39,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     its fields, and the function gets an instance. The fields carry ``Annotated[<type>, typer.Option(…)]``;
     the class attribute ``PANEL`` is the heading of the group in ``--help``.
 
-    Bad input and Ctrl-C end the command with one line and an exit code: 2 and 130.
+    Bad input, a package that is not installed and Ctrl-C end the command with one line and an exit code: 2,
+    2 and 130.
 
     Args:
         function: the command; its docstring is its help.
@@ -134,6 +135,14 @@ def _errors_in_one_line() -> Iterator[None]:
         yield
     except InputError as error:
         _print_error(f"error: {error}")
+        raise typer.Exit(2) from None
+    except ModuleNotFoundError as error:
+        from sppnet.common.packages import explain_missing
+
+        explanation = explain_missing(error)
+        if explanation is None:
+            raise
+        _print_error(f"error: {explanation}")
         raise typer.Exit(2) from None
     except OSError as error:
         path = error.filename or "a file"

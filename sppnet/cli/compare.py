@@ -19,18 +19,18 @@ def combine(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help=f"Runs, by name or folder, RUN:HEAD for another head than pool5 ({', '.join(HEADS[1:])}); "
+            help=f"Runs, by name or folder; RUN:HEAD for other heads than pool5 ({', '.join(HEADS[1:])}); "
             "or folders of VOC files."
         ),
     ],
     *,
-    run: Annotated[str, typer.Option(help="Name of the new run; empty: made of their names.")] = "",
+    run: Annotated[str, typer.Option(help="Name of the new run; empty: made from the runs' names.")] = "",
     nms_iou: Annotated[
-        float, typer.Option(help="A box that overlaps a better one by a higher IoU is dropped.")
+        float, typer.Option(help="A box that overlaps a better box by a higher IoU is dropped.")
     ] = 0.3,
     scores: Annotated[
         ScoreComparison,
-        typer.Option(help="Compare scores as they are, or (SVMs with softmax) ranks in each run's list."),
+        typer.Option(help="Compare scores unchanged, or (SVMs with softmax) the ranks in each run's list."),
     ] = "as-is",
     data: Annotated[DataOptions, Without("train_split")],
 ) -> None:
@@ -56,7 +56,7 @@ def combine(
 
 
 def _detections_folder(text: str) -> Path:
-    """The folder of detections that ``combine`` is given as a run, or as a folder of files."""
+    """Finds the folder of detections from a run's name, or from a folder of files."""
     name, _, head = text.rpartition(":")
     if not name or head not in HEADS:
         name, head = text, ""
@@ -69,9 +69,9 @@ def _detections_folder(text: str) -> Path:
 def compare(
     *,
     train_images: Annotated[int, typer.Option(help="Images to train each method on.")] = 60,
-    train_proposals: Annotated[int, typer.Option(help="Proposals of each of them.")] = 100,
+    train_proposals: Annotated[int, typer.Option(help="Proposals of each training image.")] = 100,
     test_images: Annotated[int, typer.Option(help="Images to score each method on.")] = 40,
-    test_proposals: Annotated[int, typer.Option(help="Proposals of each of them.")] = 200,
+    test_proposals: Annotated[int, typer.Option(help="Proposals of each test image.")] = 200,
     timed_images: Annotated[int, typer.Option(help="Test images to time, with all their proposals.")] = 3,
     data: Annotated[DataOptions, Without("limit")],
     settings: Annotated[SettingsOptions, Defaults(preset="paper-1scale")],
@@ -90,7 +90,7 @@ def compare(
     chosen = ChosenDataset(data)
     network = resolved.network.name
     opened = open_run(resolved, run, f"compare-{short_name(chosen.name)}-{network}")
-    # A wrong network is found before the work.
+    # Built here so that a wrong network is reported before the work.
     opened.build()
     train = chosen.open(chosen.train_split).head(train_images)
     test = chosen.open(chosen.test_split).head(test_images)

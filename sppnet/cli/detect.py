@@ -1,5 +1,6 @@
 """The commands ``sppnet detect`` and ``eval``."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +22,8 @@ def detect(
     min_score: Annotated[
         float | None,
         typer.Option(
-            help="Draw detections of at least this score: margin, or log-odds of softmax; by default -0.75 "
-            "or even odds."
+            help="Draw detections of at least this probability; by default the threshold of each class "
+            "with the best F1 on held-out training images."
         ),
     ] = None,
     regression: Annotated[
@@ -34,16 +35,17 @@ def detect(
     from sppnet.cli.result_tables import print_scores
     from sppnet.cli.settings import default_run_name, read_settings
     from sppnet.cli.terminal import say_written
-    from sppnet.data import draw_detections, read_image
+    from sppnet.data import draw_detections
 
     resolved = read_settings(settings)
     chosen = ChosenDataset(data)
-    train, test = chosen.open(chosen.train_split), chosen.open(chosen.test_split)
 
     from sppnet.cli.job import open_run, printing_pipeline
     from sppnet.cli.photos import write_picture
 
+    # Before the data are read: a wrong head or rank shows at once.
     opened = open_run(resolved, run, default_run_name(chosen.name, resolved, settings.preset), head)
+    train, test = chosen.open(chosen.train_split), chosen.open(chosen.test_split)
     with printing_pipeline(opened, run.jobs, data.skip_errors) as pipeline:
         result = pipeline.main_job(train, test)
     print_scores(result.test, result.scores.voc, result.scores.voc_proposed, result.scores.coco)
@@ -52,11 +54,10 @@ def detect(
         return
     detections = result.detections.regressed if regression else result.detections.proposed
     assert detections is not None, "detecting keeps both"
-    least = result.detector.working_score if min_score is None else min_score
+    detector, threshold = result.detector, "f1" if min_score is None else min_score
     for example in result.test:
-        picture = draw_detections(
-            read_image(example.path), detections[example.image_id], test.classes, least, example
-        )
+        shown = detector.shown(detector.calibrated(detections[example.image_id]), threshold)
+        picture = draw_detections(example.read(), shown, test.classes, -math.inf, example)
         write_picture(draw / f"{example.image_id}.png", picture)
     say_written(opened.folder, draw)
 

@@ -16,7 +16,7 @@ def distill(
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="'efficientnet_lite0 576 400 288': name[=weights] or model folder, and its short side for "
+            help="'efficientnet_lite0 576 400 288': name[=weights] or model folder, then a short side for "
             "each of 'scales'; 'labels': the annotated boxes. Repeatable."
         ),
     ] = None,

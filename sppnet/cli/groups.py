@@ -1,7 +1,7 @@
-"""Groups of commands: imported when they are called, and listed below headings in ``--help``.
+"""Groups of commands: commands are imported when they are called, and listed below headings in ``--help``.
 
-Help is click's plain text, not typer's panels: these cut long names and texts on narrow terminals, and take
-longer to import than the rest of the command line.
+Help is click's plain text. Typer's panels cut long names and texts on narrow terminals, and take longer to
+import than all other parts of the command line.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 _HELP = {"help_option_names": ["-h", "--help"]}
-# Longer than any first sentence: none is cut.
+# Longer than any first sentence, so that no sentence is cut.
 _UNCUT = 1000
 
 
@@ -21,9 +21,9 @@ class LazyCommand(NamedTuple):
     """A command that is imported when it is called.
 
     Attributes:
-        path: ``<module>:<function>``; in place of a function there may be a `typer.Typer`.
-        panel: the heading that ``--help`` lists it below.
-        help: the first sentence of its docstring.
+        path: ``<module>:<name>`` of a function or of a `typer.Typer`.
+        panel: the heading in ``--help``.
+        help: the first sentence of the command's docstring.
     """
 
     path: str
@@ -32,12 +32,12 @@ class LazyCommand(NamedTuple):
 
 
 def new_app(help: str, cls: type[TyperGroup] | None = None, add_completion: bool = False) -> typer.Typer:
-    """An app whose help is not cut.
+    """Makes an app whose help is not cut.
 
     Args:
-        help: its description.
-        cls: its class of groups; None: `PanelGroup`.
-        add_completion: whether it can install shell completion.
+        help: the description of the app.
+        cls: the class of its groups; None: `PanelGroup`.
+        add_completion: whether the app can install shell completion.
     """
     return typer.Typer(
         help=help,
@@ -50,7 +50,7 @@ def new_app(help: str, cls: type[TyperGroup] | None = None, add_completion: bool
 
 
 def single_command(name: str, function: Callable[..., None]) -> typer.Typer:
-    """An app of one command."""
+    """Makes an app of one command."""
     app = typer.Typer(add_completion=False, context_settings=_HELP, rich_markup_mode=None)
     app.command(name, cls=PanelCommand)(function)
     return app
@@ -89,7 +89,7 @@ class PanelGroup(TyperGroup):
 
 
 def lazy_group(commands: dict[str, LazyCommand]) -> type[TyperGroup]:
-    """A class of groups with these commands; a command is imported when it is called."""
+    """Makes a class of groups with these commands; a command is imported when it is called."""
 
     class LazyGroup(PanelGroup):
         def __init__(self, **arguments: Any) -> None:
@@ -107,14 +107,14 @@ def lazy_group(commands: dict[str, LazyCommand]) -> type[TyperGroup]:
 
         def resolve_command(self, ctx: Any, args: list[str]) -> Any:
             """Finds the command that is called, and imports it."""
-            name, listed, rest = super().resolve_command(ctx, args)
-            return name, listed if name is None else load_command(name, commands[name]), rest
+            name, listed, remaining = super().resolve_command(ctx, args)
+            return name, listed if name is None else load_command(name, commands[name]), remaining
 
     return LazyGroup
 
 
 def _listed(name: str, lazy: LazyCommand) -> TyperCommand:
-    """A command that can be listed, suggested and completed, but not called."""
+    """Makes a command that can be listed, suggested and completed, but not called."""
     return TyperCommand(name, help=lazy.help, rich_help_panel=lazy.panel, rich_markup_mode=None)
 
 
@@ -126,7 +126,7 @@ def load_command(name: str, lazy: LazyCommand) -> Any:
 
 
 def _write_sections(formatter: Any, records: Iterable[tuple[str, tuple[str, str]]]) -> None:
-    """Writes pairs of name and text below their headings, in the order of the first of each."""
+    """Writes pairs of name and text below their headings; headings come in the order of first use."""
     sections: dict[str, list[tuple[str, str]]] = {}
     for heading, record in records:
         sections.setdefault(heading, []).append(record)

@@ -1,4 +1,4 @@
-"""Scores of images by classifiers, with progress, for the commands ``classify`` and ``test-classifier``."""
+"""Scores images with classifiers, with progress, for the commands ``classify`` and ``test-classifier``."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -25,17 +25,17 @@ _SHOWN_CLASSES = 5
 
 
 def make_tester(models: Sequence[Path], options: ViewOptions) -> ViewTester:
-    """The classifiers of some folders, and the views that they are shown.
+    """Loads classifiers and chooses their views.
 
     Raises:
-        InputError: a folder holds no classifier, the classifiers do not go together, or the views do not suit
+        InputError: a folder holds no classifier, the classifiers cannot be combined, or the views do not suit
             them.
     """
     classifiers = [Classifier.load(model) for model in models]
     sizes: ViewSettings | None = None
     if options.change:
         if len({classifier.settings.size for classifier in classifiers}) > 1:
-            raise InputError("--set is of views of one size, the classifiers are of several; test each alone")
+            raise InputError("--set needs classifiers of one size, these have several; test each alone")
         sizes = changed(ViewSettings.proportional(classifiers[0].settings.size), None, options.change)
     source = options.source
     if source is None:
@@ -46,20 +46,20 @@ def make_tester(models: Sequence[Path], options: ViewOptions) -> ViewTester:
 def score_files(
     tester: ViewTester, files: Sequence[Path], output: Path | None, show: bool
 ) -> tuple[dict[Path, FloatArray], list[InputError]]:
-    """Scores images, and prints how fast.
+    """Scores images, and prints the speed.
 
     Args:
         tester: the classifiers and their views.
         files: the images.
-        output: folder where scores are kept, so that the command can go on; None: they are not kept.
+        output: folder where scores are kept, so that a stopped command can continue; None: they are not kept.
         show: whether the best classes of each image are printed.
 
     Returns:
-        the scores of the images that can be read, in their order; and why others have none.
+        the scores of the images that can be read, in their order, and the errors of the other images.
 
     Raises:
         InputError: the kept scores are damaged.
-        typer.Exit: Ctrl-C; what was done is printed.
+        typer.Exit: Ctrl-C; the progress so far is printed.
     """
     scores: dict[Path, FloatArray] = {}
     errors: list[InputError] = []
@@ -79,21 +79,21 @@ def score_files(
                 progress("images classified", len(scores) + len(errors), len(files))
     except KeyboardInterrupt:
         done = len(scores) + len(errors)
-        advice = "with --output it could go on" if store is None else "the same command goes on"
+        advice = "with --output it could continue" if store is None else "the same command continues"
         say(f"stopped after {done} of {len(files)} images; {advice}")
         raise typer.Exit(130) from None
     if kept:
-        say(f"{kept} images, scored before")
+        say(f"{kept} images were scored before")
     if len(scores) > kept:
         rate = (len(scores) - kept) / (time.monotonic() - start)
-        say(f"{len(scores) - kept} images, {rate:.2f} a second")
+        say(f"{len(scores) - kept} images, {rate:.2f} per second")
     return scores, errors
 
 
 def _results(
     tester: ViewTester, files: Sequence[Path], store: ScoreStore | None
 ) -> Iterator[tuple[Path, FloatArray | InputError, bool]]:
-    """The scores of each image or the error, and whether they were kept from before."""
+    """Yields each image with its scores or its error, and whether the scores were kept from before."""
     if store is not None:
         yield from store.scores_of_files(files)
         return
@@ -102,7 +102,7 @@ def _results(
 
 
 def best_classes(classes: Sequence[str], scores: FloatArray) -> list[dict[str, str | float]]:
-    """The classes that score best, five at most, best first, with their scores."""
+    """Returns the five best classes at most, best first, with their scores."""
     order = np.argsort(-scores, kind="stable")[:_SHOWN_CLASSES]
     return [{"class": classes[label], "score": float(scores[label])} for label in order]
 
@@ -114,22 +114,22 @@ def _print_best(file: Path, classes: Sequence[str], scores: FloatArray) -> None:
 
 
 def complain_of(errors: Sequence[InputError], images: int, skip_errors: bool) -> None:
-    """Prints how many of the images were left out; see `complain`."""
+    """Prints the number of images that were left out; see `complain`."""
     if errors:
         complain(f"{len(errors)} of {images} images left out, the first: {errors[0]}", skip_errors)
 
 
 def print_agreement(tester: ViewTester, files: Sequence[Path], count: int, skip_errors: bool) -> None:
-    """Compares scores from maps with those from crops, on some of the images.
+    """Compares scores from maps with scores from crops, on some of the images.
 
     Args:
         tester: the classifiers and their views.
         files: the images.
-        count: images to compare on, evenly from the files; 0: nothing is compared.
+        count: number of images to compare on, evenly from the files; 0: no comparison.
         skip_errors: whether images that cannot be read are left out.
 
     Raises:
-        InputError: an image cannot be read, or none can; or a classifier has no pyramid.
+        InputError: an image cannot be read, or no image can be read; or a classifier has no pyramid.
     """
     if not count:
         return
@@ -158,7 +158,7 @@ def print_agreement(tester: ViewTester, files: Sequence[Path], count: int, skip_
 
 def _readable(files: Sequence[Path], skip_errors: bool) -> Iterator[Image]:
     count = 0
-    # One at a time: both sides are timed.
+    # One image at a time, because both ways are timed.
     for _, result in one_a_core(_checked_shape, files, 1):
         if not isinstance(result, InputError):
             count += 1
@@ -170,6 +170,6 @@ def _readable(files: Sequence[Path], skip_errors: bool) -> Iterator[Image]:
 
 
 def _checked_shape(image: Image) -> Image:
-    """The image; an `InputError` where it is longer than views can be taken from."""
+    """Returns the image, after a check that views can be taken from its shape."""
     resized_size(image.shape[0], image.shape[1], 1)
     return image

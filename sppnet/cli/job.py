@@ -1,4 +1,4 @@
-"""From options to a run and its stages."""
+"""Opens the run and the pipeline that a command's options describe."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +17,13 @@ from sppnet.detection.training.presets import RunSettings
 def open_run(
     settings: RunSettings, options: RunOptions, default_name: str = "", head: HeadOptions | None = None
 ) -> Run:
-    """The run that the options name.
+    """Opens the run that the options name.
 
     Args:
-        settings: of the run.
-        options: its name and its bound on stored maps.
-        default_name: its name where the options give none.
-        head: of the run; None: pool5.
+        settings: the settings of the run.
+        options: the name of the run and the limit on stored maps.
+        default_name: the name of the run if the options give none.
+        head: the head of the run; None: pool5.
 
     Raises:
         InputError: see `Run`.
@@ -39,6 +39,6 @@ def open_run(
 def printing_pipeline(
     run: Run, jobs: int = -1, skip_errors: bool = False, group: Group = ALONE
 ) -> Iterator[Pipeline]:
-    """The stages of a run, which print what they do while this is open."""
+    """Gives the pipeline of a run; its stages print their progress within the ``with`` block."""
     with ProgressReport(console) as progress:
         yield Pipeline(run, jobs, skip_errors, progress, say, group)

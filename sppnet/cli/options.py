@@ -41,8 +41,9 @@ class DataOptions:
     dataset: Annotated[
         str,
         typer.Option(
-            help="voc2007, voc2012, sample, a folder in VOC's layout, coco:<json>:<images> ({split} stands "
-            "for the split) or ilsvrc:<folder>; empty: voc2007 if it is on disk, else sample."
+            help="voc2007, voc2012, sample, a folder of images annotated in VOC's, COCO's or YOLO's form, "
+            "coco:<json>:<images> ({split} stands for the split) or ilsvrc:<folder>; empty: voc2007 if it is "
+            "on disk, else sample."
         ),
     ] = ""
     voc_root: Annotated[Path, typer.Option(envvar="VOC_ROOT", help="The VOC devkit folder.")] = VOC_ROOT

@@ -1,62 +1,119 @@
 """The command ``sppnet predict``."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from sppnet.cli.command import Without, command
-from sppnet.cli.options import HeadOptions, Jobs, SkipErrors
+from sppnet.cli.options import HeadOptions, Jobs
 from sppnet.common.errors import InputError
 from sppnet.common.folders import RUNS
 from sppnet.detection.runs.names import named_by_head, trained_heads
 from sppnet.detection.training.choices import HeadName
 
+if TYPE_CHECKING:
+    from sppnet.detection.detector import Detector
+
+
+@dataclass(frozen=True)
+class PhotoOptions:
+    """Which of the named photos and frames are looked at."""
+
+    PANEL: ClassVar[str] = "Photos"
+
+    every: Annotated[int, typer.Option(min=1, help="Of a video or camera, one of so many frames.")] = 1
+    camera: Annotated[int | None, typer.Option(min=0, help="Number of a camera, until Ctrl-C.")] = None
+    skip_errors: Annotated[bool, typer.Option(help="Leave out files that cannot be read, and say which.")] = (
+        False
+    )
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Files and folders that detections are written to."""
+
+    PANEL: ClassVar[str] = "Output"
+
+    draw: Annotated[
+        Path | None, typer.Option(help="Folder for the photos with boxes drawn, under their names.")
+    ] = None
+    json: Annotated[Path | None, typer.Option(help="JSON file: each photo and its detections.")] = None
+    csv: Annotated[Path | None, typer.Option(help="CSV file: a row for each detection.")] = None
+    coco: Annotated[Path | None, typer.Option(help="COCO file: images, categories, annotations.")] = None
+    voc: Annotated[Path | None, typer.Option(help="Folder for VOC's comp4_det_test_<class>.txt.")] = None
+    yolo: Annotated[Path | None, typer.Option(help="Folder for YOLO's labels/ and data.yaml.")] = None
+
 
 @command
 def predict(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Image files, or folders of images.")],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="PATH", help="Photos, videos, folders of photos, patterns such as 'photos/*.jpg'."
+        ),
+    ] = None,
     *,
     model: Annotated[Path | None, typer.Option(help="Folder of a trained detector.")] = None,
     run: Annotated[str, typer.Option(help="In place of --model: a run, by its name below runs/.")] = "",
     head: Annotated[
         HeadName | None, typer.Option(help="With --run: another of its heads than pool5.")
     ] = None,
-    draw: Annotated[Path | None, typer.Option(help="Folder for pictures with the boxes drawn.")] = None,
     min_score: Annotated[
         float | None,
         typer.Option(
-            help="Print and draw detections of at least this score: margin, or log-odds of softmax; by "
-            "default -0.75 or even odds."
+            help="Least score of detections; by default a threshold for each class, with the best F1."
         ),
+    ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Show so many that this part of them is right, such as 0.9."),
     ] = None,
     regression: Annotated[
         bool, typer.Option(help="Boxes moved by regression, or as they were proposed.")
     ] = True,
-    skip_errors: SkipErrors = False,
     jobs: Jobs = -1,
+    photos: PhotoOptions,
+    outputs: OutputOptions,
     approximation: Annotated[HeadOptions, Without("head")],
 ) -> None:
-    """Detects objects in photos with a trained detector; prints the boxes, and draws them."""
+    """Detects objects in photos and videos with a trained detector; prints them, draws and writes files."""
+    if min_score is not None and precision is not None:
+        raise InputError("--min-score and --precision both choose a threshold; give one of them")
     folder = _model_folder(model, run, head)
-    from sppnet.cli.photos import detect_in_photos
+    from sppnet.cli.photo_files import choose_photos
+
+    inputs = choose_photos(paths or [], photos, outputs)
+
+    from sppnet.cli.photos import PhotoDetector
     from sppnet.cli.terminal import say
     from sppnet.detection.detector import Detector
-    from sppnet.proposals import ImportedBoxes, SelectiveSearch
 
     detector = Detector.load(folder).approximated(approximation.fc_rank, approximation.bfloat16)
     if not regression:
         detector = replace(detector, regressors=None)
-    if isinstance(detector.engine, ImportedBoxes):
-        say("warning: trained on imported boxes, of which these images have none; Selective Search")
-        detector = replace(detector, engine=SelectiveSearch())
-    least = detector.working_score if min_score is None else min_score
-    detect_in_photos(detector, photos, draw, least, skip_errors, max(jobs, 0))
+    if detector.calibration is None:
+        say("warning: trained without calibration: scores are margins or log-odds, not probabilities")
+    threshold: str | float = "f1" if min_score is None else min_score
+    if precision is not None:
+        threshold = f"precision:{precision}"
+    PhotoDetector(_with_engine(detector), threshold, outputs, max(jobs, 0)).detect(inputs, photos)
+
+
+def _with_engine(detector: "Detector") -> "Detector":
+    """Replaces imported boxes, which photos do not have, by Selective Search."""
+    from sppnet.cli.terminal import say
+    from sppnet.proposals import ImportedBoxes, SelectiveSearch
+
+    if not isinstance(detector.engine, ImportedBoxes):
+        return detector
+    say("warning: trained on imported boxes, of which these images have none; Selective Search")
+    return replace(detector, engine=SelectiveSearch())
 
 
 def _model_folder(model: Path | None, run: str, head: HeadName | None) -> Path:
-    """The folder of the detector that the options name.
+    """Returns the folder of the detector that the options name.
 
     Raises:
         InputError: they name none, or two, or a run that has none; the runs that have one are named.

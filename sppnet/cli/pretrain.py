@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 def pretrain(
     *,
     data: Annotated[
-        Path, typer.Option(help="Images as <class>/<image>, or a folder with such a train/, and maybe val/.")
+        Path, typer.Option(help="Images as <class>/<image>, or a folder with such a train/ and perhaps val/.")
     ],
     run: Annotated[
-        str, typer.Option(help="Folder below runs/; empty: named by data, network and preset.")
+        str, typer.Option(help="Folder below runs/; empty: named after data, network and preset.")
     ] = "",
     val: Annotated[
         Path | None, typer.Option(help="Images to test on after each epoch, as <class>/<image>.")
     ] = None,
     hold_out: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Part of each class to test on, where there is no val.")
+        float, typer.Option(min=0, max=0.9, help="Part of each class to test on, if there is no val.")
     ] = 0.0,
     network: Annotated[str, typer.Option(help=f"One of {', '.join(CLASSIFIER_NETWORKS)}.")] = "zf5",
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRETRAINING_PRESETS)}.")] = "paper",
@@ -37,10 +37,12 @@ def pretrain(
     change: Changes = None,
     weights: Annotated[
         str,
-        typer.Option(help="File that the convolutions start from, or own: the network's; empty: random."),
+        typer.Option(
+            help="File that the convolutions start from; own: the network's weights; empty: random."
+        ),
     ] = "",
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes that read images; 0: the one that trains reads them.")
+        int, typer.Option(min=0, help="Processes that read images; 0: the training process reads them.")
     ] = min(4, os.cpu_count() or 1),
     skip_errors: SkipErrors = False,
 ) -> None:
@@ -58,13 +60,11 @@ def pretrain(
         settings = changed(pretraining_preset(preset, network), config, change or ())
         if settings.classifier.network != network:
             raise InputError(
-                f"give the network as --network {settings.classifier.network}: its recipe goes by that"
+                f"give the network as --network {settings.classifier.network}: the recipe depends on it"
             )
         train, tested = open_train_and_val(data, val, hold_out)
         if tested is not None and (shared := shared_images(train, tested)):
-            say(
-                f"warning: {shared} of the {len(tested)} images of {tested.folder} are among those trained on"
-            )
+            say(f"warning: {shared} of the {len(tested)} images of {tested.folder} are training images, too")
         name = run or f"{data.resolve().name}-{network}-{preset}"
         training = PretrainingRun(RUNS / name, train, tested, settings, weights)
         training.claim()

@@ -1,4 +1,4 @@
-"""Progress of long work: bars in a terminal, a line now and then in a log."""
+"""Shows the progress of long work: bars in a terminal, occasional lines in a log."""
 
 import time
 from collections.abc import Callable
@@ -12,14 +12,14 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 class ProgressReport:
-    """A `sppnet.common.progress.Progress` that shows a bar for each stage while it is open."""
+    """A `sppnet.common.progress.Progress` that shows a bar for each stage within a ``with`` block."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         """Reports on ``console``.
 
         Args:
-            console: bars where it is a terminal, else lines.
-            clock: seconds, for the estimates of the lines.
+            console: shows bars if it is a terminal, else lines.
+            clock: gives the time in seconds, for the estimates in lines.
         """
         self._console, self._clock = console, clock
         self._bars = Progress(
@@ -45,9 +45,9 @@ class ProgressReport:
         self._bars.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Shows how much of a stage is done."""
+        """Shows the progress of a stage: ``done`` of ``total``."""
         if done < self._done.get(stage, 0):
-            # It begins anew, as the test after each epoch; so does its estimate.
+            # The stage begins again, like the test after each epoch, and so does its estimate.
             self._begun.pop(stage)
             if stage in self._tasks:
                 self._bars.reset(self._tasks[stage], total=total, completed=done)

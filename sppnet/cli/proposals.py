@@ -89,14 +89,13 @@ def _draw_proposals(
 ) -> None:
     from sppnet.cli.progress import ProgressReport
     from sppnet.cli.terminal import console
-    from sppnet.data import read_image
     from sppnet.detection.experiments.proposal_drawing import draw_proposals
     from sppnet.proposals import propose_example
 
     folder.mkdir(parents=True, exist_ok=True)
     with ProgressReport(console) as progress:
         for done, example in enumerate(dataset, start=1):
-            image = read_image(example.path)
+            image = example.read()
             boxes = propose_example(example, engine, cache)
             grouped = next(iter(engine.hierarchies(image)))
             path = folder / f"{example.image_id.replace('/', '_')}.png"

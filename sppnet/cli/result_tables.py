@@ -1,4 +1,4 @@
-"""The scores of detections, for people."""
+"""Prints the scores of detections."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ def print_scores(
     Args:
         dataset: the images.
         voc: VOC's figures.
-        voc_proposed: the same of boxes as they were proposed; None: there are none.
+        voc_proposed: VOC's figures without box regression; None: there are none.
         coco: COCO's figures.
     """
     title = f"{dataset.name} {dataset.split}, {len(dataset)} images, IoU {voc.iou_threshold}, AP in %"

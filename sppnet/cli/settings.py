@@ -1,4 +1,4 @@
-"""From options to the settings of a run; without torch."""
+"""Reads the settings of a run from options, without torch."""
 
 from sppnet.cli.datasets import short_name
 from sppnet.cli.options import SettingsOptions
@@ -8,10 +8,10 @@ from sppnet.proposals import ProposalCache
 
 
 def read_settings(options: SettingsOptions) -> RunSettings:
-    """The preset, overridden by the file of settings, by single settings, and by backbone and weights.
+    """Returns the preset, changed by the file of settings, single settings, and backbone and weights.
 
     Raises:
-        InputError: an unknown preset or setting, a wrong value, or a file that cannot be read.
+        InputError: a preset or setting is unknown, a value is wrong, or a file cannot be read.
     """
     network = {"name": options.backbone, "weights": options.weights}
     given = {name: value for name, value in network.items() if value}
@@ -19,16 +19,16 @@ def read_settings(options: SettingsOptions) -> RunSettings:
 
 
 def default_run_name(dataset: str, settings: RunSettings, preset: str) -> str:
-    """The name of a run that the options do not name.
+    """Returns the default name of a run.
 
     Args:
-        dataset: the data set's name.
-        settings: of the run.
-        preset: that they come from.
+        dataset: the name of the data set.
+        settings: the settings of the run.
+        preset: the preset of the settings.
     """
     return "-".join([short_name(dataset), settings.network.name, preset])
 
 
 def open_cache(settings: RunSettings) -> ProposalCache:
-    """The offline cache, for proposals of these settings."""
+    """Opens the offline cache for the proposals of these settings."""
     return ProposalCache(PROPOSALS, settings.proposer)

@@ -14,7 +14,9 @@ _TrainData = Annotated[DataOptions, Without("test_split")]
 
 @command
 def train(
-    dataset_name: Annotated[str, typer.Argument(metavar="DATASET", help="The same as --dataset.")] = "",
+    dataset_name: Annotated[
+        str, typer.Argument(metavar="DATASET", help="Another way to give --dataset.")
+    ] = "",
     *,
     data: _TrainData,
     settings: SettingsOptions,
@@ -30,11 +32,12 @@ def train(
 
     resolved = read_settings(settings)
     chosen = ChosenDataset(replace(data, dataset=dataset_name or data.dataset))
-    dataset = chosen.open(chosen.train_split)
 
     from sppnet.cli.job import open_run, printing_pipeline
 
+    # Before the data are read: a wrong head shows at once.
     opened = open_run(resolved, run, default_run_name(chosen.name, resolved, settings.preset), head)
+    dataset = chosen.open(chosen.train_split)
     with printing_pipeline(opened, run.jobs, data.skip_errors) as pipeline:
         pipeline.train(dataset)
     say(f"now: sppnet predict PHOTO --model {opened.model}")
@@ -64,7 +67,7 @@ def finetune(*, data: _TrainData, settings: SettingsOptions, run: RunOptions) ->
         dataset = chosen.open(chosen.train_split)
         with printing_pipeline(opened, run.jobs, data.skip_errors, group) as pipeline:
             detector = pipeline.train(dataset)
-    table = Table("step", "loss", "accuracy", "precision", title="held-out regions, % but for the loss")
+    table = Table("step", "loss", "accuracy", "precision", title="held-out proposals, in % except the loss")
     tuning = detector.origin["finetuning"]
     for figures in tuning["history"]:
         mark = " (chosen)" if figures["step"] == tuning["chosen_step"] else ""

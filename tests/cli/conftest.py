@@ -1,4 +1,4 @@
-"""A folder in which the main job was run."""
+"""Fixtures of the command tests: a folder in which the main job was run."""
 
 import shutil
 
@@ -21,6 +21,6 @@ def finished(tiny_voc, tmp_path_factory):
 
 @pytest.fixture
 def done(finished, work):
-    """A copy of that folder, to work in."""
+    """A copy of the folder of `finished`, to work in."""
     shutil.copytree(finished[0], work, dirs_exist_ok=True)
     return work

@@ -26,14 +26,14 @@ def test_help_is_not_cut_at_80_columns(arguments, flag):
     assert result.exit_code == 0
     assert result.output.startswith("Usage: ")
     assert "…" not in result.output
-    # Of arguments that may be repeated.
+    # Three points may only mark a repeatable argument.
     assert "..." not in re.sub(r"[A-Za-z\]}>]\.\.\.", "", result.output)
     assert max(map(len, result.output.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("arguments", LEAVES, ids=" ".join)
 def test_help_names_every_option_whole(arguments):
-    """As it is in a wide terminal, but for the line breaks."""
+    """A narrow terminal changes the line breaks only."""
     narrow, wide = (words(call(*arguments, "--help", columns=columns)) for columns in (50, 80))
     options = {word.strip(",") for word in wide.split() if word.startswith("--")}
     assert "--help" in options
@@ -59,16 +59,18 @@ def test_options_are_listed_in_groups():
 def test_the_table_agrees_with_the_modules(name):
     module, attribute = COMMANDS[name].path.split(":")
     loaded = getattr(import_module(module), attribute)
-    first = loaded.info.help if isinstance(loaded, typer.Typer) else inspect.getdoc(loaded).partition("\n")[0]
-    assert first == COMMANDS[name].help
+    summary = (
+        loaded.info.help if isinstance(loaded, typer.Typer) else inspect.getdoc(loaded).partition("\n")[0]
+    )
+    assert summary == COMMANDS[name].help
 
 
-def test_no_arguments_are_a_call_for_help():
+def test_a_call_without_arguments_prints_the_help():
     assert "Usage: " in call().output
     assert "Usage: " in call("data").output
 
 
-def test_a_misspelt_command_is_put_right():
+def test_a_misspelt_command_gets_a_suggestion():
     result = call("trian")
     assert result.exit_code == 2
     assert "Did you mean 'train'" in result.output
@@ -120,7 +122,13 @@ def test_a_command_is_imported_when_it_is_called(tmp_path, monkeypatch):
 
 
 def check_imports(cases, absent, folder):
-    """Calls the program in a new process, and looks at its modules after each call."""
+    """Checks that calls of the program in a new process load none of the ``absent`` modules.
+
+    Args:
+        cases: pairs of arguments and the expected exit code.
+        absent: names of modules.
+        folder: the working folder of the process.
+    """
     code = """
 import json, sys
 from sppnet.cli.app import app
@@ -141,7 +149,7 @@ for arguments, expected in json.loads(sys.argv[1]):
     assert result.returncode == 0, result.stderr
 
 
-def test_help_and_errors_of_options_import_next_to_nothing(work):
+def test_help_and_errors_of_options_import_no_large_library(work):
     cases = [
         (["--help"], 0), (["--version"], 0), ([], 2), (["trian"], 2), (["predict", "photo.jpg"], 2),
         (["eval", "--iou", 2], 2), (["eval", "--detections", "folder", "--run", "name"], 2),

@@ -3,6 +3,7 @@
 from typing import get_args
 
 from sppnet.cli import choices
+from sppnet.data.convert import Layout
 from sppnet.detection.backbones.build import CHAINS
 from sppnet.detection.classification.image_features import ImageLayer, View
 from sppnet.detection.classification.pretraining_settings import PRETRAINING_PRESETS
@@ -23,3 +24,4 @@ def test_names_are_the_librarys():
     assert get_args(choices.ViewSource) == get_args(Source)
     assert get_args(choices.VectorView) == get_args(View)
     assert get_args(choices.VectorLayer) == get_args(ImageLayer)
+    assert get_args(choices.DatasetLayout) == get_args(Layout)

@@ -74,7 +74,7 @@ def test_images(models, photos, tmp_path):
         assert [best["class"] for best in entry["classes"]] == [CLASSES[label] for label in order]
         np.testing.assert_allclose([best["score"] for best in entry["classes"]], row[order], atol=1e-4)
         assert f"{entry['image']}: {CLASSES[order[0]]} {100 * row[order[0]]:.1f}, " in result.output
-    assert re.search(r"8 images, [\d.]+ a second", result.output)
+    assert re.search(r"8 images, [\d.]+ per second", result.output)
 
 
 def test_averages_models_and_takes_settings(models, photos, tmp_path):
@@ -166,10 +166,10 @@ def test_a_stopped_test_goes_on(models, labelled, tmp_path, monkeypatch):
 
     monkeypatch.setattr(ViewTester, "scores_of_files", counted)
     result = call(*arguments, "--output", tmp_path / "out")
-    assert "3 images, scored before" in result.output
+    assert "3 images were scored before" in result.output
     for name in ("classification.json", "confusion.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
-    # Other views, another classifier, a changed image are scored anew; what is known is not.
+    # Other views, another classifier and a changed image are scored again; unchanged images are not.
     call(*arguments, "--output", tmp_path / "out", "--views", "centre")
     call("test-classifier", models / "second", "--labelled", labelled, "--output", tmp_path / "out")
     changed = next(labelled.rglob("*.png"))

@@ -213,7 +213,7 @@ def test_wrong_options(work, coloured, monkeypatch):
         (["classify-svm-folder", *ZF5, "--data", "empty"], "empty: has no folders of classes"),
         (
             ["classify-svm-folder", *ZF5, "--data", "splits"],
-            "splits: holds splits, not classes, and images are split anew; give",
+            "splits: holds splits, not classes; this command makes its own splits: give",
         ),
         ([*trained, "--level", 6], "--level is for --backbone"),
         (["classify-svm", *ZF5, "--level", 0], "levels (0,): give at least one, each at least 1"),

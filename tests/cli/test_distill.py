@@ -25,7 +25,7 @@ def test_the_command_writes_weights_that_a_network_takes(tiny_voc, tmp_path, mon
     history = json.loads((tmp_path / "runs/taught/history.json").read_text())
     assert [point["step"] for point in history] == [2, 4]
     assert (tmp_path / "runs/taught/snapshots/000002.safetensors").exists()
-    # Nothing is trained again; other settings are not taken for the same.
+    # The same command trains nothing again; with other settings it is refused.
     before = file.stat()
     again = call(*command)
     assert (again.exit_code, file.stat()) == (0, before)
@@ -36,11 +36,11 @@ def test_the_command_writes_weights_that_a_network_takes(tiny_voc, tmp_path, mon
 
 def test_a_job_that_cannot_be_trained_takes_no_run_name(tiny_voc, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for wrong in (
+    for options in (
         ("--teacher", "alexnet=random"),
         ("--teacher", "nonet 1 2 3"),
         ("--set", "start = 'absent.pth'"),
     ):
-        result = call("distill", "--dataset", tiny_voc, *wrong)
+        result = call("distill", "--dataset", tiny_voc, *options)
         assert result.exit_code == 2, result.output
     assert not (tmp_path / "runs").exists()

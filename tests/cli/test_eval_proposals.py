@@ -15,7 +15,7 @@ from sppnet.proposals import ProposalCache, exchange, fill_cache
 
 @pytest.fixture
 def no_plot(monkeypatch):
-    """A second less for each run."""
+    """Draws no plots; each run is a second shorter."""
     monkeypatch.setattr(
         "sppnet.detection.experiments.proposal_evaluation.plot_proposals", lambda path, results: None
     )
@@ -48,9 +48,9 @@ def test_engines_and_files_side_by_side(work, tiny_voc, tiny_test):
         line for line in result.output.splitlines() if "perfect.npz" in line and "/" in line
     )
     assert cv2.imread(str(folder / "proposals.png")) is not None
-    about = json.loads((folder / "proposals.json").read_text())
-    assert about["engines"]["single"] == make_engine("single").parameters()
-    assert (about["split"], about["difficult"]) == ("test", False)
+    content = json.loads((folder / "proposals.json").read_text())
+    assert content["engines"]["single"] == make_engine("single").parameters()
+    assert (content["split"], content["difficult"]) == ("test", False)
 
 
 def test_proposals_are_kept_in_the_cache(work, tiny_voc, tiny_test, monkeypatch, no_plot):
@@ -128,10 +128,10 @@ def test_a_broken_image(work, tiny_voc, no_plot):
 @pytest.mark.parametrize("name", ENGINES)
 def test_all_proposals_begin_with_the_best(name, tiny_test):
     image = cv2.imread(str(tiny_test[0].path))
-    every, few = make_engine(name, None, 8).propose(image), make_engine(name, 5, 8).propose(image)
-    assert len(every) > 5
-    np.testing.assert_array_equal(every[:5], few)
-    assert (every[:, 2:] - every[:, :2] >= 8).all()
+    all_boxes, best_boxes = make_engine(name, None, 8).propose(image), make_engine(name, 5, 8).propose(image)
+    assert len(all_boxes) > 5
+    np.testing.assert_array_equal(all_boxes[:5], best_boxes)
+    assert (all_boxes[:, 2:] - all_boxes[:, :2] >= 8).all()
 
 
 def test_boxes_with_fractions_are_read_but_not_cached(tmp_path, tiny_test):

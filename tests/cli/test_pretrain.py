@@ -1,4 +1,4 @@
-"""The commands pretrain and data crops: from the built-in sample to a classifier that classify takes."""
+"""The commands pretrain and data crops: from the built-in sample to a classifier for classify."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ levels = [2, 1]
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
-    """The folder that data crops writes of a smaller sample; and the results of three calls."""
+    """The folder of crops that data crops writes from a smaller sample, and the results of three calls."""
     folder = tmp_path_factory.mktemp("crops")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sppnet.data.sample.SIZES", {"train": 8, "test": 4})
@@ -46,7 +46,7 @@ def crops(tmp_path_factory):
 
 @pytest.fixture
 def photos(crops, tmp_path, monkeypatch):
-    """A copy of them, with a few classes, in a folder to work in; beside it, tiny.toml."""
+    """A copy of a few classes of `crops` in the working folder, with tiny.toml beside it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.toml").write_text(TINY)
     for name in open_image_folder(crops[0] / "train").classes[:5]:
@@ -57,8 +57,8 @@ def photos(crops, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """The arguments of each call of the library's pretrain, which then trains nothing."""
+def pretrain_calls(monkeypatch):
+    """The arguments of each call of the library's `pretrain`, which is replaced and trains nothing."""
     calls = []
 
     def record(train, val, settings, folder, progress, report, **options):
@@ -110,7 +110,7 @@ def test_from_images_to_a_classifier(photos, tmp_path):
     assert written["images"] == len(val)
 
     before = (run / "classifier" / "classifier.safetensors").stat()
-    # As a kill between writing and cleaning up leaves it.
+    # A kill between writing and cleaning up leaves this folder.
     (run / "training").mkdir()
     again = call(*command)
     assert again.exit_code == 0
@@ -125,7 +125,7 @@ def test_from_images_to_a_classifier(photos, tmp_path):
     assert "another RUN name" in words(call(*command))
 
 
-def test_goes_on_after_a_stop(photos, tmp_path, monkeypatch):
+def test_continues_after_a_stop(photos, tmp_path, monkeypatch):
     steps = []
 
     def stopped(train, val, settings, folder, progress, report, **options):
@@ -148,7 +148,7 @@ def test_goes_on_after_a_stop(photos, tmp_path, monkeypatch):
     assert call(*command).exit_code == 0
     total = 2 * (len(open_image_folder(photos / "train")) // 3)
     assert total >= 6
-    # The step at which it was stopped was not in the checkpoint yet.
+    # The training was stopped before step 3 was in the checkpoint, so step 3 is done twice.
     assert steps == [1, 2, 3, *range(3, total + 1)]
     assert not (tmp_path / "runs" / "tiny" / "training").exists()
 
@@ -168,9 +168,9 @@ def test_images_that_cannot_be_read(photos):
     assert skipped.output.count("1 images left out") == 2
 
 
-def test_the_run_that_is_trained(photos, asked, tmp_path, monkeypatch):
+def test_the_run_that_is_trained(photos, pretrain_calls, tmp_path, monkeypatch):
     assert call("pretrain", "--data", photos).exit_code == 0
-    first = asked.pop()
+    first = pretrain_calls.pop()
     assert (first["train"].folder, first["val"].folder) == (photos / "train", photos / "val")
     assert str(first["folder"]) == "runs/photos-zf5-paper"
     assert first["settings"].total_epochs == 70
@@ -179,7 +179,7 @@ def test_the_run_that_is_trained(photos, asked, tmp_path, monkeypatch):
         written = tomllib.load(file)
     assert (written["classifier"]["network"], written["epochs"]) == ("zf5", [40, 20, 10])
 
-    # Classes alone: nothing to test on, unless it is given.
+    # A folder of classes has no images to test on; --val gives them.
     monkeypatch.chdir(photos / "train")
     options = ("--network", "overfeat7", "--preset", "modern", "--set", "label_smoothing = 0.2")
     refused = call("pretrain", "--data", ".", *options)
@@ -187,23 +187,23 @@ def test_the_run_that_is_trained(photos, asked, tmp_path, monkeypatch):
     assert "warmup_steps 500: of" in words(refused)
     options = (*options, "--set", "warmup_steps = 9")
     assert call("pretrain", "--data", ".", *options).exit_code == 0
-    second = asked.pop()
+    second = pretrain_calls.pop()
     assert second["val"] is None
     assert str(second["folder"]) == "runs/train-overfeat7-modern"
     assert (second["settings"].classifier.network, second["settings"].label_smoothing) == ("overfeat7", 0.2)
     shutil.rmtree(photos / "train" / "runs")
     assert call("pretrain", "--data", ".", "--val", photos / "val", "--run", "../../b").exit_code == 0
-    assert asked.pop()["val"].folder == photos / "val"
+    assert pretrain_calls.pop()["val"].folder == photos / "val"
 
 
-def test_folders_beside_the_splits_are_passed_over(photos, asked):
+def test_folders_beside_the_splits_are_passed_over(photos, pretrain_calls):
     (photos / ".cache").mkdir()
     (photos / "test").mkdir()
     assert call("pretrain", "--data", photos).exit_code == 0
-    assert asked.pop()["train"].folder == photos / "train"
+    assert pretrain_calls.pop()["train"].folder == photos / "train"
 
 
-def test_a_class_named_train_is_a_class(photos, asked):
+def test_a_class_named_train_is_a_class(photos, pretrain_calls):
     shutil.rmtree(photos / "val")
     classes = open_image_folder(photos / "train")
     for name in ("boat", "ship"):
@@ -216,10 +216,10 @@ def test_a_class_named_train_is_a_class(photos, asked):
         shutil.rmtree(photos / "train" / name)
     shutil.copy(photos / "boat" / "1.jpg", photos / "train")
     assert call("pretrain", "--data", photos).exit_code == 0
-    assert asked.pop()["train"].classes == ("boat", "ship", "train")
+    assert pretrain_calls.pop()["train"].classes == ("boat", "ship", "train")
 
 
-def test_a_part_of_each_class_is_held_out(photos, asked):
+def test_a_part_of_each_class_is_held_out(photos, pretrain_calls):
     first, second = open_image_folder(photos / "train").classes[:2]
     small = photos.parent / "small"
     for name in (first, second):
@@ -227,10 +227,10 @@ def test_a_part_of_each_class_is_held_out(photos, asked):
         for number in range(8):
             (small / name / f"{number}.jpg").write_bytes(bytes(number + 1))
     assert call("pretrain", "--data", small, "--hold-out", 0.25).exit_code == 0
-    train, val = (asked[0][name] for name in ("train", "val"))
+    train, val = (pretrain_calls[0][name] for name in ("train", "val"))
     assert [(part.labels == label).sum() for part in (train, val) for label in (0, 1)] == [6, 6, 2, 2]
     assert not {*train.paths} & {*val.paths}
-    # Another part is another run; a class of one image cannot be split; and no images are tested on twice.
+    # Refused: another part in the same run, two sources of test images, and a class of one image.
     assert call("pretrain", "--data", small, "--hold-out", 0.5).exit_code == 2
     for folder, message in (
         (photos, "leave --hold-out away"),
@@ -243,37 +243,37 @@ def test_a_part_of_each_class_is_held_out(photos, asked):
         assert message in words(result)
 
 
-def test_a_single_class_is_refused(photos, asked):
+def test_a_single_class_is_refused(photos, pretrain_calls):
     result = call("pretrain", "--data", photos.parent)
     assert result.exit_code == 2
     assert "one class" in result.output
     result = call("pretrain", "--data", photos, "--set", "classifier.network = 'overfeat7'")
     assert result.exit_code == 2
     assert "--network overfeat7" in result.output
-    assert not asked
+    assert not pretrain_calls
 
 
-def test_images_that_are_trained_on_and_tested_on(photos, asked):
+def test_images_that_are_trained_on_and_tested_on(photos, pretrain_calls):
     result = call("pretrain", "--data", photos / "train", "--val", photos / "train")
     assert result.exit_code == 0, result.output
     count = len(open_image_folder(photos / "train"))
     assert f"warning: {count} of the {count} images" in result.output
 
 
-def test_weights_to_start_from(photos, asked, tmp_path):
+def test_weights_to_start_from(photos, pretrain_calls, tmp_path):
     Classifier(("a",), ClassifierSettings("zf5", (1,), width=1)).save(tmp_path)
     file = tmp_path / "classifier.safetensors"
     assert call("pretrain", "--data", photos, "--weights", file).exit_code == 0
-    assert asked.pop()["weights"] == str(file)
-    # Not the same start; and "random" is what there is without.
+    assert pretrain_calls.pop()["weights"] == str(file)
+    # Refused: another start in the same run. Without --weights the start is "random".
     assert call("pretrain", "--data", photos).exit_code == 2
     assert call("pretrain", "--data", photos, "--weights", "random", "--run", "b").exit_code == 0
     assert call("pretrain", "--data", photos, "--run", "b").exit_code == 0
-    assert [arguments["weights"] for arguments in asked] == [RANDOM, RANDOM]
+    assert [arguments["weights"] for arguments in pretrain_calls] == [RANDOM, RANDOM]
 
 
 def test_the_weights_that_come_with_zf5_to_start_from(photos, tmp_path):
-    """After one step at hardly any rate they are what the classifier has."""
+    """One step at a rate near 0 leaves them as they were."""
     (tmp_path / "short.toml").write_text(TINY.replace("[1, 1]", "[1]").replace("[0.01, 0.001]", "[1e-9]"))
     result = call("pretrain", "--data", photos, "--config", "short.toml", "--weights", "own", "--run", "zf")
     assert result.exit_code == 0, result.output
@@ -298,7 +298,7 @@ def test_wrong_options(photos, tmp_path):
         result = call("pretrain", *arguments)
         assert result.exit_code == 2
         assert message in words(result)
-    # None of these has taken a run's name.
+    # No refused command has made the folder of a run.
     assert not (tmp_path / "runs").exists()
 
 

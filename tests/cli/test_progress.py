@@ -1,4 +1,4 @@
-"""Progress: estimates in a log, and bars."""
+"""Reports of progress: estimates in a log, and bars in a terminal."""
 
 import io
 
@@ -7,8 +7,8 @@ from rich.console import Console
 from sppnet.cli.progress import ProgressReport
 
 
-def test_a_stage_that_begins_anew_has_a_new_estimate():
-    """As the test after each epoch: the hours of training in between are not part of it."""
+def test_a_stage_that_begins_again_has_a_new_estimate():
+    """Such as the test after each epoch: its estimate leaves out the hours of training between the tests."""
     now = 0.0
     out = io.StringIO()
     with ProgressReport(Console(file=out), clock=lambda: now) as progress:
@@ -21,7 +21,7 @@ def test_a_stage_that_begins_anew_has_a_new_estimate():
     ]
 
 
-def test_bars_of_a_terminal_begin_anew():
+def test_bars_of_a_terminal_begin_again():
     out = io.StringIO()
     with ProgressReport(Console(file=out, force_terminal=True, width=80)) as progress:
         for done in (5, 9, 2):

@@ -10,11 +10,11 @@ FEW = ("--set", "proposals.max_proposals = 30")
 
 
 def test_an_image_that_was_shrunk_after_it_was_annotated(work, tiny_voc):
-    shutil.copytree(tiny_voc, work / "own")
-    path = work / "own" / "JPEGImages" / "1001.png"
+    shutil.copytree(tiny_voc, work / "copy")
+    path = work / "copy" / "JPEGImages" / "1001.png"
     image = cv2.imread(str(path))
     cv2.imwrite(str(path), cv2.resize(image, None, fx=0.5, fy=0.5))
-    command = ["proposals", "--dataset", "own", "--split", "test", "--jobs", 1]
+    command = ["proposals", "--dataset", "copy", "--split", "test", "--jobs", 1]
     result = call(*command)
     assert result.exit_code == 2
     height, width = image.shape[:2]
@@ -49,7 +49,7 @@ def test_proposals_then_export_and_import(work, tiny_voc):
     imported = ["--dataset", tiny_voc, "--set", "boxes = 'published'"]
     result = call("proposals", *imported, "--split", "test", "--jobs", 1)
     assert re.search("0 images computed .*3 in the cache", result.output)
-    # None were imported for the training split.
+    # No boxes were imported for the training split.
     result = call("proposals", *imported, "--split", "train", "--jobs", 1)
     assert result.exit_code == 2
     assert "published" in result.output
@@ -61,7 +61,7 @@ def test_limit(work, tiny_voc):
     assert re.findall(r"proposals \((\w+)\): (\d)", result.output) == [("train", "2"), ("test", "2")]
 
 
-def test_ctrl_c_says_how_to_go_on(work, tiny_voc, monkeypatch):
+def test_ctrl_c_says_how_to_continue(work, tiny_voc, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 

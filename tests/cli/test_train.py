@@ -5,7 +5,7 @@ from command import QUICK, call, words
 from sppnet.detection.detector import Detector
 
 
-def test_a_data_set_by_its_name_alone(work, tiny_voc):
+def test_the_data_set_as_an_argument(work, tiny_voc):
     result = call("train", tiny_voc, "--run", "tiny", "--jobs", 1, *QUICK)
     assert result.exit_code == 0, result.output
     assert result.output.splitlines()[-1] == "written: runs/tiny/model"
@@ -22,8 +22,8 @@ def test_a_data_set_is_named_once(work, tiny_voc):
 
 
 def test_layers_to_start_from_are_read_before_anything_is_computed(work, tiny_voc):
-    gone = "finetuning.weights = 'gone.safetensors'"
-    result = call("finetune", "--dataset", tiny_voc, "--run", "tiny", *QUICK, "--set", gone)
+    change = "finetuning.weights = 'gone.safetensors'"
+    result = call("finetune", "--dataset", tiny_voc, "--run", "tiny", *QUICK, "--set", change)
     assert result.exit_code == 2
     assert "gone.safetensors" in result.output
     assert "images computed" not in result.output
