@@ -1,4 +1,4 @@
-"""Snapshots of arrays on disk, from which a stopped training continues."""
+"""Snapshots of arrays on disk. A training that was stopped continues from the latest one."""
 
 import logging
 import shutil
@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 
 
 def part(state: Mapping[str, Value], prefix: str) -> dict[str, Value]:
-    """The entries of a snapshot whose names begin with ``prefix``, under the rest of their names.
+    """Selects the entries of a snapshot whose names begin with ``prefix``, and cuts the prefix off the names.
 
     Example:
         >>> part({"net.weight": 1, "net.bias": 2, "optimiser.step": 3}, "net.")
@@ -32,7 +32,7 @@ def part(state: Mapping[str, Value], prefix: str) -> dict[str, Value]:
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state that an optimiser keeps for each parameter, as tensors by ``<number>.<name>``."""
+    """Returns an optimiser's state of each parameter: ``<number of the parameter>.<name>`` to tensor."""
     state = optimiser.state_dict()["state"]
     return {
         f"{number}.{name}": tensor for number, moments in state.items() for name, tensor in moments.items()
@@ -40,7 +40,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Restores the state that `optimiser_tensors` gave; the optimiser's settings stay as they are."""
+    """Restores the state that `optimiser_tensors` returned; the optimiser's settings stay as they are."""
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, _, moment = name.partition(".")
@@ -50,7 +50,7 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
 
 @contextmanager
 def disk_errors_named(work: Path) -> Iterator[None]:
-    """Turns an error of the disk into an `InputError` that names the file, or else the folder ``work``."""
+    """Turns a disk error into an `InputError` that names the file, or ``work`` if the error names no file."""
     try:
         yield
     except OSError as error:
@@ -62,7 +62,7 @@ def disk_errors_named(work: Path) -> Iterator[None]:
 class Checkpoint:
     """The latest snapshot in a folder, for one purpose; snapshots for other purposes are ignored.
 
-    A snapshot is a folder of ``.npy`` files, which load as memory maps, so that a large one need not be in
+    A snapshot is a folder of ``.npy`` files. They load as memory maps, so a large snapshot is not held in
     memory twice. A new snapshot is written beside the old one, which is removed once the new one is complete.
 
     Example:
@@ -93,7 +93,7 @@ class Checkpoint:
             files = latest.glob("*.npy")
             return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
         except (EOFError, ValueError) as error:
-            # After a power cut, files may be there whose contents never came to the disk.
+            # After a power cut, a file may exist although its contents never reached the disk.
             _LOG.warning("%s: damaged (%s); its work starts again from the beginning", latest, error)
             return None
 
@@ -102,7 +102,7 @@ class Checkpoint:
         return max(complete, key=lambda folder: (folder / "done").stat().st_mtime_ns, default=None)
 
     def save(self, arrays: Arrays) -> None:
-        """Writes a snapshot; the one before is removed after it."""
+        """Writes a snapshot, then removes the previous one."""
         latest = self._latest()
         target = next(folder for folder in self._folders if folder != latest)
         shutil.rmtree(target, ignore_errors=True)

@@ -1,8 +1,8 @@
 """One run for one folder: its settings are written once and must be the same from then on."""
 
+import json
 import tomllib
-from collections.abc import Collection
-from itertools import zip_longest
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ def claim(file: Path, text: str, for_people: Collection[str] = ()) -> None:
 
     Args:
         file: the file of the settings in the run's folder.
-        text: the settings as TOML. Settings that were renamed since count as the same.
-        for_people: names of entries that are not compared.
+        text: the settings as TOML. A setting that was renamed since then counts as the same.
+        for_people: names of entries that only people read; they are not compared.
 
     Raises:
-        InputError: the file has other settings (the first line that differs is named), or cannot be written.
+        InputError: the file has other settings (the first one is named), or cannot be written.
 
     Example:
         >>> import tempfile
@@ -39,18 +39,37 @@ def claim(file: Path, text: str, for_people: Collection[str] = ()) -> None:
         present = read_text(file, "the run's settings")
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; check the folder") from error
-    if _compared(present, for_people) != _compared(text, for_people):
-        pairs = zip_longest(present.splitlines(), text.splitlines(), fillvalue="nothing")
-        old, new = next(((old, new) for old, new in pairs if old != new), ("", ""))
+    old, new = _entries(present), _entries(text)
+    if old is None or new is None:
+        old, new = _lines(present), _lines(text)
+    differing = [name for name in {**new, **old} if name not in for_people and old.get(name) != new.get(name)]
+    if differing:
+        # What a digest is of says more to people.
+        name, of_digest = differing[0], differing[0].removesuffix("_digest")
+        if of_digest in for_people and old.get(of_digest) != new.get(of_digest):
+            name = of_digest
         raise InputError(
-            f"{file}: the run has {old!r}, not {new!r}; give another RUN name, or delete the folder"
+            f"{file}: the run has {old.get(name, 'nothing')!r}, not {new.get(name, 'nothing')!r}; "
+            "give another RUN name, or delete the folder"
         )
 
 
-def _compared(text: str, for_people: Collection[str]) -> dict[str, Any] | str:
-    """The settings under the names they have today; the text itself where it is not TOML."""
+def _entries(text: str) -> dict[str, str] | None:
+    """Returns each setting as ``table.name = value`` under today's names; None if the text is not TOML."""
     try:
         settings = with_todays_names(tomllib.loads(text))
     except tomllib.TOMLDecodeError:
-        return text
-    return {name: value for name, value in settings.items() if name not in for_people}
+        return None
+    return dict(_flat(settings))
+
+
+def _flat(settings: Mapping[str, Any], table: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{table}{name}.")
+        else:
+            yield f"{table}{name}", f"{table}{name} = {json.dumps(value, default=str, ensure_ascii=False)}"
+
+
+def _lines(text: str) -> dict[str, str]:
+    return {f"line {number}": line for number, line in enumerate(text.splitlines(), 1)}

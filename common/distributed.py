@@ -19,7 +19,7 @@ class Group:
 
     Attributes:
         rank: the number of this process; 0 writes files and reports.
-        size: how many processes there are.
+        size: the number of processes.
 
     Example:
         >>> ALONE.rank, ALONE.size, ALONE.agree(3)
@@ -30,12 +30,12 @@ class Group:
     size: int = 1
 
     def add(self, tensor: Tensor) -> None:
-        """Replaces ``tensor`` by its sum over all processes."""
+        """Replaces ``tensor`` with its sum over all processes."""
         if self.size > 1:
             dist.all_reduce(tensor)
 
     def agree(self, number: int) -> bool:
-        """Whether all processes have the same number; every process must call it."""
+        """Returns whether all processes passed the same number; every process must call this method."""
         least, greatest = torch.tensor([number]), torch.tensor([-number])
         if self.size > 1:
             dist.all_reduce(least, dist.ReduceOp.MIN)
@@ -43,7 +43,7 @@ class Group:
         return bool(least == -greatest)
 
     def wait(self) -> None:
-        """Waits until all processes have come here."""
+        """Waits until all processes have called this method."""
         if self.size > 1:
             dist.barrier()
 
@@ -53,7 +53,9 @@ ALONE = Group()
 
 @contextmanager
 def join_group() -> Iterator[Group]:
-    """Connects the processes that ``torchrun`` started (gloo over TCP, on CPUs); else this one is alone.
+    """Connects the processes that ``torchrun`` started (gloo over TCP, on CPUs).
+
+    Yields `ALONE` if there is only one process.
 
     Raises:
         InputError: the other processes cannot be reached.
@@ -62,11 +64,11 @@ def join_group() -> Iterator[Group]:
         yield ALONE
         return
     try:
-        # A process may wait long for another that has more proposals to pool.
+        # A process may wait a long time for another one that has more proposals to pool.
         dist.init_process_group("gloo", timeout=timedelta(days=1))
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"torchrun: the processes do not find each other ({error}); check --rdzv-endpoint and the network"
+            f"torchrun: the processes cannot connect ({error}); check --rdzv-endpoint and the network"
         ) from error
     try:
         yield Group(dist.get_rank(), dist.get_world_size())

@@ -1,4 +1,4 @@
-"""Digests, texts of users, JSON, locks, and files and folders that no reader sees half-written."""
+"""Digests, text files, JSON, locks, and files and folders that no reader sees half-written."""
 
 import fcntl
 import hashlib
@@ -15,13 +15,13 @@ from sppnet.common.errors import InputError
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    """Computes the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def json_digest(values: Mapping[str, Any]) -> str:
-    """SHA-256 of JSON values, in hexadecimal; the order of their names does not matter.
+    """Computes the SHA-256 of JSON values, as 64 hexadecimal digits; the order of the names does not matter.
 
     Example:
         >>> json_digest({"a": 1, "b": 2}) == json_digest({"b": 2, "a": 1})
@@ -38,7 +38,7 @@ def read_text(path: Path, content: str) -> str:
         content: words for the file's content in error messages, such as ``"the list of images"``.
 
     Raises:
-        InputError: the file cannot be read, or is not UTF-8; the first line that is not is named.
+        InputError: the file cannot be read, or is not UTF-8; the message names the first bad line.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -54,7 +54,7 @@ def read_text(path: Path, content: str) -> str:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path``, which replaces ``path`` when the block ends without an error.
+    """Gives a temporary file beside ``path``, which replaces ``path`` when the block ends without an error.
 
     After an error the temporary file is removed, and ``path`` stays as it was.
 
@@ -69,13 +69,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
-    # mkstemp makes the file private; give it the mode an ordinary new file would have.
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(name, 0o666 & ~umask)
     temporary = Path(name)
     try:
         yield temporary
+        # mkstemp makes the file private, and safetensors puts a private file in its place; give it the mode
+        # that an ordinary new file would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -84,14 +85,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any, indent: int | None = 2, allow_nan: bool = False) -> None:
     """Writes a value as JSON, replacing the file as a whole.
 
-    Letters outside of ASCII stand as they are; file names that are not UTF-8 are escaped.
+    Letters outside ASCII are written as they are; file names that are not UTF-8 are escaped.
 
     Args:
-        path: the file; its folder is made where it is missing.
-        value: dicts with text keys, lists, texts, numbers, booleans and None, nested at will.
-        indent: spaces for each level; None: everything on one line.
-        allow_nan: write NaN and infinities as ``NaN`` and ``Infinity``, which Python reads but strict JSON
-            does not have.
+        path: the file; its folder is created if it is missing.
+        value: dicts with string keys, lists, strings, numbers, booleans and None, nested in any way.
+        indent: spaces for each level of nesting; None: everything on one line.
+        allow_nan: write NaN and infinities as ``NaN`` and ``Infinity``. Python reads these, but strict JSON
+            does not have them.
 
     Raises:
         TypeError: JSON cannot hold a part of the value.
@@ -111,10 +112,10 @@ def write_json(path: Path, value: Any, indent: int | None = 2, allow_nan: bool =
 
 @contextmanager
 def only_process(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a folder while the block runs; the folder is made where it is missing.
+    """Keeps other processes out of a folder while the block runs; the folder is created if it is missing.
 
     Raises:
-        InputError: another process is in such a block with the same folder, or the folder cannot be written.
+        InputError: another process has locked the folder, or the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,17 +130,17 @@ def only_process(folder: Path) -> Iterator[None]:
                 f"{folder}: another process is at work on this run; wait for it, or give another RUN name"
             ) from error
         except OSError:
-            # A file system without locks, where nothing can be checked.
+            # The file system has no locks, so nothing can be checked.
             pass
         yield
 
 
 @contextmanager
 def partial_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside ``folder``, which is renamed to ``folder`` when the block ends without an error.
+    """Gives an empty folder, which is renamed to ``folder`` when the block ends without an error.
 
-    After an error it is removed. The remains of a killed process are removed by the next call. ``folder``
-    itself must be missing or empty.
+    The empty folder lies beside ``folder`` and is removed after an error. The next call removes the remains
+    of a killed process. ``folder`` itself must be missing or empty.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Where data sets, caches and runs lie: folders below the working folder."""
+"""The default places of data sets, caches and runs, below the working folder."""
 
 from pathlib import Path
 

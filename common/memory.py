@@ -10,7 +10,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def reset_peak() -> None:
-    """Starts a new measurement of the peak (Linux; elsewhere the peak stays that of the whole process)."""
+    """Starts a new measurement of the peak (Linux; elsewhere the peak is of the whole process)."""
     try:
         _RESET.write_text("5")
     except OSError:
@@ -18,19 +18,19 @@ def reset_peak() -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held since `reset_peak`."""
+    """Returns the most memory, in bytes, that this process has held since `reset_peak`."""
     try:
         lines = _STATUS.read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
-        # Kilobytes, but bytes on macOS.
+        # ru_maxrss is in kilobytes, but in bytes on macOS.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def give_back() -> None:
-    """Returns freed memory to the system, where the C library can (glibc); elsewhere does nothing.
+    """Returns freed memory to the system if the C library can (glibc); does nothing otherwise.
 
-    After convolutions of thousands of images of different sizes glibc holds on to 0.2 to 0.6 GB.
+    After convolutions over thousands of images of different sizes, glibc keeps 0.2 to 0.6 GB of freed memory.
     """
     try:
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Prepares the next items in other threads while the present one is worked on."""
+"""Prepares the next items in other threads while the caller works on the present one."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,15 +16,15 @@ def prefetch(
     workers: int = 1,
     initializer: Callable[[], object] | None = None,
 ) -> Iterator[Result]:
-    """``map(function, items)`` computed in other threads, in order, at most ``ahead`` results early.
+    """Computes ``map(function, items)`` in other threads, in order, at most ``ahead`` results early.
 
-    An exception of the function is raised in place of its result.
+    If the function raises an exception, the iterator raises it instead of yielding the result.
 
     Args:
         function: with more than one worker, several threads call it at the same time.
         items: the function's arguments.
-        ahead: how many results may wait.
-        workers: how many threads.
+        ahead: the number of results that may wait.
+        workers: the number of threads.
         initializer: called once in each thread, before the function.
 
     Example:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-# Called with a stage's name, how much of it is done, and how much there is.
+# Called with a stage's name, the number of steps or images done, and their total number.
 Progress = Callable[[str, int, int], None]
 
 

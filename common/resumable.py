@@ -1,4 +1,4 @@
-"""The loop of a training that can be stopped at any moment and goes on from its last snapshot."""
+"""The loop of a training that can be stopped at any moment and continues from its last snapshot."""
 
 import json
 import time
@@ -20,9 +20,9 @@ from sppnet.common.progress import Progress, quiet
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-# A stopped training loses at most so many seconds of work, and the step that it is at.
+# A stopped training loses at most the work of this many seconds, and the step that was running.
 CHECKPOINT_SECONDS = 240.0
-# Of snapshots; those of another format are not read.
+# The format of the snapshots; a snapshot of another format is not read.
 _FORMAT = 1
 
 # The parts of a training that its steps change.
@@ -43,8 +43,8 @@ class PeriodicCheckpoint:
         """Starts to count the time.
 
         Args:
-            checkpoint: the one that is written.
-            seconds: at least so much time lies between two snapshots; 0: every call of `save_if_due` writes.
+            checkpoint: receives the snapshots.
+            seconds: least time between two snapshots; 0: every call of `save_if_due` writes.
             clock: gives the time in seconds.
         """
         self._checkpoint, self._seconds, self._clock = checkpoint, seconds, clock
@@ -65,15 +65,15 @@ class PeriodicCheckpoint:
 
 
 class ResumableLoop(Generic[Record]):
-    """The steps of a training, with snapshots from which a stopped one goes on.
+    """The steps of a training, with snapshots from which a stopped training continues.
 
-    A trainer names what changes from step to step, says how a step is made, and what happens at a validation.
-    The loop counts the steps, writes the snapshots and reads the last one when it is made. If each random
-    choice follows from a seed and the step, a training that was stopped gives the same result, bit by bit, as
-    one that was not.
+    A trainer passes the state that changes from step to step, a function that makes a step, and a function
+    that validates. The loop counts the steps and writes the snapshots; its constructor reads the last one. If
+    each random choice follows from a seed and the step, a training that was stopped and continued gives the
+    same result, bit by bit, as an uninterrupted training.
 
     Attributes:
-        step: steps made so far, those before a stop included.
+        step: steps made so far, including the steps before a stop.
         history: records of the validations, in order; the trainer appends to it.
         group: the processes of the training. The first one writes the snapshots.
 
@@ -114,13 +114,13 @@ class ResumableLoop(Generic[Record]):
         """Restores the last snapshot, if there is one.
 
         Args:
-            work: folder for snapshots, the same for all processes; the caller's to remove.
+            work: folder for snapshots, the same for all processes; the caller removes it.
             purpose: JSON values that name the training; a snapshot of another purpose is not used.
-            state: by name, the modules, optimisers and tensors that the steps change. They are restored in
-                place.
+            state: name to module, optimiser or tensor: all that the steps change. The snapshot is restored
+                into these objects, in place.
             record: the dataclass of the records in ``history``. Its fields are JSON values and tuples.
             group: the processes of the training.
-            checkpoint_seconds: time between two snapshots; 0: one after each step.
+            checkpoint_seconds: time between two snapshots; 0: a snapshot after each step.
             clock: gives the time in seconds.
 
         Raises:
@@ -134,7 +134,7 @@ class ResumableLoop(Generic[Record]):
         if snapshot is not None:
             position = json.loads(snapshot["position"].tobytes())
         self.step: int = position["step"]
-        # Before the first process writes a new snapshot, all must have read the same.
+        # All processes must have read the same snapshot before the first one writes a new one.
         if not group.agree(self.step):
             raise InputError(f"{work}: the processes see different checkpoints there; they must share it")
         self.history: list[Record] = [record(**_with_tuples(values)) for values in position["history"]]
@@ -146,12 +146,12 @@ class ResumableLoop(Generic[Record]):
 
     @property
     def seconds(self) -> float:
-        """Time spent in `run`, in seconds, that before a stop included."""
+        """Time spent in `run`, in seconds, including the time before a stop."""
         running = 0.0 if self._begun is None else self._clock() - self._begun
         return self._seconds_before + running
 
     def seed_torch(self, seed: int) -> None:
-        """Seeds torch's global generator by a seed, the step and the process' rank."""
+        """Seeds torch's global generator from a seed, the step and the rank of the process."""
         numbers = np.random.SeedSequence((seed, self.step, self.group.rank)).generate_state(1, np.uint64)
         torch.manual_seed(int(numbers[0]))
 
@@ -166,17 +166,17 @@ class ResumableLoop(Generic[Record]):
         stage: str,
         progress: Progress = quiet,
     ) -> None:
-        """Makes the steps that are left, one for each batch.
+        """Makes the remaining steps, one for each batch.
 
-        ``step`` counts the steps made before while ``learn`` is at work, and this one, too, afterwards. Then
-        follow the validation, if it is due, ``progress`` and the snapshot, if it is due.
+        While ``learn`` runs, ``step`` does not count the present step; afterwards it does. After each step
+        come the validation, if it is due, then ``progress``, then the snapshot, if it is due.
 
         Args:
-            batches: those from the present step on.
+            batches: the batches from the present step on.
             learn: makes a step with a batch.
-            total: steps of the whole training.
+            total: number of steps of the whole training.
             validate: called after every ``validate_every`` steps, and after the last one.
-            validate_every: steps.
+            validate_every: number of steps from one validation to the next.
             stage: name of the training for ``progress``.
             progress: called after each step.
 
@@ -220,7 +220,7 @@ def _restore(target: Stateful, name: str, snapshot: Arrays) -> None:
 
 
 def _with_tuples(value: Any) -> Any:
-    """JSON values with tuples in place of lists."""
+    """Replaces the lists in JSON values with tuples."""
     if isinstance(value, list):
         return tuple(map(_with_tuples, value))
     if isinstance(value, dict):

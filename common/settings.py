@@ -1,4 +1,4 @@
-"""Overrides nested settings by plain values from TOML, JSON or flags; checks choices."""
+"""Overrides nested settings with plain values from TOML, JSON or flags; checks choices."""
 
 import dataclasses
 import difflib
@@ -23,7 +23,7 @@ def check_choice(name: str, value: object, choices: object) -> None:
         choices: a ``typing.Literal`` type with the values that are allowed.
 
     Raises:
-        InputError: the value is none of them.
+        InputError: the value is not one of ``choices``.
 
     Example:
         >>> from typing import Literal
@@ -41,14 +41,13 @@ def check_choice(name: str, value: object, choices: object) -> None:
 
 
 def changed(settings: Settings, config: Path | None = None, changes: Sequence[str] = ()) -> Settings:
-    """Settings overridden by a TOML file, overridden by single changes.
+    """Returns a copy of the settings, changed by a TOML file and then by single lines.
 
     Args:
         settings: a dataclass instance.
-        config: TOML with its tables and keys; any subset.
-        changes: TOML lines such as ``features.scales = [480, 576]``. They are applied together, so that
-            values that must suit each other can stand on lines of their own. The later of two lines for one
-            key counts.
+        config: a TOML file with any subset of the tables and keys of ``settings``.
+        changes: TOML lines such as ``features.scales = [480, 576]``. They are applied together, so values
+            that depend on each other may come in separate lines. Of two lines for one key the later counts.
 
     Raises:
         InputError: the file or a line cannot be read as TOML, a key is unknown (the nearest is named), or a
@@ -71,7 +70,7 @@ def _parsed(text: str, source: str) -> dict[str, Any]:
 
 
 def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Two nested tables as one; where both have a value, that of ``changes`` counts."""
+    """Merges two nested tables; where both have a value, ``changes`` wins."""
     tables = {
         name: _merged(values[name], changes[name])
         for name in values.keys() & changes.keys()
@@ -80,7 +79,7 @@ def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return values | changes | tables
 
 
-# Settings in files of runs and models that were written before these were renamed.
+# Old names in the files of runs and models, from before the settings were renamed.
 _TODAYS_NAMES = {
     "nms_overlap": "nms_iou",
     "negative_overlap": "max_negative_iou",
@@ -98,7 +97,7 @@ _TODAYS_NAMES = {
 
 
 def with_todays_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings of a run or a model, with names of earlier versions replaced by today's.
+    """Replaces names of earlier versions with today's in the nested settings of a run or a model.
 
     Example:
         >>> with_todays_names({"detection": {"nms_overlap": 0.3}})
@@ -111,13 +110,13 @@ def with_todays_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def override(settings: Settings, values: Mapping[str, Any], source: str) -> Settings:
-    """A copy of a (nested) settings dataclass with some values replaced.
+    """Returns a copy of a (nested) settings dataclass with some values replaced.
 
     Args:
-        settings: a dataclass instance. A new value must have the type of the present one; in place of None
-            any plain value is taken.
+        settings: a dataclass instance. A new value must have the type of the present value; None may be
+            replaced by any plain value.
         values: field to value, nested as the dataclass is; lists stand for tuples.
-        source: where the values come from, for errors.
+        source: the origin of the values, for error messages.
 
     Raises:
         InputError: a key is unknown (the nearest known one is named), or a value has another type.

@@ -1,4 +1,4 @@
-"""Measures time by stage."""
+"""A stopwatch that adds up time by stage."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Proposals: candidate boxes of an image, and the offline cache of them."""
+"""Proposals: engines that make candidate boxes of an image, and the offline cache of these boxes."""
 
 from sppnet.proposals.cache import Key, ProposalCache
 from sppnet.proposals.engine import Engine

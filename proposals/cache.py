@@ -1,4 +1,4 @@
-"""The offline cache of proposals: one SQLite file, safe against crashes, readable while it is written."""
+"""The offline cache of proposals: one SQLite file that is crash-safe and readable while it is written."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from sppnet.common.errors import InputError
 from sppnet.proposals.engine import Engine, canonical_json, method_digest
 
 _SCHEMA_VERSION = 1
-# In one transaction, so that no other process ever meets half of it.
+# One transaction, so that no other process sees half of the schema.
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS methods (digest TEXT PRIMARY KEY, parameters TEXT NOT NULL) WITHOUT ROWID;
@@ -31,7 +31,7 @@ class Key(NamedTuple):
     """The key of a cache entry.
 
     Attributes:
-        image_id: of the example.
+        image_id: the id of the example.
         image_digest: SHA-256 of the image file, in hexadecimal; `image_key` computes it.
 
     Example:
@@ -44,15 +44,15 @@ class Key(NamedTuple):
 
 
 class ProposalCache:
-    """The cache of proposals by image and method: a changed image, parameter or version is never found.
+    """A cache of proposals by image and method. A changed image, parameter or version makes a new entry.
 
-    One process writes; any number read, and none of them ever waits for the writer. Each `put` is one
-    transaction: a kill loses at most the call under way. Boxes are stored as little-endian uint16, or
-    uint32 for images beyond 65,535 pixels: 8 or 16 bytes a box.
+    One process writes; any number of processes read, and readers never wait for the writer. Each `put` is one
+    transaction, so a kill loses at most the running call. Boxes are stored as little-endian uint16, or as
+    uint32 if an edge is beyond 65,535 pixels: 8 or 16 bytes per box.
 
     Attributes:
-        path: of the SQLite file.
-        method: SHA-256 of the engine's parameters; only entries of this method are seen.
+        path: the SQLite file.
+        method: SHA-256 of the engine's parameters; the cache reads and writes entries of this method only.
 
     Example:
         >>> import tempfile
@@ -80,9 +80,10 @@ class ProposalCache:
         self._parameters = canonical_json(engine.parameters())
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Prefetching reads in a thread of its own, but no two threads read at the same time.
+            # Prefetching reads in its own thread, but two threads never read at the same time.
             self._db = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
-            # In one statement, so that both are of one state of the file while another process creates it.
+            # One statement, so that both values belong to one state of the file: another process may be
+            # creating it.
             version, tables = self._db.execute(
                 "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
             ).fetchone()
@@ -91,7 +92,7 @@ class ProposalCache:
                     raise InputError(
                         f"{self.path}: not a proposal cache of version {_SCHEMA_VERSION}; move it away"
                     )
-                # The file remembers this: later openings write nothing, and so wait for no writer.
+                # The file keeps this mode: later openings write nothing and so wait for no writer.
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.executescript(_SCHEMA)
             # In WAL mode NORMAL survives a killed process; only a power failure may lose the last entries.
@@ -111,14 +112,14 @@ class ProposalCache:
         self.close()
 
     def close(self) -> None:
-        """Closes the file; the end of a ``with`` block does so too."""
+        """Closes the file, as the end of a ``with`` block does."""
         self._db.close()
 
     def get(self, key: Key) -> FloatArray | None:
-        """Returns the boxes of an image, or None where the method has no entry of it.
+        """Returns the boxes of an image, or None if the method has no entry for it.
 
         Returns:
-            float32 (N, 4) xyxy, best first; N is 0 where the method found no box.
+            float32 (N, 4) xyxy, best first; N is 0 if the method proposed no box.
 
         Raises:
             InputError: the entry or the file is damaged.
@@ -137,7 +138,7 @@ class ProposalCache:
         return boxes.astype(np.float32)
 
     def present(self) -> set[tuple[str, str]]:
-        """Returns the keys of all entries of this method, as plain tuples: 0.3 kB of memory an image.
+        """Returns the keys of all entries of this method, as plain tuples (0.3 kB of memory per image).
 
         Raises:
             InputError: the file is damaged.
@@ -149,7 +150,7 @@ class ProposalCache:
             raise InputError(f"{self.path}: damaged ({error}); delete it and run `make proposals`") from error
 
     def missing(self, keys: Iterable[Key]) -> list[Key]:
-        """Returns those of ``keys`` without an entry, in their order."""
+        """Returns the keys that have no entry, in their order."""
         present = self.present()
         return [key for key in keys if key not in present]
 
@@ -157,11 +158,11 @@ class ProposalCache:
         """Stores boxes in one transaction, replacing entries of equal keys.
 
         Args:
-            entries: keys, and boxes (N, 4) xyxy of whole numbers from 0.
+            entries: pairs of a key and boxes (N, 4) xyxy, whole numbers from 0.
 
         Raises:
-            InputError: boxes that are not whole numbers from 0, or a full disk; nothing of this call is
-                stored then, and earlier calls are kept.
+            InputError: a box is not of whole numbers from 0, or the disk is full. Then nothing of this call
+                is stored; entries of earlier calls are kept.
         """
         rows = []
         for key, boxes in entries:
@@ -174,7 +175,7 @@ class ProposalCache:
             return
         try:
             with self._db:
-                # Not at opening: readers write nothing.
+                # Written here and not when the file is opened, because readers must not write.
                 method = (self.method, self._parameters)
                 self._db.execute("INSERT OR IGNORE INTO methods VALUES (?, ?)", method)
                 self._db.executemany("INSERT OR REPLACE INTO proposals VALUES (?, ?, ?, ?, ?)", rows)

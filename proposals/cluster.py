@@ -1,4 +1,4 @@
-"""Computing proposals on the workers of a Dask cluster."""
+"""Computes proposals on the workers of a Dask cluster."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -11,23 +11,23 @@ from joblib._dask import DaskDistributedBackend
 from sppnet.common.errors import InputError
 from sppnet.proposals.worker import Outcome
 
-# joblib hands out twice as many images ahead; workers that join later take theirs from these.
+# joblib queues twice as many images ahead; workers that join late take images from this queue.
 _LEAST_JOBS = 100
 
 
 @contextmanager
 def dask_cluster(address: str, connect_seconds: float = 5, worker_seconds: float = 10) -> Iterator[None]:
-    """Within this context, `fill_cache` computes on a cluster instead of local processes.
+    """Makes `fill_cache` compute on a cluster instead of local processes within a ``with`` block.
 
-    A worker that dies or leaves is no error: its images go to the others; workers may join at any time. An
-    image that kills one worker after the other (Dask's ``allowed-failures`` + 1 of them: four) is given up
-    and named. All machines need this program in the same version. Anyone who reaches the scheduler can run
-    code on all machines: a cluster belongs in a trusted network, or behind Dask's TLS settings.
+    A worker that dies or leaves is no error: other workers take its images. Workers may join at any time. If
+    an image kills one worker after the other, it is given up and named after Dask's ``allowed-failures`` + 1
+    (four) workers. All machines need this program in the same version. Anyone who reaches the scheduler can
+    run code on all machines, so a cluster belongs in a trusted network, or behind Dask's TLS settings.
 
     Args:
-        address: of the scheduler, ``tcp://host:8786``.
-        connect_seconds: how long to wait for the scheduler to answer.
-        worker_seconds: how long to wait for the first worker.
+        address: address of the scheduler, such as ``tcp://host:8786``.
+        connect_seconds: time to wait for the scheduler's answer.
+        worker_seconds: time to wait for the first worker.
 
     Raises:
         InputError: ``distributed`` is not installed; no scheduler answers at the address in time; it has no
@@ -66,15 +66,15 @@ def dask_cluster(address: str, connect_seconds: float = 5, worker_seconds: float
 
 
 class _Backend(DaskDistributedBackend):  # type: ignore[misc]
-    """joblib's backend, which alone would wait forever for a task that Dask has given up."""
+    """joblib's Dask backend with a report for each task that Dask gives up; joblib would wait forever."""
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        # joblib asks only once, before late workers have joined; and with one job it works in this process,
-        # not on the cluster.
+        # joblib asks only once, before late workers have joined. With one job it would work in this process
+        # and not on the cluster.
         return max(int(super().effective_n_jobs(n_jobs)), _LEAST_JOBS)
 
     def submit(self, func: Any, callback: Callable[[Any], None]) -> Any:
-        (_, (task, *_), _) = func.items[0]  # `fill_cache` hands out one image a call
+        (_, (task, *_), _) = func.items[0]  # `fill_cache` submits one image per call.
         future = super().submit(func, callback)
 
         def give_up(finished: "Future[Any]") -> None:
@@ -84,7 +84,7 @@ class _Backend(DaskDistributedBackend):  # type: ignore[misc]
             if isinstance(error, KilledWorker):
                 died = error.allowed_failures + 1
                 fault = (
-                    f"{task.file}: given up after {died} workers died with it, perhaps for want of memory; "
+                    f"{task.file}: given up after {died} workers died with it, perhaps out of memory; "
                     "run again to try again"
                 )
                 callback([Outcome(task.key, None, fault)])

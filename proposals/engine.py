@@ -1,4 +1,4 @@
-"""The interface of a proposal engine, and the digest of its parameters that the cache looks boxes up by."""
+"""The interface of a proposal engine, and the digest of its parameters, which is a key of the cache."""
 
 import hashlib
 import json
@@ -41,30 +41,30 @@ class Engine(Protocol):
         """
 
     def parameters(self) -> dict[str, Any]:
-        """Everything that the boxes depend on besides the image, versions included, as JSON values."""
+        """Returns all that the boxes depend on besides the image, including versions, as JSON values."""
 
 
-# Some settings have another name in caches and models, where entries are looked up by a digest of the names.
+# Settings that have an older name in caches and models. The digests there include the names, so they stay.
 _STORED_NAMES = {"max_proposals": "max_windows"}
 
 
 def stored_parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames an engine's settings to the names in caches and models; `settings_of` is the inverse."""
+    """Renames an engine's settings to their names in caches and models; `settings_of` is the inverse."""
     return {_STORED_NAMES.get(name, name): value for name, value in settings.items()}
 
 
 def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings in the result of `Engine.parameters`, without the engine's name and versions."""
+    """Returns the settings from the result of `Engine.parameters`, without the engine's name and versions."""
     names = {stored: name for name, stored in _STORED_NAMES.items()}
     not_settings = ("engine", "revision", "opencv")
     return {names.get(name, name): value for name, value in parameters.items() if name not in not_settings}
 
 
 def method_digest(engine: Engine) -> str:
-    """SHA-256 of the engine's parameters in canonical JSON: the method's key in the cache."""
+    """Computes the SHA-256 of an engine's parameters in canonical JSON: the method's key in the cache."""
     return hashlib.sha256(canonical_json(engine.parameters()).encode()).hexdigest()
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no white space: equal values give equal text."""
+    """Writes JSON with sorted keys and no white space, so that equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -13,7 +13,7 @@ from sppnet.common.errors import InputError
 from sppnet.common.files import atomic_path
 from sppnet.data.images import image_size
 from sppnet.proposals.cache import ProposalCache
-from sppnet.proposals.fill import ImageFile, image_key
+from sppnet.proposals.fill import ImageFile, annotated_size, image_key
 
 _BATCH = 500
 
@@ -43,7 +43,8 @@ def read_boxes(path: Path, examples: Sequence[ImageFile]) -> dict[str, FloatArra
             f"{path}: has no image of this data set (its first id is {first!r}); choose its split"
         )
     for image_id, example in listed.items():
-        _check_inside(by_id[image_id], *image_size(example.path), f"{path}: image {image_id}")
+        size = image_size(example.path, annotated_size(example))
+        _check_inside(by_id[image_id], *size, f"{path}: image {image_id}")
     return {image_id: by_id[image_id] for image_id in listed}
 
 

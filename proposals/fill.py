@@ -10,8 +10,7 @@ from typing import Any, Protocol
 
 from sppnet.common.arrays import FloatArray, Image
 from sppnet.common.errors import InputError
-from sppnet.common.files import file_digest
-from sppnet.data.images import read_image
+from sppnet.data.images import image_digest, read_image
 from sppnet.proposals.cache import Key, ProposalCache
 from sppnet.proposals.engine import Engine
 from sppnet.proposals.source import ImageSource, shared_file
@@ -26,6 +25,12 @@ class ImageFile(Protocol):
 
     @property
     def path(self) -> Path: ...
+
+
+def annotated_size(example: ImageFile) -> tuple[int, int] | None:
+    """Width and height as the annotation states them, which decide on the orientation; None: unknown."""
+    size: tuple[int, int] | None = getattr(example, "size", None)
+    return size
 
 
 @dataclass
@@ -57,10 +62,10 @@ class FillReport:
 
 
 def image_key(example: ImageFile) -> Key:
-    """The example's key in the cache: its id and the SHA-256 of its image file.
+    """The example's key in the cache: its id and the digest of its image, from `image_digest`.
 
     Args:
-        example: anything with ``image_id`` and ``path``.
+        example: anything with ``image_id`` and ``path``, and perhaps ``size``, the annotated one.
 
     Raises:
         InputError: the image file cannot be read.
@@ -76,7 +81,7 @@ def image_key(example: ImageFile) -> Key:
         ('000005', 'e3b0c44298fc')
     """
     try:
-        return Key(example.image_id, file_digest(example.path))
+        return Key(example.image_id, image_digest(example.path, annotated_size(example)))
     except OSError as error:
         raise InputError(f"{example.path}: cannot be read ({error.strerror}); check the path") from error
 
@@ -142,7 +147,11 @@ def propose_example(example: ImageFile, engine: Engine, cache: ProposalCache) ->
         ...     propose_example(example, engine, cache).tolist()
         [[0.0, 0.0, 40.0, 30.0]]
     """
-    return propose_cached(image_key(example), lambda: read_image(example.path), engine, cache)
+
+    def read() -> Image:
+        return read_image(example.path, annotated=annotated_size(example))
+
+    return propose_cached(image_key(example), read, engine, cache)
 
 
 def fill_cache(
@@ -223,6 +232,7 @@ def fill_cache(
                 task = Task(
                     image_key(example),
                     source.locate(example.path) if source else shared_file(example.path),
+                    annotated_size(example),
                 )
             except InputError as error:
                 report.errors[example.image_id] = str(error)

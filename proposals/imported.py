@@ -1,4 +1,4 @@
-"""An engine for boxes that another program made: it has only those that were imported into the cache."""
+"""An engine for boxes of another program, which must be imported into the cache."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +12,7 @@ class ImportedBoxes:
     """Boxes that `sppnet.proposals.exchange.import_boxes` stored in the cache under a name.
 
     Attributes:
-        name: the name they were imported under.
+        name: the name under which the boxes were imported.
 
     Raises:
         InputError: the name is empty.
@@ -29,7 +29,7 @@ class ImportedBoxes:
             raise InputError("imported boxes need a name; give one")
 
     def propose(self, image: Image) -> FloatArray:
-        """Always fails: the boxes of an image are in the cache, or there are none.
+        """Always fails: an image has its boxes in the cache, or it has none.
 
         Args:
             image: uint8 (H, W, 3).
@@ -44,5 +44,5 @@ class ImportedBoxes:
         )
 
     def parameters(self) -> dict[str, Any]:
-        """The name: nothing else is known of the boxes."""
+        """Returns the engine and the name; nothing else is known of the boxes."""
         return {"engine": "imported", **asdict(self)}

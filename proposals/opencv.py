@@ -12,7 +12,8 @@ from sppnet.proposals.engine import stored_parameters
 
 ColourSpace = Literal["hsv", "lab"]
 _TO_COLOUR_SPACE = {"hsv": cv2.COLOR_RGB2HSV, "lab": cv2.COLOR_RGB2Lab}
-# OpenCV's grouping needs segments with neighbours, and its texture filters read outside of smaller images.
+# Pixels. OpenCV's grouping needs segments with neighbours, and its texture filters read outside smaller
+# images.
 _SMALLEST_SIDE = 4
 
 
@@ -24,22 +25,24 @@ class OpenCVSelectiveSearch:
     k = 50 and 100, smoothing 0.8 and smallest segment = k (the authors' released code): eight groupings.
     OpenCV's own "fast" preset is another method: 12 groupings at k = 150, 300, 450, small regions first.
 
-    The paper ranks by ``RND * i``, i being the position in a hierarchy, 1 at its top. OpenCV hides the
-    hierarchy and shuffles with an unseeded generator: here i is the position by area, largest first (a
-    parent is never smaller than its child), and RND comes from ``seed``: one seed, one order.
+    The paper ranks by ``RND * i``; i is the position in a hierarchy, 1 at its top, and RND a random number.
+    OpenCV hides the hierarchy and shuffles with an unseeded generator. Here i is the position by area,
+    largest first (a parent is never smaller than its child), and RND comes from ``seed``, so one seed gives
+    one order.
 
     Attributes:
-        colour_spaces: where segmentation and similarities are computed.
-        ks: thresholds of the graph segmentation; also its smallest segment, in pixels.
+        colour_spaces: the colour spaces of segmentation and similarities.
+        ks: thresholds of the graph segmentation; each is also its smallest segment, in pixels.
         sigma: smoothing before segmentation, in pixels.
         min_side: boxes with a side below this are dropped (R-CNN's released code: 20 pixels).
-        max_side: an image with a longer side is searched at this size, in pixels, and the boxes are scaled
-            back: time grows faster than the number of pixels. Our constant; VOC's images are smaller.
-        max_proposals: keep at most this many, the best ranked (SPP-net §4: about 2,000 an image).
-        seed: of the ranking.
+        max_side: an image with a longer side is shrunk to this side for the search, in pixels, and its boxes
+            are enlarged again: time grows faster than the number of pixels. Our constant; VOC's images are
+            smaller.
+        max_proposals: at most this many boxes are kept, the best ranked (SPP-net §4: about 2,000 per image).
+        seed: seed of the ranking.
 
     Raises:
-        InputError: a setting out of its range.
+        InputError: a setting is out of its range.
 
     Example:
         >>> image = np.full((80, 100, 3), 60, np.uint8)
@@ -67,7 +70,7 @@ class OpenCVSelectiveSearch:
             raise InputError("sigma, min_side, max_side and max_proposals must be positive")
 
     def parameters(self) -> dict[str, Any]:
-        """Everything that the boxes depend on, as plain JSON values; the cache keys on it."""
+        """Returns all that the boxes depend on, as plain JSON values; the cache's key is made from it."""
         settings = stored_parameters(asdict(self))
         return {"engine": "opencv", "revision": 1, "opencv": cv2.__version__, **settings}
 
@@ -91,7 +94,7 @@ class OpenCVSelectiveSearch:
         boxes = np.concatenate([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]], axis=1)
         boxes = np.rint(boxes * (np.array([width, height] * 2) / np.array(size * 2))).astype(np.int64)
         boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= self.min_side).all(axis=1)]
-        # OpenCV's order is random: sorted first, so that the order depends on the seed alone.
+        # OpenCV's order is random; sorting makes the ranking depend on the seed alone.
         boxes = np.unique(boxes, axis=0)
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         boxes = boxes[np.argsort(-area, kind="stable")]
@@ -101,7 +104,7 @@ class OpenCVSelectiveSearch:
 
     def _search(self, image: Image) -> np.ndarray:
         """Returns int32 (N, 4) rectangles x, y, width, height, without exact duplicates, in random order."""
-        cv2.setNumThreads(1)  # Images are searched in parallel, not parts of one.
+        cv2.setNumThreads(1)  # Images are searched in parallel, not the parts of one image.
         segmentation = cv2.ximgproc.segmentation
         search = segmentation.createSelectiveSearchSegmentation()
         search.setBaseImage(image)

@@ -13,8 +13,8 @@ class FileAt(NamedTuple):
     """The address of a file for a worker.
 
     Attributes:
-        url: of a folder, as fsspec takes it; empty where ``name`` is a path on every machine.
-        name: the absolute path; with a URL, the file's path below it, with slashes.
+        url: URL of a folder, as fsspec takes it; empty: ``name`` is a path on every machine.
+        name: the absolute path; with a URL, the file's path below the URL, with slashes.
     """
 
     url: str
@@ -24,22 +24,22 @@ class FileAt(NamedTuple):
         return f"{self.url}: {self.name}" if self.url else self.name
 
     def read(self) -> bytes:
-        """The file's bytes.
+        """Reads the file's bytes.
 
         Raises:
-            InputError: it cannot be read on this machine.
+            InputError: the file cannot be read on this machine.
         """
         try:
             if not self.url:
                 return Path(self.name).read_bytes()
-            # Imported here: only workers that read from a URL need it.
+            # Imported here because only workers that read from a URL need it.
             from fsspec.core import url_to_fs
 
-            # In a chain such as zip://folder::https://host/images.zip the file's name does not go to the end.
+            # In a chain such as zip://folder::https://host/images.zip the file's name is not at the end.
             files, folder = url_to_fs(self.url)
             content: bytes = files.cat_file(f"{folder.rstrip('/')}/{self.name}")
             return content
-        # Each of fsspec's file systems raises errors of its own.
+        # Each file system of fsspec raises its own errors.
         except Exception as error:
             raise InputError(
                 f"{self}: cannot be read on {socket.gethostname()} ({type(error).__name__}: {error}); "
@@ -52,9 +52,10 @@ class ImageSource:
     """A URL at which workers find the files of a folder of this machine.
 
     Attributes:
-        folder: on this machine.
-        url: of the same files, as fsspec takes it: ``s3://bucket/VOCdevkit``, ``file:///mnt/VOCdevkit``,
-            ``zip://VOCdevkit::https://host/voc.zip``. Some need a package of their own, such as s3fs.
+        folder: the folder on this machine.
+        url: the URL of the same files, as fsspec takes it: ``s3://bucket/VOCdevkit``,
+            ``file:///mnt/VOCdevkit``, ``zip://VOCdevkit::https://host/voc.zip``. Some URLs need an extra
+            package, such as s3fs.
 
     Example:
         >>> source = ImageSource(Path("VOCdevkit"), "s3://bucket/VOCdevkit")
@@ -82,5 +83,8 @@ class ImageSource:
 
 
 def shared_file(path: Path) -> FileAt:
-    """The address of a file at the same path on all machines; absolute, as workers run in other folders."""
+    """Returns the address of a file that has the same path on all machines.
+
+    The path is absolute because workers run in other folders.
+    """
     return FileAt("", os.path.abspath(path))

@@ -17,16 +17,16 @@ _AnyEngine = TypeVar("_AnyEngine", ImportedBoxes, OpenCVSelectiveSearch, Selecti
 def engine_from_parameters(parameters: Mapping[str, Any], source: str) -> Engine:
     """Rebuilds the engine that its parameters describe.
 
-    The versions in the parameters are ignored: the engine runs with the installed ones. Where these are the
-    same, its parameters are equal to the given ones, and the cache finds the boxes stored under them.
+    The versions in the parameters are ignored; the engine runs with the installed versions. If these are the
+    same, its parameters equal ``parameters``, and the cache finds the boxes that were stored under them.
 
     Args:
-        parameters: the result of `Engine.parameters`, also after a round trip through JSON. Settings that
-            are missing have their defaults.
-        source: where the parameters come from, for error messages.
+        parameters: the result of `Engine.parameters`, also after a round trip through JSON. A missing setting
+            has its default.
+        source: the origin of the parameters, for error messages.
 
     Raises:
-        InputError: an unknown engine, an unknown setting, or a wrong value.
+        InputError: an engine or a setting is unknown, or a value is wrong.
 
     Example:
         >>> engine = SelectiveSearch("single", seed=3)
@@ -40,7 +40,7 @@ def engine_from_parameters(parameters: Mapping[str, Any], source: str) -> Engine
         case "opencv":
             return _with_settings(OpenCVSelectiveSearch(), settings, source)
         case "selective-search":
-            # Both may be None or a number; `override` takes either where the present value is None.
+            # Both settings may be None or a number; `override` accepts either if the present value is None.
             optional: dict[str, Any] = dict.fromkeys({"max_pixels", "max_proposals"} & settings.keys())
             return _with_settings(SelectiveSearch(**optional), settings, source)
         case name:
@@ -52,6 +52,6 @@ def engine_from_parameters(parameters: Mapping[str, Any], source: str) -> Engine
 
 def _with_settings(engine: _AnyEngine, settings: Mapping[str, Any], source: str) -> _AnyEngine:
     engine = override(engine, settings, source)
-    # `override` turns 1 into 1.0 where a float is expected; the digest of the parameters tells them apart.
+    # `override` turns 1 into 1.0 if a float is expected, but the digest of the parameters differs for them.
     whole: dict[str, Any] = {name: value for name, value in settings.items() if type(value) is int}
     return replace(engine, **whole)

@@ -1,6 +1,5 @@
 """The part of filling the cache that runs in a worker: one image's proposals, without the cache."""
 
-import hashlib
 import socket
 from typing import NamedTuple
 
@@ -8,17 +7,18 @@ import numpy as np
 
 from sppnet.common.arrays import FloatArray
 from sppnet.common.errors import InputError
-from sppnet.data.images import decode_image
+from sppnet.data.images import content_digest, decode_image
 from sppnet.proposals.cache import Key
 from sppnet.proposals.engine import Engine, method_digest
 from sppnet.proposals.source import FileAt
 
 
 class Task(NamedTuple):
-    """The work for one image: its key in the cache and where its file is."""
+    """The work for one image: its key in the cache, where its file is, and the annotated size."""
 
     key: Key
     file: FileAt
+    annotated: tuple[int, int] | None = None
 
 
 class Outcome(NamedTuple):
@@ -59,14 +59,14 @@ def compute(task: Task, engine: Engine, method: str) -> Outcome:
         content = task.file.read()
         # The bytes that are decoded are checked: boxes of a file that has changed since, or of a worker's
         # different copy, must not be stored under the digest of the first file.
-        if hashlib.sha256(content).hexdigest() != task.key.image_digest:
+        if content_digest(content, task.annotated) != task.key.image_digest:
             raise InputError(
                 f"{task.file}: on {socket.gethostname()} the file is not the same as where the run was "
                 "started, or has just changed; make them the same and run again"
             )
-        return Outcome(
-            task.key, engine.propose(decode_image(np.frombuffer(content, np.uint8), str(task.file)))
-        )
+        encoded = np.frombuffer(content, np.uint8)
+        image = decode_image(encoded, str(task.file), annotated=task.annotated)
+        return Outcome(task.key, engine.propose(image))
     except InputError as error:
         return Outcome(task.key, None, str(error))
     # Whatever a library raises for one image, the other images go on.

@@ -1,4 +1,4 @@
-"""The paper's Selective Search, our own implementation, compiled by numba at first use."""
+"""Our own implementation of the paper's Selective Search, compiled by numba at first use."""
 
 from sppnet.proposals.selective_search.search import MODES, Grouped, SelectiveSearch, Strategy, distinct
 

@@ -15,18 +15,18 @@ COLOUR_SPACES: tuple[ColourSpace, ...] = get_args(ColourSpace)
 def to_colour_space(image: Image, space: ColourSpace) -> FloatArray:
     """Converts an image to a colour space.
 
-    Every channel is stretched so that its full range is 0 to 255, but hue to 180. The paper names the
-    spaces and gives no ranges; with equal ranges the threshold k and the 25 bins mean the same in all of
-    them. Hue is noise where there is little colour: in half degrees, as in OpenCV's 8-bit images, it weighs
-    less; of ranges from 60 to 255, 180 covered the objects of VOC2007 `train` best. Hue is not treated as a
-    circle: red lies at both ends.
+    Every channel is stretched to the range 0 to 255, except hue, which is stretched to 0 to 180. The paper
+    names the spaces and gives no ranges; with equal ranges the threshold k and the 25 bins mean the same in
+    all spaces. Hue is noise where there is little colour; in half degrees, as in OpenCV's 8-bit images, it
+    weighs less. Of upper ends from 60 to 255, 180 covered the objects of VOC2007 `train` best. Hue is not
+    treated as a circle: red lies at both ends.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         space: ``rgb``; ``intensity`` (0.299 R + 0.587 G + 0.114 B); ``lab`` (CIE, D65, from sRGB);
             ``rgi`` (r and g of normalised RGB, and intensity); ``hsv``; ``normalised-rgb`` (R, G and B over
-            their sum); ``c`` (both opponent colours over intensity); ``hue`` (of HSV). Where the sum is 0,
-            the quotients are those of a grey pixel.
+            their sum); ``c`` (both opponent colours over intensity); ``hue`` (of HSV). A pixel whose sum is 0
+            gets the quotients of a grey pixel.
 
     Returns:
         float32 (H, W, C), C = 3, but 1 for ``intensity`` and ``hue`` and 2 for ``c``.

@@ -9,13 +9,13 @@ import numpy as np
 from sppnet.common.arrays import FloatArray, Int32Array, IntArray
 from sppnet.proposals.selective_search.regions import Regions
 
-# Normalised histograms are whole numbers that sum to at most 2**24. float32 holds every sum of them exactly:
+# Normalised histograms are whole numbers that sum to at most 2**24. float32 holds all their sums exactly, so
 # the similarities do not depend on the order in which a processor adds.
 _HISTOGRAM_SUM = 1 << 24
 
 
 class Similarities(NamedTuple):
-    """The similarities that are added: each of the four has weight 0 or 1 (§3.2)."""
+    """The choice of similarities to add: each of the four has weight 0 or 1 (IJCV 2013, §3.2)."""
 
     colour: bool
     texture: bool
@@ -24,7 +24,7 @@ class Similarities(NamedTuple):
 
 
 class Hierarchy(NamedTuple):
-    """A tree of regions: 0 to R - 1 are the segments, merge m makes region R + m, the last the whole image.
+    """A tree of regions: 0 to R - 1 are the segments, merge m makes region R + m, the last is the image.
 
     Attributes:
         merges: int32 (R - 1, 2), the two regions that each merge joins, lower index first.
@@ -38,15 +38,16 @@ class Hierarchy(NamedTuple):
 def group(regions: Regions, similarities: Similarities) -> Hierarchy:
     """Joins the most similar pair of neighbours until one region is left.
 
-    The similarity is the sum of the chosen ones, each from 0 to 1: the intersection of the L1-normalised
-    colour histograms; that of the texture histograms; size, ``1 - (size_i + size_j) / size_image``; fill,
-    ``1 - (size_box - size_i - size_j) / size_image``, where ``size_box`` is of the box around both. Of
-    equally similar pairs the one with the lower first, then the lower second index is joined. Size, box and
-    histogram counts of a new region follow from those of its parts; no pixel is read again.
+    The similarity is the sum of the chosen terms, each from 0 to 1: colour, the intersection of the
+    L1-normalised colour histograms; texture, the intersection of the L1-normalised texture histograms; size,
+    ``1 - (size_i + size_j) / size_image``; fill, ``1 - (size_box - size_i - size_j) / size_image``, where
+    ``size_box`` is the size of the box around both regions. Of equally similar pairs, the pair with the lower
+    first index is joined, then the pair with the lower second index. Size, box and histogram counts of a new
+    region are computed from its two parts; no pixel is read again.
 
     Args:
-        regions: of one segmentation.
-        similarities: at least one is true.
+        regions: the segments of one image.
+        similarities: the terms to add; at least one is true.
     """
     count = len(regions.sizes)
     sizes = np.zeros(2 * count - 1, np.int64)
@@ -60,7 +61,7 @@ def group(regions: Regions, similarities: Similarities) -> Hierarchy:
 
 
 def _with_room(counts: Int32Array, used: bool) -> Int32Array:
-    """Copies counts (R, bins) into an array with rows for all regions; without rows where it is not used."""
+    """Copies counts (R, bins) into an array with rows for all regions, or without rows if it is not used."""
     rows = 2 * len(counts) - 1 if used else 0
     extended = np.zeros((rows, counts.shape[1]), np.int32)
     extended[: len(counts)] = counts[:rows]
@@ -77,7 +78,7 @@ def _normalise(counts: Int32Array, normalised: FloatArray, region: int) -> None:
         normalised[region, b] = np.floor(counts[region, b] * factor)
 
 
-# Whole numbers below 2**24: adding them in any order is exact, so "reassoc" changes no result.
+# The values are whole numbers that sum to at most 2**24, so adding them in any order ("reassoc") is exact.
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nnan", "nsz"})
 def _intersection(normalised: FloatArray, i: int, j: int) -> np.float32:
     total = np.float32(0)
@@ -138,7 +139,7 @@ def _group(
     pairs: IntArray,
     use: Similarities,
 ) -> Int32Array:
-    """Runs the grouping: fills the rows of ``sizes``, ``boxes`` and counts from R on; returns the merges."""
+    """Runs the grouping: fills ``sizes``, ``boxes`` and the counts from row R on, and returns the merges."""
     regions = len(sizes)
     segments = (regions + 1) // 2
     colour = np.empty(colour_counts.shape, np.float32)
@@ -151,8 +152,8 @@ def _group(
         if use.texture:
             _normalise(texture_counts, texture, region)
 
-    # The neighbours of each region are a chain of entries. An entry names a region, which may have become
-    # part of another since. Each pair starts as one entry in the chain of either region.
+    # The neighbours of each region are a chain of entries. An entry names a region, which may meanwhile have
+    # become a part of another region. Each pair starts as one entry in the chain of either region.
     first_entry = np.full(regions, -1, np.int64)
     entry_region = np.empty(2 * len(pairs), np.int64)
     entry_next = np.empty(2 * len(pairs), np.int64)
@@ -175,7 +176,7 @@ def _group(
     new = segments
     while new < regions:
         _, i, j = heapq.heappop(heap)
-        # The heap still holds pairs of regions that were joined since.
+        # The heap still holds pairs whose regions have been joined meanwhile.
         if joined[i] >= 0 or joined[j] >= 0:
             continue
         merges[new - segments, 0] = i

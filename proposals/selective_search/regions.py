@@ -1,4 +1,4 @@
-"""Measures segments for the grouping: sizes, boxes, histograms and neighbours, in passes over the pixels."""
+"""Measures segments for the grouping: sizes, boxes, histograms and neighbours."""
 
 from typing import NamedTuple
 
@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 from sppnet.common.arrays import FloatArray, Int32Array, IntArray
 from sppnet.proposals.selective_search.segmentation import Labels
 
-# IJCV 2013, §3.2. A channel has 25 bins for colour; for texture, derivatives of a Gaussian (sigma 1) in 8
-# orientations with 10 bins each.
+# IJCV 2013, §3.2. Each channel has 25 bins for colour. For texture it has 8 orientations of Gaussian
+# derivatives (sigma 1), with 10 bins each.
 COLOUR_BINS = 25
 TEXTURE_BINS = 10
 _TEXTURE_SIGMA = 1.0
 
 
 class Regions(NamedTuple):
-    """The segments of one image.
+    """The measurements of the segments of one image.
 
     Attributes:
-        sizes: int32 (R,), pixels.
+        sizes: int32 (R,), number of pixels.
         boxes: int32 (R, 4), xyxy, right and bottom exclusive.
-        colour: int32 (R, 25 C) counts of pixels; rows sum to C * size.
-        texture: int32 (R, 80 C) counts of pixels; rows sum to 8 C * size.
-        neighbours: int32 (E, 2) pairs i < j of segments that touch (8-neighbourhood, as in the segmentation),
-            sorted, each pair once.
+        colour: int32 (R, 25 C), counts of pixels; rows sum to C * size.
+        texture: int32 (R, 80 C), counts of pixels; rows sum to 8 C * size.
+        neighbours: int32 (E, 2), pairs i < j of segments that touch (8-neighbourhood, as in the
+            segmentation), sorted, each pair once.
     """
 
     sizes: Int32Array
@@ -39,7 +39,7 @@ class Regions(NamedTuple):
 def colour_bins(colours: FloatArray) -> NDArray[np.uint8]:
     """Puts each value into one of 25 equal bins from 0 to 256.
 
-    No whole number but 0 is the edge of a bin: rounding does not move a byte to another bin.
+    No whole number except 0 is the edge of a bin, so rounding errors do not move a byte to another bin.
 
     Args:
         colours: float32 (H, W, C).
@@ -54,10 +54,10 @@ def colour_bins(colours: FloatArray) -> NDArray[np.uint8]:
 def texture_bins(colours: FloatArray) -> NDArray[np.int8]:
     """Puts the derivatives of each channel in four directions into signed bins.
 
-    A derivative counts for the orientation of its direction where it is positive, and for the opposite
-    orientation where it is negative; it counts as 0 for the other. Four signed values thus hold eight
+    A positive derivative counts for the orientation of its direction, a negative one for the opposite
+    orientation; for the other orientation of the two it counts as 0. So four signed values hold eight
     orientations. The 10 bins reach from 0 to the channel's largest absolute derivative in the image (the
-    paper gives no range), but at least to 1: the derivatives of a flat channel are rounding errors.
+    paper gives no range), but at least to 1, because the derivatives of a flat channel are rounding errors.
 
     Args:
         colours: float32 (H, W, C).
@@ -71,7 +71,7 @@ def texture_bins(colours: FloatArray) -> NDArray[np.int8]:
 
 
 def measure(labels: Labels, colours: NDArray[np.uint8], textures: NDArray[np.int8]) -> Regions:
-    """Measures all segments.
+    """Measures the sizes, boxes, histograms and neighbours of all segments.
 
     Args:
         labels: int32 (H, W), 0-based, from `segment`.
@@ -148,7 +148,7 @@ def _measure(
                 colour[label, channel * COLOUR_BINS + colours[y, x, channel]] += 1
             for direction in range(directions):
                 value = textures[y, x, direction]
-                # Most derivatives are in bin 0: `measure` fills it in from the others.
+                # Most derivatives are in bin 0; `measure` computes its count from the other bins.
                 if value > 0:
                     texture[label, 2 * direction * TEXTURE_BINS + value] += 1
                 elif value < 0:
@@ -171,7 +171,7 @@ def _boundary(labels: Labels, count: int) -> IntArray:
                     continue
                 low = min(labels[y, x], labels[y2, x2])
                 code = np.int64(low) * count + max(labels[y, x], labels[y2, x2])
-                # Along a border the same pair comes many times in a row.
+                # Along a border the same pair comes many times in succession.
                 if code != last:
                     codes[length] = code
                     length += 1

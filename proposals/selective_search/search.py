@@ -18,14 +18,14 @@ from sppnet.proposals.selective_search.segmentation import Labels, segment, sort
 
 Boxes = TypeVar("Boxes", Int32Array, FloatArray)
 _LETTERS = "CTSF"
-# An image has up to four edges a pixel, and their numbers are kept in 32 bits.
+# An image has up to four edges per pixel, and the numbers of edges are kept in 32 bits.
 MAX_SEARCHED_PIXELS = 1 << 28
 
 
 def _check_whole(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
-    """Makes sure that a setting is an int in its range.
+    """Checks that a setting is an int in its range.
 
-    Other types would fail much later, or give the same boxes under another key of the cache.
+    Other types would fail much later, or store the same boxes under another key of the cache.
     """
     if type(value) is int and value >= minimum and (maximum is None or value <= maximum):
         return
@@ -38,14 +38,14 @@ class Strategy:
     """The settings of one hierarchy: its segmentation and the similarities that join segments.
 
     Attributes:
-        colour_space: of segmentation and histograms (`colour.to_colour_space` describes them).
-        similarities: letters of the similarities that are added: ``C`` colour, ``T`` texture, ``S`` size,
-            ``F`` fill; such as "CTSF".
+        colour_space: colour space of segmentation and histograms (see `colour.to_colour_space`).
+        similarities: letters of the similarities that are added, such as "CTSF": ``C`` colour, ``T`` texture,
+            ``S`` size, ``F`` fill.
         k: threshold of the segmentation, and its smallest segment in pixels (k = minimum size in the
             authors' code).
 
     Raises:
-        InputError: a wrong value.
+        InputError: a value is wrong.
 
     Example:
         >>> Strategy.parse("lab/TSF/100")
@@ -63,7 +63,7 @@ class Strategy:
         """Reads a strategy from text such as ``"hsv/CTSF/50"``; `str` is the inverse.
 
         Raises:
-            InputError: text in another form.
+            InputError: the text has another form.
         """
         parts = text.split("/")
         if len(parts) != 3 or not parts[2].isdecimal():
@@ -91,7 +91,7 @@ def _strategies(
     return tuple(Strategy(space, letters, k) for space, k, letters in itertools.product(spaces, ks, sets))
 
 
-# IJCV 2013, Table 4 (k of the fast mode are 50 and 100 there).
+# IJCV 2013, Table 4 (there the fast mode has k = 50 and 100).
 MODES: dict[str, tuple[Strategy, ...]] = {
     "single": _strategies(("hsv",), ("CTSF",), (100,)),
     "fast": _strategies(("hsv", "lab"), ("CTSF", "TSF"), (50, 100)),
@@ -105,7 +105,7 @@ class Grouped(NamedTuple):
     """The result of one strategy for one image.
 
     Attributes:
-        strategy: that was run.
+        strategy: the strategy that was run.
         labels: int32 (H, W), the segments that it started from.
         hierarchy: the tree of regions.
     """
@@ -119,10 +119,11 @@ class Grouped(NamedTuple):
 class SelectiveSearch:
     """Selective Search: proposes boxes that are likely to hold an object of any class.
 
-    An image is segmented and its segments are joined, the most similar neighbours first, until one is left;
-    the box around each segment and each joined region is a proposal. Strategies with other colour spaces,
-    similarities and thresholds make other proposals. All are ranked by ``RND * i``, i being 1 for the whole
-    image at the top of each hierarchy (§4.3 of the paper); of equal boxes the first is kept.
+    An image is segmented and its segments are joined, the most similar neighbours first, until one region is
+    left; the box around each segment and each joined region is a proposal. Strategies with other colour
+    spaces, similarities and thresholds make other proposals. All are ranked by ``RND * i``; RND is a random
+    number, and i the position in a hierarchy, 1 for the whole image at its top (§4.3 of the paper). Of equal
+    boxes the first is kept.
 
     Our choices where the paper leaves them open: the ranges of the colour spaces and of the texture bins
     (`colour.to_colour_space`, `regions.texture_bins`), 8-neighbours, ties by the lower index
@@ -133,14 +134,14 @@ class SelectiveSearch:
             strategies, or their text with spaces between them: ``"hsv/CTSF/50 lab/TSF/100"``.
         sigma: smoothing before the segmentation, in pixels (the authors' code: 0.8).
         min_side: boxes with a side below this are dropped, after ranking (R-CNN's released code: 20 pixels).
-        max_pixels: a larger image is searched at this many pixels, and the boxes are scaled back; None never
-            shrinks. Our constant: k is in pixels, and R-CNN's code also shrinks images first.
-        max_proposals: keep at most this many, the best ranked (SPP-net §4: about 2,000 an image); None for
-            all.
-        seed: of the ranking.
+        max_pixels: a larger image is shrunk to this many pixels for the search, and its boxes are enlarged
+            again; None: no limit. Our constant: k is in pixels, and R-CNN's code also shrinks images first.
+        max_proposals: at most this many boxes are kept, the best ranked (SPP-net §4: about 2,000 per image);
+            None: all.
+        seed: seed of the ranking.
 
     Raises:
-        InputError: a setting of a wrong type or out of its range.
+        InputError: a setting has a wrong type or is out of its range.
 
     Example:
         >>> image = np.full((80, 100, 3), 60, np.uint8)
@@ -176,11 +177,11 @@ class SelectiveSearch:
         _check_whole("seed", self.seed, 0)
 
     def __call__(self, image: Image) -> FloatArray:
-        """The same as `propose`."""
+        """Calls `propose`."""
         return self.propose(image)
 
     def parameters(self) -> dict[str, Any]:
-        """Everything that the boxes depend on, as plain JSON values; the cache keys on it."""
+        """Returns all that the boxes depend on, as plain JSON values; the cache's key is made from it."""
         return {
             "engine": "selective-search",
             "revision": 1,
@@ -197,17 +198,17 @@ class SelectiveSearch:
 
         Returns:
             float32 (N, 4), best first, no duplicates; xyxy, 0-based pixel edges, right and bottom exclusive;
-            whole numbers. Empty where no box has ``min_side``.
+            whole numbers. Empty if no box has sides of ``min_side`` or more.
 
         Raises:
-            InputError: another type or shape of array, or more than 2**28 pixels to search.
+            InputError: the array has another type or shape, or more than 2**28 pixels are to be searched.
         """
         image = checked(image)
         height, width = image.shape[:2]
         searched = self._shrunk(image)
         by_strategy = [grouped.hierarchy.boxes for grouped in self.hierarchies(searched)]
         boxes = np.concatenate(by_strategy)
-        # A hierarchy's last region is its top.
+        # The last region of a hierarchy is its top.
         position = np.concatenate([np.arange(len(regions), 0, -1) for regions in by_strategy])
         rank = np.random.default_rng(self.seed).random(len(position)) * position
         boxes = boxes[np.argsort(rank, kind="stable")]
@@ -230,7 +231,7 @@ class SelectiveSearch:
             the labels and the tree of each strategy; strategies that share a segmentation follow each other.
 
         Raises:
-            InputError: another type or shape of array, or more than 2**28 pixels.
+            InputError: the array has another type or shape, or more than 2**28 pixels.
         """
         image = checked(image)
         if image.shape[0] * image.shape[1] > MAX_SEARCHED_PIXELS:
@@ -245,16 +246,16 @@ class SelectiveSearch:
         def threshold(strategy: Strategy) -> int:
             return strategy.k
 
-        cv2.setNumThreads(1)  # Images are searched in parallel, not parts of one.
+        cv2.setNumThreads(1)  # Images are searched in parallel, not the parts of one image.
         ordered = sorted(self._resolved(), key=lambda strategy: (strategy.colour_space, strategy.k))
-        for space, of_space in itertools.groupby(ordered, colour_space):
+        for space, space_strategies in itertools.groupby(ordered, colour_space):
             colours = to_colour_space(image, space)
             edges = sorted_edges(colours, self.sigma)
             bins, textures = colour_bins(colours), texture_bins(colours)
-            for k, of_k in itertools.groupby(of_space, threshold):
+            for k, k_strategies in itertools.groupby(space_strategies, threshold):
                 labels = segment(edges, k, k)
                 regions = measure(labels, bins, textures)
-                for strategy in of_k:
+                for strategy in k_strategies:
                     used = Similarities(*(letter in strategy.similarities for letter in _LETTERS))
                     yield Grouped(strategy, labels, group(regions, used))
 
@@ -277,7 +278,7 @@ class SelectiveSearch:
 
 
 def distinct(boxes: Boxes) -> Boxes:
-    """Drops duplicates of boxes (N, 4) and keeps the order: of equal boxes, the first.
+    """Drops duplicates of boxes (N, 4): keeps the first of equal boxes, in order.
 
     Example:
         >>> distinct(np.array([[0, 0, 9, 9], [0, 0, 5, 5], [0, 0, 9, 9]], np.int32)).tolist()
@@ -287,10 +288,10 @@ def distinct(boxes: Boxes) -> Boxes:
 
 
 def checked(image: Image) -> Image:
-    """Returns the image after a check of its type and shape.
+    """Checks the type and the shape of an image, and returns the image.
 
     Raises:
-        InputError: it is not uint8 (H, W, 3), or is empty.
+        InputError: the image is not uint8 (H, W, 3), or it is empty.
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__

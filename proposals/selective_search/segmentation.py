@@ -1,4 +1,4 @@
-"""Graph segmentation (Felzenszwalb and Huttenlocher, IJCV 2004); edges are sorted once for all thresholds."""
+"""Graph segmentation (Felzenszwalb and Huttenlocher, IJCV 2004) that sorts edges once for all thresholds."""
 
 from typing import NamedTuple
 
@@ -9,8 +9,8 @@ import numpy as np
 from sppnet.common.arrays import FloatArray, Int32Array
 
 Labels = Int32Array
-# Weights are distances of colours from 0 to 255: at most 255 * sqrt(3) < 442. They are rounded to steps of
-# 1/128, far finer than 8-bit pixels resolve: whole numbers can be sorted by counting.
+# Weights are distances of colours from 0 to 255, so at most 255 * sqrt(3) < 442. They are rounded to steps of
+# 1/128, far finer than 8-bit pixels resolve, because whole numbers can be sorted by counting.
 _STEPS = 128
 _MAX_WEIGHT = 442
 
@@ -21,8 +21,8 @@ class SortedEdges(NamedTuple):
     Attributes:
         codes: int32 (E,), 4 * pixel + direction. The pixel is row * W + column of the upper or left end;
             the directions are 0 right, 1 down left, 2 down, 3 down right.
-        starts: int32 (weights + 1,): edges of weight w / 128 are ``codes[starts[w] : starts[w + 1]]``.
-        shape: height and width.
+        starts: int32 (weights + 1,); the edges of weight w / 128 are ``codes[starts[w] : starts[w + 1]]``.
+        shape: height and width of the image, pixels.
     """
 
     codes: Int32Array
@@ -34,11 +34,11 @@ def sorted_edges(colours: FloatArray, sigma: float) -> SortedEdges:
     """Smooths an image and sorts the edges between its pixels by the distance of their colours.
 
     Weights are rounded to 1/128 (our choice, for speed). With fewer than three channels the squared distance
-    is multiplied by 3 / C, as if channels were repeated: k then means the same in every colour space.
+    is multiplied by 3 / C, as if channels were repeated, so that k means the same in every colour space.
 
     Args:
         colours: float32 (H, W, C), 0 to 255, C from 1 to 3.
-        sigma: of the Gaussian, in pixels; 0 does not smooth.
+        sigma: sigma of the Gaussian, in pixels; 0: no smoothing.
     """
     height, width, channels = colours.shape
     if sigma > 0:
@@ -53,14 +53,14 @@ def sorted_edges(colours: FloatArray, sigma: float) -> SortedEdges:
 def segment(edges: SortedEdges, k: float, min_size: int) -> Labels:
     """Segments an image.
 
-    Two components merge along an edge that is, for both of them, no heavier than the heaviest edge in the
-    component's tree plus k / its size. Afterwards, components below ``min_size`` merge with the neighbour
-    across their lightest edge, as in the authors' code.
+    Two components merge along an edge if, for each of them, the edge is no heavier than the heaviest edge in
+    the component's tree plus k / size of the component. Afterwards, components below ``min_size`` merge with
+    the neighbour across their lightest edge, as in the authors' code.
 
     Args:
-        edges: from `sorted_edges`.
-        k: the threshold, for colours from 0 to 255: a larger one makes larger segments.
-        min_size: in pixels.
+        edges: the edges of the image, from `sorted_edges`.
+        k: the threshold, for colours from 0 to 255; a larger threshold makes larger segments.
+        min_size: least size of a segment, in pixels.
 
     Returns:
         int32 (H, W) labels, 0-based, numbered in scan order of each segment's first pixel.
@@ -119,7 +119,7 @@ def _segment(
     parent = np.arange(pixels).astype(np.int32)
     size = np.ones(pixels, np.int32)
     threshold = np.full(pixels, k)
-    # Edges that joined nothing: only these can join components below the smallest size.
+    # Only edges that have joined nothing can later join components below the least size.
     between = np.empty(len(codes), np.int32)
     left = 0
     for step in range(len(starts) - 1):
@@ -151,12 +151,12 @@ def _segment(
             parent[j] = i
             size[i] += size[j]
     labels = np.empty(pixels, np.int32)
-    of_root = np.full(pixels, -1, np.int32)
+    root_labels = np.full(pixels, -1, np.int32)
     count = 0
     for pixel in range(pixels):
         root = _find(parent, pixel)
-        if of_root[root] < 0:
-            of_root[root] = count
+        if root_labels[root] < 0:
+            root_labels[root] = count
             count += 1
-        labels[pixel] = of_root[root]
+        labels[pixel] = root_labels[root]
     return labels

@@ -1,4 +1,4 @@
-"""Selective Search beside other implementations."""
+"""The benchmark of Selective Search against other implementations."""
 
 import json
 
@@ -79,7 +79,7 @@ def test_rows(tiny_test):
     assert (ours.median_seconds, ours.ratio, ours.mean_proposals) == (0.2, 1, 2)
     assert ours.p90_seconds == pytest.approx(0.36)
     assert (slow.images, slow.ratio) == (1, pytest.approx(3))
-    # The only image that it got has these boxes; the others have not.
+    # "slow" got only the image that has these boxes.
     assert slow.figures["MABO"] == (1, 1)
     assert ours.figures["MABO"][0] < 1
     assert bad.ratio is None

@@ -36,7 +36,7 @@ def test_the_latest_snapshot_is_read(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_snapshot_for_another_purpose_is_none(tmp_path):
+def test_a_snapshot_for_another_purpose_is_not_loaded(tmp_path):
     Checkpoint(tmp_path, {"seed": 0}).save({"step": np.array(1)})
     assert Checkpoint(tmp_path, {"seed": 1}).load() is None
     assert Checkpoint(tmp_path, {"seed": 0}).load() is not None
@@ -48,7 +48,7 @@ def test_a_purpose_is_compared_by_its_values(tmp_path):
     check_arrays(Checkpoint(tmp_path, {"k": 1, "images": ["a"]}).load(), FIRST)
 
 
-def test_snapshots_may_have_other_arrays_each(tmp_path):
+def test_each_snapshot_may_have_other_arrays(tmp_path):
     checkpoint = Checkpoint(tmp_path, {"seed": 0})
     for arrays in (FIRST, SECOND, FIRST, SECOND):
         checkpoint.save(arrays)
@@ -66,7 +66,7 @@ def test_a_loaded_snapshot_outlives_the_next(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"no array", None], ids=["empty", "other", "cut"])
-def test_a_damaged_snapshot_is_none_and_is_reported(tmp_path, caplog, damage):
+def test_a_damaged_snapshot_is_reported_and_not_loaded(tmp_path, caplog, damage):
     checkpoint = Checkpoint(tmp_path, {"seed": 0})
     checkpoint.save(FIRST)
     file = next(tmp_path.rglob("*.npy"))
@@ -95,7 +95,7 @@ def save_halfway(checkpoint, monkeypatch):
             checkpoint.save(SECOND)
 
 
-def test_half_a_snapshot_is_none(tmp_path, monkeypatch):
+def test_half_a_snapshot_is_not_loaded(tmp_path, monkeypatch):
     checkpoint = Checkpoint(tmp_path, {})
     save_halfway(checkpoint, monkeypatch)
     assert checkpoint.load() is None
@@ -103,7 +103,7 @@ def test_half_a_snapshot_is_none(tmp_path, monkeypatch):
     check_arrays(checkpoint.load(), FIRST)
 
 
-def test_half_a_snapshot_leaves_the_one_before(tmp_path, monkeypatch):
+def test_half_a_snapshot_leaves_the_previous_one(tmp_path, monkeypatch):
     checkpoint = Checkpoint(tmp_path, {})
     for _ in range(3):
         checkpoint.save(FIRST)
@@ -111,7 +111,7 @@ def test_half_a_snapshot_leaves_the_one_before(tmp_path, monkeypatch):
         check_arrays(checkpoint.load(), FIRST)
 
 
-def test_a_kill_before_the_older_of_two_is_removed(tmp_path, monkeypatch):
+def test_a_kill_before_the_previous_snapshot_is_removed(tmp_path, monkeypatch):
     checkpoint = Checkpoint(tmp_path, {})
     for first, second in ((FIRST, SECOND), (SECOND, FIRST)):
         checkpoint.save(first)
@@ -119,7 +119,7 @@ def test_a_kill_before_the_older_of_two_is_removed(tmp_path, monkeypatch):
             patch.setattr("sppnet.common.checkpoint.shutil.rmtree", lambda *_, **__: None)
             checkpoint.save(second)
         check_arrays(checkpoint.load(), second)
-        # Both are complete now: a snapshot that fails must not have cost the latest.
+        # Both snapshots are complete now; a failed write must not destroy the latest one.
         save_halfway(checkpoint, monkeypatch)
         check_arrays(checkpoint.load(), second)
         shutil.rmtree(tmp_path)

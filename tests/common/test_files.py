@@ -1,4 +1,4 @@
-"""Files: JSON, texts of users, atomic writing, locks."""
+"""Files: JSON, text files, atomic writing, locks."""
 
 import json
 import math
@@ -103,7 +103,7 @@ def enter(folder):
 
 
 def test_a_folder_is_for_one_process_at_a_time(tmp_path):
-    # A lock belongs to an open file, so that a second one in this process stands for another process.
+    # A lock belongs to an open file, so a second open file in this process stands for another process.
     with only_process(tmp_path / "run"), pytest.raises(InputError, match="run: another process is at work"):
         enter(tmp_path / "run")
     enter(tmp_path / "run")

@@ -15,9 +15,9 @@ def test_peak_sees_an_allocation_after_a_reset():
 
 
 def test_giving_back_does_nothing_where_the_library_cannot(monkeypatch):
-    def without(name):
+    def missing_library(name):
         raise OSError("no such library")
 
     give_back()
-    monkeypatch.setattr(ctypes, "CDLL", without)
+    monkeypatch.setattr(ctypes, "CDLL", missing_library)
     give_back()

@@ -1,4 +1,4 @@
-"""Prefetching: order, errors, how far ahead, threads."""
+"""Prefetching: order, errors, limit of results ahead, threads."""
 
 import threading
 from contextlib import closing
@@ -7,7 +7,7 @@ import pytest
 
 from sppnet.common.prefetch import prefetch
 
-WAIT = 30  # seconds until a test that hangs fails
+WAIT = 30  # Seconds after which a test that hangs fails.
 
 
 def test_keeps_the_order_whichever_item_is_ready_first():

@@ -99,14 +99,14 @@ def test_a_stopped_training_continues_to_the_same_bits(tmp_path, optimiser, stop
     with pytest.raises(Stopped):
         Trainer(tmp_path / "stopped", optimiser).run(stop)
     again = Trainer(tmp_path / "stopped", optimiser)
-    # The step at which it was stopped was not in the snapshot yet.
+    # The snapshot does not have the step at which the training was stopped.
     assert again.loop.step == stop - 1
     again.run()
     assert again.loop.history == straight.loop.history
     assert torch.equal(again.loss, straight.loss)
     for name, tensor in straight.net.state_dict().items():
         assert torch.equal(again.net.state_dict()[name], tensor), name
-    # Finished, there is nothing left to do.
+    # A finished training has nothing left to do.
     finished = Trainer(tmp_path / "stopped", optimiser)
     assert (finished.loop.step, finished.run().calls) == (STEPS, [])
     assert finished.loop.history == straight.loop.history
@@ -152,24 +152,24 @@ def test_the_time_to_write_a_snapshot_does_not_count(tmp_path):
 def test_seconds_of_training_include_those_before_a_stop(tmp_path):
     clock = Clock()
 
-    def trainer():
-        made = Trainer(tmp_path, clock=clock)
-        learn = made.learn
+    def slow_trainer():
+        trainer = Trainer(tmp_path, clock=clock)
+        learn = trainer.learn
 
         def take_two_seconds(number):
             learn(number)
             clock.now += 2
 
-        made.learn = take_two_seconds
-        return made
+        trainer.learn = take_two_seconds
+        return trainer
 
-    first = trainer()
+    first = slow_trainer()
     with pytest.raises(Stopped):
         first.run(stop=5)
-    # Ten, of which eight are in the snapshot.
+    # Ten seconds have passed; eight of them are in the snapshot.
     assert first.loop.seconds == 10
     clock.now += 100
-    second = trainer()
+    second = slow_trainer()
     assert second.loop.seconds == 8
     second.run()
     clock.now += 100

@@ -26,7 +26,7 @@ class Outer:
     title: str = "x"
 
 
-def test_nested_values_are_replaced_and_the_others_stay():
+def test_nested_values_are_replaced_and_other_values_stay():
     before = Outer()
     after = override(before, {"inner": {"size": 2.5}, "count": 4}, "test")
     assert after == Outer(Inner(2.5), 4)

@@ -8,7 +8,7 @@ from sppnet.common.stopwatch import Stopwatch
 
 
 class MeetingPoint(dict):
-    """Between reading a value and writing it back, threads wait for each other, if no lock keeps one out."""
+    """Makes threads meet between reading a value and writing it back, unless a lock keeps them apart."""
 
     def __init__(self, threads):
         super().__init__()

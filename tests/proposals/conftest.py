@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def full_disk():
-    """A function that lets no file of this process grow beyond a size, like a full disk; None ends that."""
+    """Gives a function that limits the size of files of this process, like a full disk; None: no limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limit(size):

@@ -1,4 +1,4 @@
-"""The cache of proposals: hits, misses, damaged files, and that nothing is lost."""
+"""The cache of proposals: hits, misses, damaged files, full disks."""
 
 import runpy
 import sqlite3
@@ -73,7 +73,7 @@ def test_round_trip_of_any_whole_boxes(shared_cache, boxes):
 
 
 @pytest.mark.parametrize(("largest", "size"), [(65_535, 8), (65_536, 16), (100_000, 16)])
-def test_bytes_a_box(cache, path, largest, size):
+def test_bytes_per_box(cache, path, largest, size):
     boxes = np.array([[0, 0, largest, 9]] * 3, np.float32)
     cache.put([(KEY, boxes)])
     np.testing.assert_array_equal(cache.get(KEY), boxes)
@@ -248,13 +248,13 @@ def test_a_reader_never_waits_for_a_writer(cache, path):
         # A call that waited for the lock would fail after the cache's 60 seconds.
         with (
             ProposalCache(path, FixedEngine()) as reader,
-            ProposalCache(path, FixedEngine(1)) as of_a_new_method,
+            ProposalCache(path, FixedEngine(1)) as new_method,
         ):
             np.testing.assert_array_equal(reader.get(KEY), BOXES)
             assert reader.missing([KEY]) == []
-            assert of_a_new_method.get(KEY) is None
-            assert of_a_new_method.missing([KEY]) == [KEY]
-            of_a_new_method.put([])
+            assert new_method.get(KEY) is None
+            assert new_method.missing([KEY]) == [KEY]
+            new_method.put([])
         writer.rollback()
 
 
@@ -269,9 +269,9 @@ def test_reading_stores_no_method(cache, path):
 
 def test_only_entries_of_the_method_are_present(cache, path):
     cache.put([(KEY, BOXES)])
-    with ProposalCache(path, FixedEngine(1)) as of_another_method:
-        of_another_method.put([(Key("000018", "d"), BOXES)])
-        assert of_another_method.present() == {("000018", "d")}
+    with ProposalCache(path, FixedEngine(1)) as other_method:
+        other_method.put([(Key("000018", "d"), BOXES)])
+        assert other_method.present() == {("000018", "d")}
     assert cache.present() == {tuple(KEY)}
 
 
@@ -288,5 +288,5 @@ def test_the_benchmark_measures_at_each_power_of_ten(tmp_path):
 def test_the_benchmark_leaves_no_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["proposal_cache", "--images", "60", "--folder", str(tmp_path)])
     runpy.run_module("benchmarks.proposal_cache", run_name="__main__")
-    assert "2000 boxes an image" in capsys.readouterr().out
+    assert "2000 boxes per image" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

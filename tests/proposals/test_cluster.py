@@ -1,4 +1,4 @@
-"""Filling the cache on a real Dask cluster of processes, through deaths on every side."""
+"""Filling the cache on a real Dask cluster of processes, some of which are killed."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ from sppnet.proposals import OpenCVSelectiveSearch, ProposalCache, fill_cache, i
 from sppnet.proposals.cluster import dask_cluster
 from sppnet.proposals.source import ImageSource
 
-# The engine's module is found by its plain name here and in the workers alike.
+# With this path the engine's module has the same plain name here and in the workers.
 _ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "helpers"),
     "OMP_NUM_THREADS": "1",
@@ -131,12 +131,12 @@ def calls(tmp_path):
 
 
 def called(calls):
-    """The first pixel and the process id of each call of the engine."""
+    """Returns the first pixel and the process id of each call of the engine."""
     return [tuple(map(int, file.name.split("-")[:2])) for file in calls.iterdir() if "-" in file.name]
 
 
 def rows(path):
-    """The entries of a cache, byte by byte."""
+    """Returns the entries of a cache, byte by byte."""
     with closing(sqlite3.connect(path, timeout=60)) as db:
         return db.execute("SELECT * FROM proposals ORDER BY image_id").fetchall()
 
@@ -184,13 +184,14 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_coordinator_goes_on_where_it_was(cluster, files, calls, tmp_path):
+def test_a_killed_coordinator_continues_where_it_stopped(cluster, files, calls, tmp_path):
     engine = ToyEngine(str(calls))
     expected = by_one_process(files, engine, tmp_path / "serial.sqlite")
     for file in calls.iterdir():
         file.unlink()
     path = tmp_path / "many.sqlite"
-    # A worker waits at one image, so that the run is not over when it is killed; the other does all others.
+    # One worker waits at an image, so that the run is not over when it is killed; the other worker computes
+    # all other images.
     held = 11
     arguments = [files[0].path.parent, calls, path, cluster.address, held]
     coordinator = subprocess.Popen(
@@ -204,7 +205,7 @@ def test_a_killed_coordinator_goes_on_where_it_was(cluster, files, calls, tmp_pa
         coordinator.wait()
     before = rows(path)
     assert {int(row[0]) for row in before} == set(range(_IMAGES)) - {held}
-    # The image of the dead run may go on, whether the cluster still computes it or not.
+    # Let the waiting image continue, in case the cluster still computes it.
     (calls / "go").touch()
     report = fill(files, engine, path, cluster.address)
     assert (report.cached, report.computed, report.errors) == (_IMAGES - 1, 1, {})
@@ -234,13 +235,13 @@ def test_a_corrupt_image_is_named_and_the_others_are_done(cluster, files, calls,
     assert rows(path) == expected
     assert len(expected) == _IMAGES - 2
     assert steps == [(done, _IMAGES) for done in range(_IMAGES + 1)]
-    # Once it is repaired, it is the only image left to do.
+    # After its repair it is the only image left to compute.
     cv2.imwrite(str(files[4].path), np.full((30, 40, 3), 4, np.uint8))
     again = fill(files, engine, path, cluster.address)
     assert (again.cached, again.computed, again.errors.keys()) == (_IMAGES - 2, 1, {"5"})
 
 
-def test_selective_search_is_the_same_on_a_cluster(cluster, tmp_path):
+def test_selective_search_gives_the_same_boxes_on_a_cluster(cluster, tmp_path):
     rng = np.random.default_rng(0)
     files = []
     for number in range(4):
@@ -262,7 +263,7 @@ def test_workers_read_from_a_url(cluster, files, calls, tmp_path):
     remote.mkdir()
     for file in files:
         (remote / file.path.name).write_bytes(file.path.read_bytes())
-    # Another image of the same name, as in a copy that was not updated.
+    # A different image of the same name, as in a copy that was not updated.
     cv2.imwrite(str(remote / "2.png"), np.full((30, 40, 3), 77, np.uint8))
     (remote / "3.png").unlink()
     source = ImageSource(files[0].path.parent, remote.as_uri())
@@ -352,7 +353,7 @@ def test_without_distributed_it_says_how_to_get_it(monkeypatch):
         pass
 
 
-def test_the_key_of_a_cached_image_is_that_of_its_file(cluster, files, calls, tmp_path):
+def test_the_key_of_a_cached_image_follows_its_file(cluster, files, calls, tmp_path):
     engine = ToyEngine(str(calls))
     path = tmp_path / "many.sqlite"
     fill(files, engine, path, cluster.address)
@@ -364,7 +365,7 @@ def test_the_key_of_a_cached_image_is_that_of_its_file(cluster, files, calls, tm
 
 
 def test_the_command(cluster, files, tmp_path, monkeypatch):
-    # Imported here: no other test of this file needs the command line.
+    # Imported here because no other test of this file needs the command line.
     from sppnet.cli.app import app
 
     examples = tuple(
@@ -392,7 +393,7 @@ def test_the_command(cluster, files, tmp_path, monkeypatch):
     assert re.search("1 images computed .* 2 in the cache", result.output)
 
 
-# Tests that kill workers come last: new ones take a second to start.
+# Tests that kill workers come last because new workers take a second to start.
 
 
 def test_a_killed_worker_costs_nothing(cluster, files, calls, tmp_path):
@@ -402,7 +403,7 @@ def test_a_killed_worker_costs_nothing(cluster, files, calls, tmp_path):
     path = tmp_path / "many.sqlite"
 
     def busy():
-        """The image that each worker waits at, by process id."""
+        """Returns process id to the image that the worker waits at."""
         return {process: pixel for pixel, process in set(called(calls)) - serial}
 
     with in_background(lambda: fill(files, engine, path, cluster.address)) as reports:
@@ -420,7 +421,7 @@ def test_a_killed_worker_costs_nothing(cluster, files, calls, tmp_path):
 
 
 def test_workers_compute_not_the_coordinator(running, files, calls, tmp_path):
-    """Also with a single worker: joblib by itself would then compute in this process."""
+    """With a single worker joblib by itself would compute in this process."""
     running.want_workers(1)
     for worker in running.workers[1:]:
         worker.kill()
@@ -432,7 +433,8 @@ def test_workers_compute_not_the_coordinator(running, files, calls, tmp_path):
 def test_an_image_that_kills_its_workers_is_named_and_the_others_are_done(cluster, files, calls, tmp_path):
     path = tmp_path / "many.sqlite"
 
-    # Dask blames all images that a dead worker had, also those that only waited there: the others go first.
+    # Dask blames all images of a dead worker, even those that only waited there. So the deadly image comes
+    # last.
     def progress(done, total):
         if done == total - 1:
             (calls / "go").touch()

@@ -61,17 +61,17 @@ def cells(values):
 
 
 def published(boxes):
-    """[y1 x1 y2 x2], 1-based, inclusive: the exclusive edge x2 is the last pixel's number."""
+    """Converts to [y1 x1 y2 x2], 1-based, inclusive: the exclusive edge x2 is the last pixel's number."""
     rows = [[y1 + 1, x1 + 1, y2, x2] for x1, y1, x2, y2 in boxes.tolist()]
     return np.array(rows, np.float64).reshape(-1, 4)
 
 
-def write_mat(path, by_id, convert=published, **others):
+def write_mat(path, by_id, convert=published, **cells_by_name):
     content = {
         "images": cells([np.array([name]) for name in by_id]).reshape(-1, 1),
         "boxes": cells([convert(boxes) for boxes in by_id.values()]).reshape(1, -1),
     }
-    savemat(path, content | others)
+    savemat(path, content | cells_by_name)
 
 
 def check_imported(files, cache):

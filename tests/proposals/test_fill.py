@@ -22,7 +22,7 @@ from sppnet.common.errors import InputError
 from sppnet.proposals import Key, OpenCVSelectiveSearch, ProposalCache, fill_cache, image_key, propose_cached
 from sppnet.proposals.source import ImageSource, shared_file
 
-# The engine's module is found by its plain name here and in other processes alike.
+# With this path the engine's module has the same plain name here and in other processes.
 _ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "helpers"),
     "OMP_NUM_THREADS": "1",
@@ -36,7 +36,7 @@ class File(NamedTuple):
 
 @dataclass(frozen=True)
 class CountingEngine:
-    """Proposes one box that depends on the image; counts its calls; can raise an error at one of them."""
+    """Proposes one box that depends on the image; counts its calls; raises ``error`` at call ``stop_at``."""
 
     calls: list
     stop_at: int = -1
@@ -123,7 +123,7 @@ def test_bad_images_are_named_and_the_others_done(files, cache):
     assert None not in content(done, cache)
 
 
-def test_parallel_is_serial(tmp_path):
+def test_parallel_gives_the_same_boxes_as_serial(tmp_path):
     rng = np.random.default_rng(0)
     files = []
     for number in range(4):
@@ -158,7 +158,7 @@ def test_boxes_computed_before_an_interruption_are_kept(files, cache):
 
 
 def test_an_engine_that_fails_is_named_and_does_not_stop_the_others(files, cache):
-    # Its count of calls stays at two, so that it fails for all images that follow.
+    # Its count of calls stays at two, so it fails for all following images.
     report = fill_cache(files, CountingEngine([], 2, RuntimeError), cache)
     assert report.computed == 2
     assert report.errors.keys() == {"2", "3", "4", "5"}
@@ -219,7 +219,7 @@ def test_a_killed_process_loses_no_committed_boxes(files, tmp_path):
     with ProposalCache(tmp_path / "undisturbed.sqlite", engine) as cache:
         fill_cache(files, engine, cache)
         undisturbed = content(files, cache)
-    # It waits at the fourth image, so that it is killed in the middle of its work.
+    # The process waits at the fourth image, so that it is killed in the middle of its work.
     process = subprocess.Popen(
         [sys.executable, "-c", _FILLING, str(tmp_path), str(tmp_path / "calls")], env=_ENVIRONMENT
     )
@@ -264,7 +264,7 @@ def test_work_begins_before_all_files_are_hashed(files, cache):
     events = []
 
     class Watched:
-        """An example that notes when its file is asked for."""
+        """An example that records when its path is read."""
 
         def __init__(self, file):
             self.image_id, self._path = file
@@ -330,7 +330,7 @@ def test_images_from_a_url(files, cache, tmp_path, kind):
     archive = shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "away")
     folder = (tmp_path / "away").as_uri()
     url = folder if kind == "folder" else f"zip://::file://{archive}"
-    # The files in this folder are hashed; those at the URL are read.
+    # The files in this folder are hashed; the files at the URL are read.
     (tmp_path / "here" / "set").mkdir(parents=True)
     here = [File(file.image_id, tmp_path / "here" / "set" / file.path.name) for file in files]
     for file in here:

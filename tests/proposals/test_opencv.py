@@ -84,7 +84,7 @@ def test_large_proposals_come_early(boxes):
 
 
 def test_ranking_is_random_times_position_by_area(boxes):
-    """RND x i, with i the position by area from the largest, written out slowly from the set of boxes."""
+    """Ranks by RND x i from the set of boxes, where i is the position by area from the largest."""
     canonical = sorted(as_set(boxes))
     by_area = sorted(canonical, key=lambda box: -(box[2] - box[0]) * (box[3] - box[1]))
     random = np.random.default_rng(ALL.seed).random(len(by_area))

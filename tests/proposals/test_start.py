@@ -1,4 +1,4 @@
-"""The room starts without torch, and without the libraries that only some of its functions need."""
+"""`sppnet.proposals` starts without torch, and without libraries that only some of its functions need."""
 
 import subprocess
 import sys

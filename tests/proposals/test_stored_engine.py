@@ -35,7 +35,7 @@ def test_round_trip(engine):
     rebuilt = engine_from_parameters(engine.parameters(), "model.json")
     assert type(rebuilt) is type(engine)
     assert rebuilt.parameters() == engine.parameters()
-    # The cache finds the boxes of the engine before.
+    # The rebuilt engine has the same key, so the cache finds the boxes of the first engine.
     assert method_digest(rebuilt) == method_digest(engine)
 
 

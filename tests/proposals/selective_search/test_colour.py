@@ -24,7 +24,7 @@ TOLERANCE = {space: 0.6 if space == "lab" else 1e-3 for space in COLOUR_SPACES}
 
 
 def grid():
-    """Every combination of 16 levels a channel, and all greys: (257, 16, 3)."""
+    """Makes every combination of 16 values per channel, and all greys: (257, 16, 3)."""
     colours = list(itertools.product(range(0, 256, 17), repeat=3)) + [(v, v, v) for v in range(0, 256, 16)]
     return np.array(colours, np.uint8).reshape(-1, 16, 3)
 
@@ -44,7 +44,7 @@ def hsv(r, g, b):
 
 
 def lab(r, g, b):
-    """CIE 1976 L*a*b* under D65 from sRGB (IEC 61966-2-1)."""
+    """Converts sRGB (IEC 61966-2-1) to CIE 1976 L*a*b* under D65."""
     linear = [
         value / 255 / 12.92 if value / 255 <= 0.04045 else ((value / 255 + 0.055) / 1.055) ** 2.4
         for value in (r, g, b)
@@ -61,7 +61,7 @@ def lab(r, g, b):
 
 
 def opponent(r, g, b):
-    """O1 / O3 and O2 / O3, each from its least to its largest value over all colours."""
+    """Computes O1 / O3 and O2 / O3, each stretched from its least to its largest value over all colours."""
     if r + g + b == 0:
         first, second = 0.0, 0.0
     else:
@@ -167,13 +167,13 @@ def test_greys(value):
 
 @pytest.mark.parametrize("space", ["normalised-rgb", "c", "hue"])
 def test_colour_without_brightness(space):
-    """The invariant spaces: half the light, the same values."""
+    """Half the light gives the same values in the invariant spaces."""
     np.testing.assert_allclose(convert(space, 200, 100, 40), convert(space, 100, 50, 20), rtol=1e-5)
 
 
 @pytest.mark.parametrize("space", COLOUR_SPACES)
 def test_a_colour_does_not_depend_on_its_neighbours(space):
-    """Vectorised conversions may treat the end of a row otherwise; bins must not see it."""
+    """Vectorised conversions may treat the end of a row differently; the bins must not change."""
     image = grid()
     whole = to_colour_space(image, space)
     alone = np.stack([to_colour_space(row[None, -3:], space)[0] for row in image])

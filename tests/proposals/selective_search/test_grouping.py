@@ -21,7 +21,7 @@ def name(similarities):
 
 
 def histogram(channels, size):
-    """Counts of the values 0 to size - 1 in each column, normalised to whole numbers out of 2**24."""
+    """Counts the values 0 to size - 1 in each column, normalised to whole numbers out of 2**24."""
     counts = np.concatenate([np.bincount(column, minlength=size) for column in channels.T])
     return np.floor(counts * (2**24 / counts.sum()))
 
@@ -56,7 +56,7 @@ def similarity(a, b, image, used):
 
 
 def touching(alive):
-    """Pairs of numbers i < j of regions with pixels in each other's 8-neighbourhood."""
+    """Returns pairs i < j of regions with pixels in each other's 8-neighbourhood."""
     number = np.empty(next(iter(alive.values())).mask.shape, int)
     for index, region in alive.items():
         number[region.mask] = index
@@ -70,7 +70,7 @@ def touching(alive):
 
 
 def reference(labels, colours, textures, used):
-    """(merges, boxes) by Algorithm 1; each step starts from the pixels."""
+    """Computes (merges, boxes) by Algorithm 1, from the pixels at each step."""
     count = int(labels.max()) + 1
     alive = {index: Region(labels == index, colours, textures) for index in range(count)}
     boxes = [alive[index].box for index in range(count)]
@@ -133,7 +133,7 @@ def test_noise(used):
 
 @pytest.mark.parametrize("used", SUBSETS, ids=name)
 def test_many_ties(used):
-    """Equal cells: nearly every pair is as similar as another, and the indices decide."""
+    """In a grid of equal cells most pairs are equally similar, and the indices decide."""
     board = checkerboard(8, 10, 3, 2)
     y, x = np.mgrid[:8, :10]
     check(relabelled(y // 2 * 5 + x // 2), board, [used])
@@ -189,7 +189,7 @@ def test_a_larger_image(used):
 
 
 def test_a_segment_with_many_neighbours():
-    """A comb: one long segment that touches all the others, so that every step renews every pair."""
+    """One long segment touches all other segments, so that every step renews every pair."""
     labels = np.zeros((9, 31), np.int32)
     labels[1::2, 1::2] = np.arange(1, 1 + 4 * 15).reshape(4, 15)
     used = Similarities(True, True, True, True)
@@ -205,7 +205,7 @@ def test_the_smallest_are_joined_first_by_size():
     assert group(regions, Similarities(False, False, True, False)).merges.tolist() == [[1, 2], [0, 3]]
 
 
-def test_what_fills_a_hole_is_joined_first_by_fill():
+def test_a_segment_in_a_hole_is_joined_first_by_fill():
     labels = np.array([[0, 0, 0, 2], [0, 1, 0, 2], [0, 0, 0, 2]], np.int32)
     regions = measure(
         labels, *(np.zeros((3, 4, size), dtype) for size, dtype in ((1, np.uint8), (4, np.int8)))
@@ -238,5 +238,5 @@ def test_the_regions_are_left_alone():
         np.testing.assert_array_equal(array, copy)
     for hierarchy, repeated in zip(first, again, strict=True):
         np.testing.assert_array_equal(hierarchy.merges, repeated.merges)
-    # Most subsets build trees of their own.
+    # Most subsets of similarities build different trees.
     assert len({hierarchy.merges.tobytes() for hierarchy in first}) > 8

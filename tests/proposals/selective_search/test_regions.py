@@ -25,14 +25,14 @@ def smooth_noise(seed, height, width, channels):
 
 
 def relabelled(values):
-    """Labels numbered from 0 in scan order of their first pixel, as `segment` numbers them."""
+    """Renumbers labels from 0 in scan order of their first pixel, as `segment` does."""
     number = {}
     flat = [number.setdefault(value, len(number)) for value in values.ravel().tolist()]
     return np.array(flat, np.int32).reshape(values.shape)
 
 
 def reference(labels, colours, textures):
-    """(sizes, boxes, colour, texture, neighbours), label by label."""
+    """Computes (sizes, boxes, colour, texture, neighbours), label by label."""
     sizes, boxes, colour, texture, pairs = [], [], [], [], set()
     for label in range(labels.max() + 1):
         mask = labels == label
@@ -91,7 +91,7 @@ def test_segments(height, width, channels, k):
     st.integers(0, 1000),
 )
 def test_any_labels(values, channels, seed):
-    """Scattered segments too: holes, single pixels, touching by a corner."""
+    """Scattered segments: holes, single pixels, contact at a corner."""
     check(relabelled(values), smooth_noise(seed, *values.shape, channels))
 
 
@@ -105,7 +105,7 @@ def test_every_colour_space(space):
 def test_neighbours_by_hand():
     labels = np.array([[0, 0, 1], [2, 3, 3], [2, 4, 4]], np.int32)
     regions = check(labels, noise(0, 3, 3, 1))
-    # 1 and 3 touch by a corner as well as by a side; 0 and 2, 2 and 3, 2 and 4 too; 0 and 4 do not.
+    # 1 and 3 touch at a corner and at a side; so do 0 and 2, 2 and 3, 2 and 4. 0 and 4 do not touch.
     assert regions.neighbours.tolist() == [[0, 1], [0, 2], [0, 3], [1, 3], [2, 3], [2, 4], [3, 4]]
 
 
@@ -124,7 +124,7 @@ def test_one_segment_has_no_neighbours():
 
 
 def test_colour_bins_of_all_bytes():
-    """25 equal bins; a byte counts as the whole step from itself to the next: 0 to 256."""
+    """The 25 equal bins reach from 0 to 256: a byte of value v covers the interval from v to v + 1."""
     values = np.arange(256, dtype=np.float32).reshape(16, 16, 1)
     bins = colour_bins(values)
     assert bins.dtype == np.uint8
@@ -132,7 +132,7 @@ def test_colour_bins_of_all_bytes():
 
 
 def test_colour_bins_between_bytes():
-    """Equal bins for values that are not whole: hues are not."""
+    """Values between whole numbers, such as hues, have equal bins, too."""
     values = np.linspace(0, 255, 2041, dtype=np.float32).reshape(13, 157, 1)
     expected = np.floor(values.astype(np.float64) * 25 / 256)
     np.testing.assert_array_equal(colour_bins(values), expected)
@@ -140,18 +140,18 @@ def test_colour_bins_between_bytes():
 
 @pytest.mark.parametrize("off", [-1e-4, -1e-5, 1e-5, 1e-4])
 def test_rounding_moves_no_byte_to_another_bin(off):
-    """7 / 255 * 255 need not be 7, and vectorised conversions may round the end of a row otherwise."""
+    """7 / 255 * 255 need not be 7, and vectorised conversions may round the end of a row differently."""
     values = np.arange(256, dtype=np.float32).reshape(16, 16, 1)
     np.testing.assert_array_equal(colour_bins(values + np.float32(off)), colour_bins(values))
 
 
 def derivatives(colours):
-    """float64 (H, W, C, 4): central differences of the smoothed channels, the border repeated."""
+    """Computes central differences of the smoothed channels, with repeated border: float64 (H, W, C, 4)."""
     blurred = cv2.GaussianBlur(colours, (0, 0), 1.0, borderType=cv2.BORDER_REPLICATE)
     padded = np.pad(blurred.reshape(colours.shape).astype(np.float64), ((1, 1), (1, 1), (0, 0)), "edge")
     right = padded[1:-1, 2:] - padded[1:-1, :-2]
     down = padded[2:, 1:-1] - padded[:-2, 1:-1]
-    # The derivative in direction (cos a, sin a) is cos a times that to the right plus sin a times that down.
+    # The derivative in direction (cos a, sin a) is cos a * derivative to the right + sin a * derivative down.
     angles = np.radians([0, 90, 45, 135])
     return np.stack([np.cos(a) * right + np.sin(a) * down for a in angles], axis=-1)
 
@@ -166,7 +166,7 @@ def check_textures(colours):
     scaled = values / largest * TEXTURES
     expected = np.sign(scaled) * np.minimum(np.floor(np.abs(scaled)), TEXTURES - 1)
     expected = expected.reshape(bins.shape)
-    # float32 may put a value on the border of two bins into either.
+    # float32 may put a value on the border of two bins into either bin.
     on_border = (np.abs(scaled - np.rint(scaled)) < 1e-3).reshape(bins.shape)
     np.testing.assert_array_equal(bins[~on_border], expected[~on_border])
     assert np.abs(bins - expected)[on_border].max(initial=0) <= 1
@@ -176,7 +176,7 @@ def check_textures(colours):
 @pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (1, 40), (40, 1), (2, 2), (31, 45)])
 def test_textures(height, width, channels):
-    """A flat channel's bins would be its rounding: they are as wide as those of derivatives up to 1."""
+    """The bins of a flat channel reach to a derivative of 1; otherwise they would show rounding errors."""
     for seed in range(3):
         check_textures(noise(seed, height, width, channels))
         check_textures(smooth_noise(seed, height, width, channels))
@@ -202,7 +202,7 @@ def test_each_channel_has_its_own_largest_derivative():
     ids=["right", "left", "down", "up", "down_right", "down_left"],
 )
 def test_orientations(step_y, step_x, signs):
-    """A plane that rises in one direction: the two opposite orientations and the signs of all."""
+    """A plane that rises in one direction has known signs in all orientations."""
     y, x = np.mgrid[:20, :20]
     colours = (125 + step_y * (y - 10) + step_x * (x - 10))[..., None].astype(np.float32)
     middle = check_textures(colours)[10, 10]
@@ -219,7 +219,7 @@ def test_one_colour_has_no_texture(value, height, width):
 
 @pytest.mark.parametrize("space", COLOUR_SPACES)
 def test_a_grey_image_has_no_texture_of_colour(space):
-    """A black and white photograph in a colour space: only its brightness has a texture."""
+    """Of a black and white photograph only the brightness has a texture in a colour space."""
     grey = np.clip(smooth_noise(0, 40, 50, 1) * 2 - 128, 0, 255).astype(np.uint8)
     textures = texture_bins(to_colour_space(grey.repeat(3, axis=2), space)).reshape(40, 50, -1, 4)
     bright = {

@@ -1,4 +1,4 @@
-"""Selective Search as a whole: modes, ranking, settings, refusals, and that one seed gives one result."""
+"""Selective Search as a whole: modes, ranking, settings, refused input, one result from one seed."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ def boxes(image):
 
 
 def ranked_by_hand(engine, image):
-    """All boxes by RND x position from the top; small boxes dropped, then duplicates, then the last ones."""
+    """Ranks all boxes by RND x position from the top; drops small boxes, duplicates, then the last boxes."""
     rng = np.random.default_rng(engine.seed)
     drawn = []
     for grouped in engine.hierarchies(image):
@@ -134,7 +134,7 @@ def test_the_seed_changes_nothing_but_the_order(image, boxes):
     assert not np.array_equal(reordered, boxes)
 
 
-def test_threads_find_the_same(image, boxes):
+def test_threads_propose_the_same_boxes(image, boxes):
     with ThreadPoolExecutor(4) as pool:
         for proposals in pool.map(ALL.propose, [image] * 8):
             np.testing.assert_array_equal(proposals, boxes)

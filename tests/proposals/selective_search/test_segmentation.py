@@ -1,4 +1,4 @@
-"""The graph segmentation against Felzenszwalb and Huttenlocher's algorithm as their paper words it."""
+"""The graph segmentation against Felzenszwalb and Huttenlocher's algorithm as their paper describes it."""
 
 import cv2
 import numpy as np
@@ -18,8 +18,11 @@ def smoothed(colours, sigma):
 
 
 def edges_of(colours, sigma):
-    """(weight, pixel, pixel), lightest first; equal weights in scan order of the upper or left pixel, and
-    for the same pixel in the order right, down left, down, down right."""
+    """Returns edges (weight, pixel, pixel), lightest first.
+
+    Equal weights are in scan order of the upper or left pixel, and for the same pixel in the order right,
+    down left, down, down right.
+    """
     height, width, channels = colours.shape
     smooth = smoothed(colours, sigma).astype(np.float64)
     edges = []
@@ -28,14 +31,14 @@ def edges_of(colours, sigma):
             for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
                 if y + dy < height and 0 <= x + dx < width:
                     squared = ((smooth[y, x] - smooth[y + dy, x + dx]) ** 2).sum()
-                    # As if a single channel were repeated three times, and each of two one and a half times.
+                    # As if a single channel were repeated three times, and two channels one and a half times.
                     distance = np.sqrt(squared * 3 / channels)
                     edges.append((int(distance * 128 + 0.5) / 128, (y, x), (y + dy, x + dx)))
     return sorted(edges, key=lambda edge: edge[0])
 
 
 def reference(colours, sigma, k, min_size):
-    """Components are sets of pixels; a dictionary has the set of each pixel."""
+    """Segments with components as sets of pixels, and a dictionary from pixel to set."""
     height, width, _ = colours.shape
     component = {(y, x): frozenset([(y, x)]) for y in range(height) for x in range(width)}
     internal = dict.fromkeys(component.values(), 0.0)
@@ -50,7 +53,7 @@ def reference(colours, sigma, k, min_size):
     for weight, p, q in edges:
         a, b = component[p], component[q]
         if a != b and weight <= min(internal[a] + k / len(a), internal[b] + k / len(b)):
-            # Edges come in order: this is the heaviest of the new tree.
+            # Edges come in order, so this edge is the heaviest of the new tree.
             internal[join(a, b)] = weight
     for _, p, q in edges:
         a, b = component[p], component[q]
@@ -89,7 +92,7 @@ def ramp(height, width, channels, step_y, step_x):
 
 
 def blocks(seed, height, width, channels):
-    """Flat 4 x 4 blocks with faint noise: segments of sensible sizes."""
+    """Makes flat 4 x 4 blocks with faint noise, which give segments of realistic sizes."""
     rng = np.random.default_rng(seed)
     flat = rng.integers(20, 230, (-(-height // 4), -(-width // 4), channels))
     flat = flat.repeat(4, axis=0).repeat(4, axis=1)[:height, :width]
@@ -189,7 +192,7 @@ def test_small_segments_join_across_their_lightest_edge():
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_fewer_channels_weigh_as_repeated_ones(channels):
-    """One or two equal channels weigh as much as three: k means the same."""
+    """One or two equal channels weigh as much as three, so that k means the same."""
     single = blocks(3, 12, 12, 1)
     for k in (20, 100, 400):
         few = segment(sorted_edges(single.repeat(channels, axis=2), 0), k, 4)
@@ -197,7 +200,7 @@ def test_fewer_channels_weigh_as_repeated_ones(channels):
 
 
 def test_the_heaviest_edge_there_is():
-    """Black beside white: the far end of the counting sort."""
+    """Black beside white is at the far end of the counting sort."""
     for channels in (1, 2, 3):
         colours = np.zeros((2, 6, channels), np.float32)
         colours[:, 3:] = 255
