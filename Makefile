@@ -1,7 +1,7 @@
-# Every target is one line over the command `sppnet`; see README.md and docs/reproducing.md.
+# Most targets run one command of `sppnet`; see README.md and docs/reproducing.md.
 PYTHON ?= python3
 VENV ?= .venv
-# Another pip index to look for packages in, for example one that offers torch without CUDA.
+# Address of a second pip index, for example of an index that offers torch without CUDA.
 EXTRA_INDEX ?=
 DATASET ?=
 VOC_ROOT ?= datasets/VOCdevkit
@@ -13,10 +13,11 @@ JOBS ?= -1
 # Address of a Dask scheduler for `make proposals`, tcp://host:8786; without it, local processes.
 SCHEDULER ?=
 LIMIT ?= 0
-# Folders of classifiers for `make classify`, and a labelled set to test them on; or ARGS="--images photos/".
+# Folders of classifiers for `make classify`.
 MODELS ?=
+# Labelled images to test the classifiers on; without them, give images to classify: ARGS="--images photos/".
 LABELLED ?=
-# Images by class, FOLDER/<class>/<image>, for `make pretrain`, and for `make classify-svm` in place of DATASET.
+# Images by class, FOLDER/<class>/<image>, for `make pretrain`, and for `make classify-svm` instead of DATASET.
 DATA ?=
 # Runs for `make combine`, for example RUNS="one two".
 RUNS ?=
@@ -27,9 +28,9 @@ bin := $(VENV)/bin
 preset := $(if $(PRESET),--preset "$(PRESET)")
 data := --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" $(preset) --limit $(LIMIT)
 run := $(data) --backbone "$(BACKBONE)" --run "$(RUN)"
-# The package's subpackages lie at the top; type checkers and editors see them joined in $(VENV)/links.
+# The subpackages are folders at the top; $(VENV)/links joins them as one package for type checkers and editors.
 rooms := common data detection eval proposals svm sppnet/__init__.py sppnet/__main__.py sppnet/cli sppnet/py.typed
-# What scores regions: pool5, fc6, fc7 or softmax.
+# The head that scores proposals: pool5, fc6, fc7 or softmax.
 HEAD ?= pool5
 
 .PHONY: setup detect eval classify classify-svm combine compare proposals eval-proposals train finetune pretrain distill test lint docs bench bench-proposals bench-cache clean
@@ -41,7 +42,7 @@ help:
 
 setup: $(VENV)/.installed
 
-# The stamp is written last: an interrupted set-up is done again, from pip's own cache.
+# The stamp file is written last, so an interrupted set-up runs again; pip then takes the packages from its cache.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
 	$(bin)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
@@ -66,7 +67,7 @@ classify-svm: setup
 combine: setup
 	$(bin)/sppnet combine $(RUNS) --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --run "$(RUN)" $(ARGS)
 
-# Its sizes: ARGS="--train-images 60 --test-images 40 --timed-images 3".
+# Numbers of images: ARGS="--train-images 60 --test-images 40 --timed-images 3".
 compare: setup
 	$(bin)/sppnet compare --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" $(preset) --backbone "$(BACKBONE)" --weights "$(WEIGHTS)" --run "$(RUN)" --jobs $(JOBS) $(ARGS)
 
@@ -85,7 +86,7 @@ finetune: setup
 pretrain: setup
 	$(bin)/sppnet pretrain $(if $(DATA),--data "$(DATA)") $(preset) --run "$(RUN)" $(if $(BACKBONE),--network "$(BACKBONE)") --weights "$(WEIGHTS)" $(ARGS)
 
-# Teaches zf5 to see: TEACHER="efficientnet_lite0 576 400 288", the network and its short side for each scale.
+# Trains zf5 to reproduce feature maps. TEACHER="efficientnet_lite0 576 400 288": the network and its short side for each scale.
 distill: setup
 	$(bin)/sppnet distill --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) --run "$(or $(RUN),distilled)" $(if $(TEACHER),--teacher "$(TEACHER)") $(if $(BACKBONE),--set 'network="$(BACKBONE)"') $(if $(WEIGHTS),--set 'start="$(WEIGHTS)"') $(ARGS)
 
@@ -97,7 +98,7 @@ lint: setup
 	$(bin)/ruff format --check .
 	MYPYPATH=$(VENV)/links $(bin)/mypy
 
-# The site in site/. It fails on a broken link, on an undocumented public name, and on a page that the code has left behind.
+# Builds the site in site/. Fails on a broken link, an undocumented public name or a page that is out of date.
 docs: $(VENV)/.docs-installed
 	$(bin)/python docs/reference.py
 	$(bin)/python -m pytest -q tests/test_docs.py
@@ -114,7 +115,7 @@ bench: setup
 	$(bin)/python -m benchmarks.voc_evaluation
 	$(bin)/python -m benchmarks.detector $(run) --head $(HEAD) $(ARGS)
 
-# The packages to compare with are slow and old: where they do not install, the table says so.
+# "-": the packages to compare with are old and may not install; the table then says so.
 bench-proposals: setup
 	-$(bin)/python -m pip install --quiet --disable-pip-version-check $(if $(EXTRA_INDEX),--extra-index-url "$(EXTRA_INDEX)") -e '.[dev,bench]'
 	$(bin)/python -m benchmarks.proposals --dataset "$(DATASET)" --voc-root "$(VOC_ROOT)" --limit $(LIMIT) $(ARGS)

@@ -23,10 +23,10 @@ release = version = sppnet.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
 
-# A name in single backticks is a link where it is the name of something, else only code.
+# A name in single backticks becomes a link if an object has this name; otherwise it is shown as code.
 default_role = "py:obj"
 highlight_language = "none"
-# Dashes only: quotes belong to the code that they stand in.
+# Typographic dashes only: quotes are often part of code and must stay as typed.
 smartquotes_action = "D"
 add_module_names = False
 python_use_unqualified_type_names = True
@@ -39,7 +39,7 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 napoleon_attr_annotations = False
 
-# Nothing on a page is fetched from another place: furo brings its styles and scripts, and has no fonts.
+# A page loads nothing from other sites: furo has its own styles and scripts, and no fonts.
 html_theme = "furo"
 html_title = "sppnet"
 html_show_sphinx = False
@@ -51,7 +51,7 @@ def _aliases(module: ModuleType) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if get_args(value) and name[0] != "_"}
 
 
-# Python shows an alias by the type behind it: signatures shall have the names that the code has.
+# Python writes a type alias as the type behind it; signatures should show the alias, as the code does.
 _NAMES = {
     "ArrayLike": ArrayLike,
     "NDArray[float64]": NDArray[np.float64],
@@ -70,7 +70,7 @@ def _short(text: str | None) -> str | None:
         return None
     for long in sorted(_ALIASES, key=len, reverse=True):
         text = text.replace(long, _ALIASES[long])
-    # Defaults that are functions, or made by one.
+    # Defaults that are functions or that a factory makes.
     text = text.replace("<factory>", "...")
     text = re.sub(r"<bound method ([\w.]+) of <[^>]*>>", r"\1", text)
     return re.sub(r"<function (\w+)>", r"\1", text)
@@ -85,19 +85,19 @@ def _shorten_signature(
 def _without_package_docstring(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """The page of a package has a text of its own."""
+    """Drops the docstring of a package: its page has an introduction written by hand."""
     if what == "module" and hasattr(obj, "__path__"):
         lines.clear()
 
 
 def _skip(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """Leaves out what is described elsewhere."""
+    """Skips members that another page or section describes."""
     module = app.env.current_document.autodoc_module or ""
     if what == "module" and module != "sppnet" and name in sppnet.__all__:
-        # It is on the page of the package itself.
+        # The page of the package `sppnet` describes it.
         return getattr(sppnet, name) is obj or None
     if what == "class" and inspect.isroutine(obj) and getattr(obj, "__name__", name) != name:
-        # A field of a dataclass with a function as its default: it stands among the attributes.
+        # A dataclass field whose default is a function: the section "Attributes" describes it.
         return True
     return None
 
@@ -105,7 +105,7 @@ def _skip(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any)
 def _resolve_by_last_name(
     app: Sphinx, env: Any, node: nodes.Element, contnode: nodes.Element
 ) -> nodes.Element | None:
-    """Finds `Detector` or `Detector.fit`, written without its module; a name that is not found stays code."""
+    """Links `Detector` or `Detector.fit`, written without its module; an unknown name stays code."""
     if node.get("refdomain") != "py":
         return None
     domain, target = env.domains.python_domain, node["reftarget"]
@@ -122,7 +122,7 @@ def _resolve_by_last_name(
 
 
 def setup(app: Sphinx) -> None:
-    """Connects the functions above."""
+    """Connects the functions of this module to Sphinx's events."""
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"

@@ -175,10 +175,10 @@ def suppression_picture(
 
 def detections_picture(image: Image, detector: Detector) -> Image:
     """The detections of the image, drawn at twice its size."""
-    detections = detector.predict(image)
+    detections = detector.predict(image, "f1")
     double = np.asarray(cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), np.uint8)
     doubled = Detections(detections.boxes * 2, detections.scores, detections.labels, detections.classes)
-    return doubled.draw(double, min_score=detector.working_score)
+    return doubled.draw(double)
 
 
 def _panels(count: int, image: Image) -> tuple[Figure, list[Axes]]:

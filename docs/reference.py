@@ -1,6 +1,6 @@
-"""Writes the pages that follow from the code: ``commands.md`` and ``settings.md``.
+"""Writes the pages that are generated from the code: ``commands.md`` and ``settings.md``.
 
-Each page begins with text written by hand. ``python docs/reference.py`` replaces what is below the marker. A
+Each page begins with text written by hand. ``python docs/reference.py`` replaces the text below the marker. A
 test (``tests/test_docs.py``) fails while a page differs from the code.
 """
 
@@ -25,7 +25,7 @@ MARKER = "<!-- Below: written by docs/reference.py -->\n"
 
 
 def pages() -> dict[Path, str]:
-    """The whole text of each page that this module writes a part of."""
+    """Returns the whole text of each generated page, with its part written by hand, by path."""
     parts = {"commands.md": commands(), "settings.md": settings()}
     return {DOCS / name: _below_marker(DOCS / name, part) for name, part in parts.items()}
 
@@ -38,7 +38,7 @@ def _below_marker(page: Path, part: str) -> str:
 
 
 def commands() -> str:
-    """Every command of ``sppnet`` with its arguments and options, as Markdown."""
+    """Describes every command of ``sppnet`` with its arguments and options, as Markdown."""
     lines, panel = [], ""
     for name, lazy in COMMANDS.items():
         if lazy.panel != panel:
@@ -49,16 +49,16 @@ def commands() -> str:
 
 
 def _command(name: str, command: Any) -> Iterator[str]:
-    """Markdown of a command, or of all commands of a group."""
+    """Yields the Markdown of a command, or of all commands of a group."""
     if hasattr(command, "commands"):
         for part, child in command.commands.items():
             yield from _command(f"{name} {part}", child)
         return
     yield f"### `{name}`\n"
     yield f"{_escaped(inspect.cleandoc(command.help or ''))}\n"
-    parameters = [one for one in command.params if not one.hidden and one.name != "help"]
-    arguments = [one for one in parameters if one.param_type_name == "argument"]
-    options = [one for one in parameters if one.param_type_name == "option"]
+    parameters = [param for param in command.params if not param.hidden and param.name != "help"]
+    arguments = [param for param in parameters if param.param_type_name == "argument"]
+    options = [param for param in parameters if param.param_type_name == "option"]
     usage = " ".join([name, *map(_usage, arguments), "[OPTIONS]" if options else ""]).strip()
     yield f"```\n{usage}\n```\n"
     if arguments:
@@ -106,7 +106,7 @@ def _environment(option: Any) -> str:
 
 
 def settings() -> str:
-    """Every setting with its default and its source, and what each preset changes, as Markdown."""
+    """Describes every setting with its default and source, and the changes of each preset, as Markdown."""
     parts = ["## Presets of a run\n\n`default` has the values in the tables below. The others:\n\n"]
     parts += _presets(PRESETS, "default")
     parts.append("\n## Settings of a run\n\n")
@@ -123,24 +123,24 @@ def settings() -> str:
 
 
 def _presets(presets: Mapping[str, Any], first: str) -> Iterator[str]:
-    """For each preset but the first: which one it is like, and its differences from that."""
-    known = {first: dict(_leaves(presets[first]))}
+    """Describes each preset but the first by its differences from the most similar earlier preset."""
+    earlier = {first: dict(_leaves(presets[first]))}
     for name, preset in presets.items():
         if name == first:
             continue
         values = dict(_leaves(preset))
         differences = {
-            other: {key: value for key, value in values.items() if value != others[key]}
-            for other, others in known.items()
+            base: {key: value for key, value in values.items() if value != base_values[key]}
+            for base, base_values in earlier.items()
         }
-        like = min(differences, key=lambda other: len(differences[other]))
-        text = "; ".join(f"`{key} = {_toml(value)}`" for key, value in differences[like].items())
-        yield f"- **`{name}`**: like `{like}`, with {text}.\n"
-        known[name] = values
+        nearest = min(differences, key=lambda base: len(differences[base]))
+        text = "; ".join(f"`{key} = {_toml(value)}`" for key, value in differences[nearest].items())
+        yield f"- **`{name}`**: like `{nearest}`, with {text}.\n"
+        earlier[name] = values
 
 
 def _leaves(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of nested dataclasses."""
+    """Yields the dotted names and the values of nested dataclasses."""
     for field in dataclasses.fields(settings):
         value, name = getattr(settings, field.name), f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
@@ -150,7 +150,7 @@ def _leaves(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _tables(settings: Any, prefix: str) -> Iterator[str]:
-    """Tables of a settings dataclass and of those inside it."""
+    """Yields the tables of a settings dataclass and of the dataclasses inside it."""
     meanings = attribute_docs(type(settings))
     rows, nested = [], []
     for field in dataclasses.fields(settings):
@@ -172,7 +172,7 @@ def _summary(kind: type) -> str:
 
 
 def attribute_docs(kind: type) -> dict[str, str]:
-    """The texts of the section "Attributes" of a docstring, by attribute."""
+    """Returns the texts of the section "Attributes" of a class's docstring, by attribute."""
     lines = (inspect.getdoc(kind) or "").splitlines()
     if "Attributes:" not in lines:
         return {}
@@ -191,13 +191,13 @@ def attribute_docs(kind: type) -> dict[str, str]:
 
 
 def _toml(value: Any) -> str:
-    """A value as TOML writes it; None, which TOML has not, as none."""
+    """Writes a value as TOML; TOML has no None, so None becomes ``none``."""
     if value is None:
         return "none"
     if dataclasses.is_dataclass(value):
         value = str(value)
     if isinstance(value, tuple):
-        value = [str(one) if dataclasses.is_dataclass(one) else one for one in value]
+        value = [str(item) if dataclasses.is_dataclass(item) else item for item in value]
         return "[" + ", ".join(map(_toml, value)) + "]"
     return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
 
@@ -211,7 +211,7 @@ def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str
 
 
 def _escaped(text: str) -> str:
-    """Text of docstrings and help as Markdown: code stays code, all else is plain."""
+    """Escapes the text of a docstring or help for Markdown; text in backticks stays code."""
     text = re.sub(r"(?<![`\w])(--[a-z][a-z-]+)", r"`\1`", text.replace("``", "`"))
     pieces = re.split(r"(`[^`]*`)", text)
     pieces[::2] = [re.sub(r"([\\*_<\[\]])", r"\\\1", piece) for piece in pieces[::2]]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tiny_dataset"]
+pytest_plugins = ["built_wheel", "tiny_dataset"]
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 

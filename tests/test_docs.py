@@ -112,7 +112,8 @@ def examples(page):
     return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
 
 
-@pytest.mark.parametrize("name", ["parts.md", "own-data.md"])
-def test_examples_run(name):
+@pytest.mark.parametrize("name", ["parts.md", "own-data.md", "check-your-data.md"])
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
     exec(compile(examples(_DOCS / name), name, "exec"), {"image": image})

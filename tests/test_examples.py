@@ -27,8 +27,8 @@ def package_modules():
     names = []
     for room in rooms:
         package = importlib.import_module(f"sppnet.{room}")
-        found = pkgutil.walk_packages(package.__path__, f"sppnet.{room}.")
-        names += [f"sppnet.{room}", *(module.name for module in found)]
+        modules = pkgutil.walk_packages(package.__path__, f"sppnet.{room}.")
+        names += [f"sppnet.{room}", *(module.name for module in modules)]
     return names
 
 

@@ -14,7 +14,12 @@ _FLOORS = [
     ["sppnet.proposals", "sppnet.eval"],
     ["sppnet.detection.backbones"],
     ["sppnet.detection.features"],
-    ["sppnet.detection.detection_settings", "sppnet.detection.fc_layers", "sppnet.detection.heads"],
+    [
+        "sppnet.detection.calibration",
+        "sppnet.detection.detection_settings",
+        "sppnet.detection.fc_layers",
+        "sppnet.detection.heads",
+    ],
     ["sppnet.detection.nms", "sppnet.detection.model_files"],
     ["sppnet.detection.detector"],
     ["sppnet.detection.training", "sppnet.detection.classification", "sppnet.detection.distillation"],
