@@ -146,7 +146,8 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """The expected calibration error: mean over the detections of |probability - precision| of their bin.
+        """The expected calibration error: mean over the detections of
+        ``|probability - precision|`` of their bin.
 
         NaN without detections (Naeini et al., AAAI 2015; Guo et al., ICML 2017).
         """
