@@ -1,40 +1,17 @@
 """The commands ``sppnet classify`` and ``test-classifier``."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import typer
 
-from sppnet.cli.choices import TestViews, ViewSource
 from sppnet.cli.command import command
-from sppnet.cli.options import Changes, SkipErrors
+from sppnet.cli.options import SkipErrors, ViewOptions
 
 _Models = Annotated[
     list[Path],
     typer.Argument(metavar="MODEL", help="Folders of trained classifiers; their scores are averaged."),
 ]
-
-
-@dataclass(frozen=True)
-class ViewOptions:
-    """Options for the views of an image that classifiers score."""
-
-    PANEL: ClassVar[str] = "Views"
-
-    views: Annotated[TestViews, typer.Option(help="Views of an image, whose scores are averaged.")] = "ten"
-    source: Annotated[
-        ViewSource | None,
-        typer.Option(
-            "--from",
-            help="Views are pooled from the feature maps, or cut out of the image and passed one by one; "
-            "by default maps, or crops for a classifier without a pyramid.",
-        ),
-    ] = None
-    check_crops: Annotated[
-        int, typer.Option(min=0, help="Number of images to compare maps with crops on: agreement and times.")
-    ] = 0
-    change: Changes = None
 
 
 @command

@@ -8,7 +8,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from sppnet.cli.classify import ViewOptions
+from sppnet.cli.options import ViewOptions
 from sppnet.cli.progress import ProgressReport
 from sppnet.cli.terminal import complain, console, say
 from sppnet.common.arrays import FloatArray, Image

@@ -1,4 +1,4 @@
-"""Options that several commands have, in groups."""
+"""Groups of options that several commands or modules use."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from sppnet.cli.choices import PRESETS
+from sppnet.cli.choices import PRESETS, TestViews, ViewSource
 from sppnet.common.folders import VOC_ROOT
 from sppnet.detection.training.choices import HeadName
 
@@ -101,3 +101,53 @@ class HeadOptions:
         bool,
         typer.Option("--bfloat16", help="Compute layers in bfloat16 to detect: for processors that have it."),
     ] = False
+
+
+@dataclass(frozen=True)
+class PhotoOptions:
+    """Which of the named photos and frames are looked at."""
+
+    PANEL: ClassVar[str] = "Photos"
+
+    every: Annotated[int, typer.Option(min=1, help="Of a video or camera, one of so many frames.")] = 1
+    camera: Annotated[int | None, typer.Option(min=0, help="Number of a camera, until Ctrl-C.")] = None
+    skip_errors: Annotated[bool, typer.Option(help="Leave out files that cannot be read, and say which.")] = (
+        False
+    )
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Files and folders that detections are written to."""
+
+    PANEL: ClassVar[str] = "Output"
+
+    draw: Annotated[
+        Path | None, typer.Option(help="Folder for the photos with boxes drawn, under their names.")
+    ] = None
+    json: Annotated[Path | None, typer.Option(help="JSON file: each photo and its detections.")] = None
+    csv: Annotated[Path | None, typer.Option(help="CSV file: a row for each detection.")] = None
+    coco: Annotated[Path | None, typer.Option(help="COCO file: images, categories, annotations.")] = None
+    voc: Annotated[Path | None, typer.Option(help="Folder for VOC's comp4_det_test_<class>.txt.")] = None
+    yolo: Annotated[Path | None, typer.Option(help="Folder for YOLO's labels/ and data.yaml.")] = None
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """Options for the views of an image that classifiers score."""
+
+    PANEL: ClassVar[str] = "Views"
+
+    views: Annotated[TestViews, typer.Option(help="Views of an image, whose scores are averaged.")] = "ten"
+    source: Annotated[
+        ViewSource | None,
+        typer.Option(
+            "--from",
+            help="Views are pooled from the feature maps, or cut out of the image and passed one by one; "
+            "by default maps, or crops for a classifier without a pyramid.",
+        ),
+    ] = None
+    check_crops: Annotated[
+        int, typer.Option(min=0, help="Number of images to compare maps with crops on: agreement and times.")
+    ] = 0
+    change: Changes = None

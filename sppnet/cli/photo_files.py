@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sppnet.cli.options import OutputOptions, PhotoOptions
 from sppnet.cli.photo_outputs import check_outputs
-from sppnet.cli.predict import OutputOptions, PhotoOptions
 from sppnet.cli.progress import ProgressReport
 from sppnet.cli.terminal import console, say
 from sppnet.common.errors import InputError

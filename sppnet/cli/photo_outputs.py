@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sppnet.cli.predict import OutputOptions
+from sppnet.cli.options import OutputOptions
 from sppnet.common.errors import InputError
 from sppnet.data.photos import Photo
 from sppnet.eval import check_voc_names

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import typer
 
+from sppnet.cli.options import OutputOptions, PhotoOptions
 from sppnet.cli.photo_files import PhotoInputs, list_errors
 from sppnet.cli.photo_outputs import picture_path, write_outputs
-from sppnet.cli.predict import OutputOptions, PhotoOptions
 from sppnet.cli.progress import ProgressReport
 from sppnet.cli.terminal import complain, console, say, say_written
 from sppnet.common.arrays import Image

@@ -1,13 +1,13 @@
 """The command ``sppnet predict``."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sppnet.cli.command import Without, command
-from sppnet.cli.options import HeadOptions, Jobs
+from sppnet.cli.options import HeadOptions, Jobs, OutputOptions, PhotoOptions
 from sppnet.common.errors import InputError
 from sppnet.common.folders import RUNS
 from sppnet.detection.runs.names import named_by_head, trained_heads
@@ -15,35 +15,6 @@ from sppnet.detection.training.choices import HeadName
 
 if TYPE_CHECKING:
     from sppnet.detection.detector import Detector
-
-
-@dataclass(frozen=True)
-class PhotoOptions:
-    """Which of the named photos and frames are looked at."""
-
-    PANEL: ClassVar[str] = "Photos"
-
-    every: Annotated[int, typer.Option(min=1, help="Of a video or camera, one of so many frames.")] = 1
-    camera: Annotated[int | None, typer.Option(min=0, help="Number of a camera, until Ctrl-C.")] = None
-    skip_errors: Annotated[bool, typer.Option(help="Leave out files that cannot be read, and say which.")] = (
-        False
-    )
-
-
-@dataclass(frozen=True)
-class OutputOptions:
-    """Files and folders that detections are written to."""
-
-    PANEL: ClassVar[str] = "Output"
-
-    draw: Annotated[
-        Path | None, typer.Option(help="Folder for the photos with boxes drawn, under their names.")
-    ] = None
-    json: Annotated[Path | None, typer.Option(help="JSON file: each photo and its detections.")] = None
-    csv: Annotated[Path | None, typer.Option(help="CSV file: a row for each detection.")] = None
-    coco: Annotated[Path | None, typer.Option(help="COCO file: images, categories, annotations.")] = None
-    voc: Annotated[Path | None, typer.Option(help="Folder for VOC's comp4_det_test_<class>.txt.")] = None
-    yolo: Annotated[Path | None, typer.Option(help="Folder for YOLO's labels/ and data.yaml.")] = None
 
 
 @command
