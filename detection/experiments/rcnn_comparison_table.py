@@ -1,6 +1,5 @@
 """Tabulates R-CNN beside SPP-net, with the paper's figures and the hardware."""
 
-import math
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,9 +9,9 @@ import torch
 from rich.table import Table
 
 from sppnet.common.files import write_json
-from sppnet.common.text import percent
 from sppnet.detection.experiments.rcnn_comparison import FIVE_SCALES, ONE_SCALE, RCNN, Compared, Sizes
 from sppnet.detection.experiments.stage_times import FC
+from sppnet.eval.output import percent_or_dash
 
 _STAGES = ("resize or warp", "convolution", "pooling", "SVM + NMS", "box regression")
 _NONE = "–"
@@ -62,8 +61,12 @@ def comparison_table(figures: Sequence[Compared], title: str) -> Table:
         paper = (_PAPER.get(method.name, {}).get(name, _NONE) for method in figures)
         table.add_row(name, *ours, *paper, end_section=end_section)
 
-    row(_MAP, [_percent(method.map_proposed) for method in figures])
-    row("mAP with box regression", [_percent(method.map_regressed) for method in figures], end_section=True)
+    row(_MAP, [percent_or_dash(method.map_proposed) for method in figures])
+    row(
+        "mAP with box regression",
+        [percent_or_dash(method.map_regressed) for method in figures],
+        end_section=True,
+    )
     for stage in _STAGES:
         row(stage, [_seconds(method.seconds[stage]) for method in figures])
     row("all", [_seconds(method.seconds["all"]) for method in figures])
@@ -131,10 +134,6 @@ def write_comparison(path: Path, figures: Sequence[Compared], sizes: Sizes, titl
         ],
     }
     write_json(path, content)
-
-
-def _percent(value: float) -> str:
-    return _NONE if math.isnan(value) else percent(value)
 
 
 def _seconds(value: float) -> str:

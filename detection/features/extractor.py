@@ -104,21 +104,13 @@ class Extractor(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class SPPExtractor:
-    """SPP-net's extractor: an image passes once through the network, and boxes are pooled from its maps.
+class PyramidExtractor:
+    """The parts that SPP-net's and R-CNN's extractors share: both pool the network's maps by a pyramid.
 
     Attributes:
         network: the backbone.
-        settings: scales, projection and pyramid.
-        clock: seconds spent in ``resize``, ``convolution`` and ``pooling`` so far.
-
-    Example:
-        >>> import numpy as np
-        >>> from sppnet.detection.backbones import build_network
-        >>> extractor = SPPExtractor(build_network("alexnet", "random"), FeatureSettings(scales=(96,)))
-        >>> maps = extractor.prepare(np.zeros((80, 110, 3), np.uint8))
-        >>> extractor.extract(maps, np.array([[10, 10, 60, 70]], np.float32)).features.shape
-        (1, 12800)
+        settings: how boxes become vectors.
+        clock: seconds spent in each stage so far.
     """
 
     network: Network
@@ -134,6 +126,33 @@ class SPPExtractor:
     def pooled_length(self) -> int:
         """See `Extractor.pooled_length`."""
         return self.length
+
+    def identity(self) -> dict[str, Any]:
+        """See `Extractor.identity`."""
+        return {
+            "weights": weights_digest(self.network),
+            "network": self.network.config(),
+            "settings": asdict(self.settings),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class SPPExtractor(PyramidExtractor):
+    """SPP-net's extractor: an image passes once through the network, and boxes are pooled from its maps.
+
+    Attributes:
+        network: the backbone.
+        settings: scales, projection and pyramid.
+        clock: seconds spent in ``resize``, ``convolution`` and ``pooling`` so far.
+
+    Example:
+        >>> import numpy as np
+        >>> from sppnet.detection.backbones import build_network
+        >>> extractor = SPPExtractor(build_network("alexnet", "random"), FeatureSettings(scales=(96,)))
+        >>> maps = extractor.prepare(np.zeros((80, 110, 3), np.uint8))
+        >>> extractor.extract(maps, np.array([[10, 10, 60, 70]], np.float32)).features.shape
+        (1, 12800)
+    """
 
     def prepare(self, image: Image) -> list[FeatureMap]:
         """Computes the feature map of an image, uint8 (H, W, 3) RGB, at each scale."""
@@ -191,11 +210,3 @@ class SPPExtractor:
             "max_long_side": settings.max_long_side,
         } | ({"bfloat16": True} if settings.bfloat16 else {})
         return MapStore(folder, made_by, len(settings.scales), max_bytes)
-
-    def identity(self) -> dict[str, Any]:
-        """See `Extractor.identity`."""
-        return {
-            "weights": weights_digest(self.network),
-            "network": self.network.config(),
-            "settings": asdict(self.settings),
-        }

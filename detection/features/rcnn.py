@@ -4,9 +4,8 @@ It serves to compare SPP-net with R-CNN. Training and detection take this extrac
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,10 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sppnet.common.arrays import FloatArray, Image, IntArray
-from sppnet.common.stopwatch import Stopwatch
-from sppnet.detection.backbones import Network, weights_digest
-from sppnet.detection.features.extractor import Extractor, PooledFeatures, SPPExtractor
-from sppnet.detection.features.pooling import num_bins
+from sppnet.detection.backbones import Network
+from sppnet.detection.features.extractor import Extractor, PooledFeatures, PyramidExtractor, SPPExtractor
 from sppnet.detection.features.settings import FeatureSettings
 
 # Number of boxes that pass at a time; EfficientNet-Lite0's widest layer holds 6 MB for each.
@@ -39,7 +36,7 @@ class NoStore:
 
 
 @dataclass(frozen=True, eq=False)
-class RCNNExtractor:
+class RCNNExtractor(PyramidExtractor):
     """Warps boxes to one size, passes them through the network, and pools each map by the pyramid.
 
     With level 6 on AlexNet's 13 x 13 cells, the bins are the 3 x 3 maxima at every second cell of AlexNet's
@@ -50,20 +47,6 @@ class RCNNExtractor:
         settings: ``crop``, ``crop_padding``, ``levels`` and ``bfloat16`` are used.
         clock: seconds spent in ``resize``, ``convolution`` and ``pooling`` so far.
     """
-
-    network: Network
-    settings: FeatureSettings
-    clock: Stopwatch = field(default_factory=Stopwatch)
-
-    @property
-    def length(self) -> int:
-        """Length of a box's vector: bins of the pyramid times channels."""
-        return num_bins(self.settings.levels) * self.network.channels
-
-    @property
-    def pooled_length(self) -> int:
-        """See `Extractor.pooled_length`."""
-        return self.length
 
     def prepare(self, image: Image) -> Image:
         """Returns the image itself; its boxes are warped one by one."""
@@ -93,14 +76,6 @@ class RCNNExtractor:
     def store(self, folder: Path, max_bytes: int) -> NoStore:
         """See `NoStore`."""
         return NoStore()
-
-    def identity(self) -> dict[str, Any]:
-        """See `Extractor.identity`."""
-        return {
-            "weights": weights_digest(self.network),
-            "network": self.network.config(),
-            "settings": asdict(self.settings),
-        }
 
     def _batches(self, image: FloatArray, boxes: FloatArray) -> Iterator[FloatArray]:
         settings, normalise = self.settings, self.network.normalise
