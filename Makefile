@@ -33,12 +33,12 @@ rooms := common data detection eval proposals svm sppnet/__init__.py sppnet/__ma
 # The head that scores proposals: pool5, fc6, fc7 or softmax.
 HEAD ?= pool5
 
-.PHONY: setup detect eval classify classify-svm combine compare proposals eval-proposals train finetune pretrain distill test lint docs bench bench-proposals bench-cache clean
+.PHONY: setup detect eval classify classify-svm combine compare proposals eval-proposals train finetune pretrain distill test stress lint docs bench bench-proposals bench-cache clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@echo "make detect | eval | classify | classify-svm | combine | compare | proposals | eval-proposals | train | finetune | pretrain | distill | test | lint | docs | bench | bench-proposals | bench-cache | setup    (see README.md)"
+	@echo "make detect | eval | classify | classify-svm | combine | compare | proposals | eval-proposals | train | finetune | pretrain | distill | test | stress | lint | docs | bench | bench-proposals | bench-cache | setup    (see README.md)"
 
 setup: $(VENV)/.installed
 
@@ -92,6 +92,11 @@ distill: setup
 
 test: setup
 	$(bin)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Kills, damaged inputs, bad surroundings and a soak: minutes on a free core. Parts of it:
+# ARGS="--parts fuzzing kills --inputs 1000 --kills 30"; --help names the rest.
+stress: setup
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers $(bin)/python tests/stress/campaign.py $(ARGS)
 
 lint: setup
 	$(bin)/ruff check .

@@ -5,7 +5,6 @@ and bfloat16 with float32; both sides are measured in the same process.
 """
 
 import copy
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from sppnet.cli.options import DataOptions, HeadOptions, RunOptions, SettingsOpt
 from sppnet.cli.settings import default_run_name, read_settings
 from sppnet.cli.terminal import console, say
 from sppnet.common.arrays import FloatArray, Image
+from sppnet.common.cores import allowed_cores
 from sppnet.common.stopwatch import Stopwatch
 from sppnet.data.types import Example
 from sppnet.detection.backbones import build_network
@@ -173,7 +173,7 @@ def bench_stages(detector: Detector, examples: Sequence[Example]) -> Table:
 def bench_many(detector: Detector, examples: Sequence[Example]) -> Table:
     """Measures the time per image from file to detections, for one image at a time and for several."""
     files = [example.path for example in examples]
-    cores = os.cpu_count() or 1
+    cores = allowed_cores()
     table = Table(title=f"{detector.extractor.network.name}, {len(files)} images, proposals included")
     table.add_column("images at a time")
     for column in ("seconds per image", "processor time"):

@@ -17,6 +17,7 @@ from rich.table import Table
 from sklearn.svm import LinearSVC
 
 from sppnet.common.arrays import FloatArray
+from sppnet.common.cores import allowed_cores
 from sppnet.svm.solver import Problem, SolverSettings, train_svms
 
 
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=12_800)
     options = parser.parse_args()
     settings = SolverSettings()
-    threads = os.cpu_count() or 1
+    threads = allowed_cores()
     features, problems = make_problems(2, 20, 5, 30)
     train_svms(features, problems, settings)
     reference_svm(features, problems[0], settings)

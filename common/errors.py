@@ -12,3 +12,12 @@ class InputError(ValueError):
         ...     print(error)
         nowhere.jpg: cannot be read (No such file or directory); check the path
     """
+
+
+class DamageError(InputError):
+    """A file that this program made is missing, cut or altered; whatever made it can make it again.
+
+    Example:
+        >>> issubclass(DamageError, InputError)
+        True
+    """

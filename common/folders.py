@@ -4,6 +4,8 @@ from pathlib import Path
 
 VOC_ROOT = Path("datasets/VOCdevkit")
 SAMPLE_ROOT = Path("datasets/sample")
-PROPOSALS = Path("cache/proposals.sqlite")
-MAPS = Path("cache/maps")
+CACHE = Path("cache")
 RUNS = Path("runs")
+# In the folder of caches.
+PROPOSALS = "proposals.sqlite"
+MAPS = "maps"

@@ -1,7 +1,6 @@
 """Measures the peak memory of a stage, and gives memory back to the system."""
 
 import ctypes
-import resource
 import sys
 from pathlib import Path
 
@@ -18,11 +17,15 @@ def reset_peak() -> None:
 
 
 def peak_bytes() -> int:
-    """Returns the most memory, in bytes, that this process has held since `reset_peak`."""
+    """Returns the most memory, in bytes, that this process has held since `reset_peak`; 0 on Windows."""
     try:
         lines = _STATUS.read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
+        if sys.platform == "win32":
+            return 0
+        import resource
+
         # ru_maxrss is in kilobytes, but in bytes on macOS.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

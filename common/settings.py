@@ -3,15 +3,19 @@
 import dataclasses
 import difflib
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from sppnet.common.errors import InputError
-from sppnet.common.files import read_text
+from sppnet.common.parsing import parse_toml, read_toml
 
 Settings = TypeVar("Settings")
+
+# Of a value in an error message.
+_SHOWN_LETTERS = 200
+# What numpy, torch and OpenCV take as a whole number.
+_LARGEST = 2**63 - 1
 
 
 def check_choice(name: str, value: object, choices: object) -> None:
@@ -54,19 +58,19 @@ def changed(settings: Settings, config: Path | None = None, changes: Sequence[st
             value is wrong.
     """
     if config is not None:
-        text = read_text(config, "the settings")
-        settings = override(settings, _parsed(text, str(config)), str(config))
+        settings = override(settings, read_toml(config, "the settings"), str(config))
     merged: dict[str, Any] = {}
     for change in changes:
-        merged = _merged(merged, _parsed(change, f"--set {change}"))
-    return override(settings, merged, ", ".join(f"--set {change}" for change in changes))
+        merged = _merged(merged, parse_toml(change, f"--set {_short(change)}"))
+    return override(settings, merged, ", ".join(f"--set {_short(change)}" for change in changes))
 
 
-def _parsed(text: str, source: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source}: not TOML ({error}); write key = value, strings in quotes") from error
+def _shown(value: Any) -> str:
+    return _short(repr(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}..."
 
 
 def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +113,20 @@ def with_todays_names(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the defaults of settings that are missing in the nested settings of a run of an earlier version.
+
+    Example:
+        >>> with_defaults({"training": {"seed": 3}}, {"training": {"seed": 0, "memory_gb": 4.0}})
+        {'training': {'seed': 3, 'memory_gb': 4.0}}
+    """
+    merged = {**defaults, **values}
+    for name, default in defaults.items():
+        if isinstance(default, Mapping) and isinstance(merged[name], Mapping):
+            merged[name] = with_defaults(merged[name], default)
+    return merged
+
+
 def override(settings: Settings, values: Mapping[str, Any], source: str) -> Settings:
     """Returns a copy of a (nested) settings dataclass with some values replaced.
 
@@ -137,12 +155,12 @@ def override(settings: Settings, values: Mapping[str, Any], source: str) -> Sett
     replaced: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:
-            nearest = difflib.get_close_matches(name, fields, 1, cutoff=0)
-            raise InputError(f"{source}: unknown key {name!r}; did you mean {nearest[0]!r}?")
+            nearest = difflib.get_close_matches(name[:_SHOWN_LETTERS], fields, 1, cutoff=0)
+            raise InputError(f"{source}: unknown key {_shown(name)}; did you mean {nearest[0]!r}?")
         present = getattr(settings, name)
         if dataclasses.is_dataclass(present):
             if not isinstance(value, Mapping):
-                raise InputError(f"{source}: {name} is a table of settings, not {value!r}")
+                raise InputError(f"{source}: {name} is a table of settings, not {_shown(value)}")
             replaced[name] = override(present, value, f"{source}: {name}")
         else:
             replaced[name] = _converted(present, value, f"{source}: {name}")
@@ -150,23 +168,29 @@ def override(settings: Settings, values: Mapping[str, Any], source: str) -> Sett
         return dataclasses.replace(settings, **replaced)  # type: ignore[type-var]
     except ValueError as error:
         raise InputError(f"{source}: {error}") from error
+    # Where the present value is None, the new one may have any type.
+    except TypeError as error:
+        raise InputError(f"{source}: a value has the wrong type ({error}); correct it") from error
 
 
 def _converted(present: Any, value: Any, source: str) -> Any:
     value = tuple(value) if isinstance(value, list) else value
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int) and abs(number) > _LARGEST:
+            raise InputError(f"{source}: a whole number is beyond 64 bits; give a smaller one")
     if isinstance(present, float) and type(value) is int:
         return float(value)
     if isinstance(present, tuple) and present and isinstance(present[0], float) and isinstance(value, tuple):
         value = tuple(float(item) if type(item) is int else item for item in value)
     if present is not None and type(value) is not type(present):
-        raise InputError(f"{source} must be of type {type(present).__name__}, not {value!r}")
+        raise InputError(f"{source} must be of type {type(present).__name__}, not {_shown(value)}")
     if (
         isinstance(present, tuple)
         and present
         and {type(item) for item in value} - {type(item) for item in present}
     ):
-        raise InputError(f"{source} must be a list of {type(present[0]).__name__}, not {list(value)!r}")
+        raise InputError(f"{source} must be a list of {type(present[0]).__name__}, not {_shown(list(value))}")
     numbers = value if isinstance(value, tuple) else (value,)
     if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-        raise InputError(f"{source} must be finite, not {value!r}; a large number does the same")
+        raise InputError(f"{source} must be finite, not {_shown(value)}; a large number does the same")
     return value

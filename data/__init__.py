@@ -9,6 +9,7 @@ from sppnet.data.draw import draw_detections, draw_ground_truth
 from sppnet.data.examples import OnError
 from sppnet.data.ilsvrc import load_ilsvrc_det
 from sppnet.data.images import DECODER, MAX_PIXELS, decode_image, image_size, read_image
+from sppnet.data.names import check_names
 from sppnet.data.registry import DATASETS, default_train_split, describe_format, load_dataset
 from sppnet.data.sample import make_sample
 from sppnet.data.splitting import split_dataset
@@ -29,6 +30,7 @@ __all__ = [
     "Example",
     "OnError",
     "check_dataset",
+    "check_names",
     "convert_dataset",
     "decode_image",
     "default_train_split",

@@ -1,5 +1,7 @@
 """Reads COCO's JSON annotations."""
 
+import os
+import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,21 @@ from sppnet.data.coco_file import CocoFile, Item, is_set, read_coco_file, stated
 from sppnet.data.examples import OnError, clip_boxes, gather, inside
 from sppnet.data.faults import BoxError, MissingImageError
 from sppnet.data.images import MAX_PIXELS
+from sppnet.data.names import check_names
 from sppnet.data.types import Dataset, Example
 
 # The edges of a box must fit float32.
 _MAX_NUMBER = 1e37
 
 
-def load_coco(annotations: Path, images: Path, split: str = "all", on_error: OnError = "raise") -> Dataset:
+def load_coco(
+    annotations: Path,
+    images: Path,
+    split: str = "all",
+    on_error: OnError = "raise",
+    *,
+    need_images: bool = True,
+) -> Dataset:
     """Reads a COCO-style ``instances`` JSON file.
 
     Args:
@@ -26,6 +36,7 @@ def load_coco(annotations: Path, images: Path, split: str = "all", on_error: OnE
         split: the split's name in the result.
         on_error: ``"raise"``, or ``"skip"`` images with a bad box or a missing file. A logged warning gives
             their number.
+        need_images: False: image files may be missing, as for scoring.
 
     Returns:
         the data set, in the order of the file's ``images``. Image ids are COCO's, as text. Labels are indices
@@ -62,7 +73,9 @@ def load_coco(annotations: Path, images: Path, split: str = "all", on_error: OnE
     def find_image(file_name: str) -> Path:
         return inside(images, file_name, annotations)
 
-    return to_dataset(read_coco_file(annotations, split, on_error), split, find_image, None, on_error)
+    return to_dataset(
+        read_coco_file(annotations, split, on_error), split, find_image, None, on_error, need_images
+    )
 
 
 def to_dataset(
@@ -71,6 +84,7 @@ def to_dataset(
     find_image: Callable[[str], Path],
     classes: Sequence[str] | None,
     on_error: OnError,
+    need_images: bool = True,
 ) -> Dataset:
     """Makes a data set of the content of a COCO file.
 
@@ -80,18 +94,21 @@ def to_dataset(
         find_image: the image file of an entry's ``file_name``; it need not exist.
         classes: names in the order of the labels, all those that annotations use; None: the file's own.
         on_error: as in `load_coco`.
+        need_images: as in `load_coco`.
 
     Raises:
         InputError: as in `load_coco`.
     """
     ids = {name: number for number, name in file.categories.items()}
     classes = tuple(ids) if classes is None else tuple(classes)
+    check_names(file.path, classes, split)
     labels = {ids[name]: label for label, name in enumerate(classes) if name in ids}
 
     def read(image_id: str) -> tuple[Example, int]:
         entry = file.images[image_id]
         path = find_image(str(entry["file_name"]))
-        if not path.is_file():
+        # Not Path.is_file, which fails at names that are too long.
+        if need_images and not os.path.isfile(path):
             raise MissingImageError(
                 f"{path}: the image {image_id} of {file.path} is missing; add it or unlist it"
             )
@@ -138,7 +155,9 @@ def _read_numbers(values: Any, count: int, source: str) -> np.ndarray[Any, np.dt
     try:
         numbers = np.asarray(values, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{source}: {values!r} is not {count} numbers; correct it") from error
+        raise InputError(f"{source}: {reprlib.repr(values)} is not {count} numbers; correct it") from error
     if numbers.shape != (count,) or not (abs(numbers) <= _MAX_NUMBER).all() or (numbers[-2:] <= 0).any():
-        raise BoxError(f"{source}: {values!r} must be {count} finite numbers, with a size above zero")
+        raise BoxError(
+            f"{source}: {reprlib.repr(values)} must be {count} finite numbers, with a size above zero"
+        )
     return numbers

@@ -1,13 +1,15 @@
 """Reads and checks the document of a COCO JSON file; images are not looked for."""
 
-import json
 import logging
+import math
+import reprlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sppnet.common.errors import InputError
+from sppnet.common.parsing import read_json
 from sppnet.data.coco_masks import segmentation_box
 from sppnet.data.examples import OnError, inside
 from sppnet.data.faults import BoxError, Fault
@@ -66,7 +68,9 @@ def read_coco_file(path: Path, split: str = "all", on_error: OnError = "raise") 
                 f"{source}: the image is not in the file's list of images; add it, or remove the annotation"
             )
         elif item["category_id"] not in names:
-            error = InputError(f"{source}: unknown category {item['category_id']}; add it to 'categories'")
+            error = InputError(
+                f"{source}: unknown category {reprlib.repr(item['category_id'])}; add it to 'categories'"
+            )
         elif not _is_empty(item.get("bbox")):
             objects[image_id].append(item)
         elif callable(on_error):
@@ -101,14 +105,13 @@ def stated_box(item: Item, source: str) -> Any:
 
 def is_set(value: Any) -> bool:
     """Returns whether a flag such as ``iscrowd`` is set; programs write numbers, truth values and texts."""
+    if isinstance(value, list | dict):
+        return bool(value)
     return bool(value) and str(value).strip().lower() not in ("0", "0.0", "false", "no", "unspecified")
 
 
 def _read_json(path: Path) -> Item:
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); check the path") from error
+    document = read_json(path)
     if not isinstance(document, dict):
         raise InputError(
             f"{path}: not in COCO's form; expected an object with images, annotations, categories"
@@ -118,6 +121,9 @@ def _read_json(path: Path) -> Item:
 
 def _images(document: Item, path: Path) -> dict[str, Item]:
     listed = _items(document, "images", ("id", "file_name", "width", "height"), path)
+    for item in listed:
+        if not isinstance(item["file_name"], str):
+            raise InputError(f"{path}: the file_name of image {item['id']} is no text; correct it")
     images = {str(item["id"]): item for item in listed}
     for image_id in images:
         # File names of drawings and results contain the id, so it must not lead out of a folder.
@@ -131,11 +137,17 @@ def _images(document: Item, path: Path) -> dict[str, Item]:
 
 def _category_names(document: Item, path: Path) -> dict[int, str]:
     categories = _items(document, "categories", ("id", "name"), path)
-    if not all(isinstance(category["id"], int) for category in categories):
+    for category in categories:
+        if not isinstance(category["name"], str | int):
+            raise InputError(f"{path}: a category's name is {reprlib.repr(category['name'])}; write a text")
+        # As the names in VOC's and YOLO's files.
+        category["name"] = str(category["name"]).strip()
+    # A truth value is an int, too.
+    if not all(type(category["id"]) is int for category in categories):
         raise InputError(f"{path}: a category id is not a whole number; number the categories")
     if not categories:
         raise InputError(f"{path}: lists no categories; put some into 'categories'")
-    names = {category["id"]: str(category["name"]) for category in categories}
+    names = {category["id"]: category["name"] for category in categories}
     if len(names) < len(categories):
         raise InputError(f"{path}: two categories share an id or a name; make them different")
     return dict(sorted(names.items()))
@@ -175,10 +187,14 @@ def _items(document: Item, key: str, fields: tuple[str, ...], path: Path) -> lis
         missing = [field for field in fields if not isinstance(item, dict) or field not in item]
         if missing:
             raise InputError(f"{path}: {key}[{index}] lacks {', '.join(missing)}")
-        # Ids are used as keys of dictionaries; lists and objects cannot be keys.
-        if any(isinstance(value, list | dict) for field, value in item.items() if field.endswith("id")):
+        if not all(_is_id(value) for field, value in item.items() if field.endswith("id")):
             raise InputError(f"{path}: {key}[{index}] has an id that is neither a number nor a text")
     return items
+
+
+def _is_id(value: Any) -> bool:
+    # Lists and objects cannot be keys of dictionaries, and JSON has no NaN and no infinity.
+    return not isinstance(value, list | dict) and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def _is_empty(box: Any) -> bool:

@@ -50,7 +50,7 @@ class CocoFolder:
     def _images(self) -> FileIndex:
         return FileIndex(self.folder)
 
-    def open(self, split: str, on_error: OnError) -> Dataset:
+    def open(self, split: str, on_error: OnError, need_images: bool = True) -> Dataset:
         """Reads the images that a split's JSON file lists.
 
         Classes are the categories that annotations of any split use, sorted by name.
@@ -65,7 +65,12 @@ class CocoFolder:
             if other != path:
                 used |= self._used_names(other, on_error)
         dataset = to_dataset(
-            file, split, self._finder(split), sorted(used or set(file.categories.values())), on_error
+            file,
+            split,
+            self._finder(split),
+            sorted(used or set(file.categories.values())),
+            on_error,
+            need_images,
         )
         name = self.folder.resolve().name
         return Dataset(

@@ -15,6 +15,7 @@ from sppnet.common.progress import Progress, quiet
 from sppnet.common.settings import check_choice
 from sppnet.common.text import counted
 from sppnet.data.examples import inside
+from sppnet.data.names import printable
 from sppnet.data.orientation import is_taken_as_stored
 from sppnet.data.split_names import canonical_split
 from sppnet.data.splits import joined_splits
@@ -113,6 +114,7 @@ def convert_dataset(
     renamed = _with_unique_names(splits, notes)
     notes += _losses(splits, layout)
     total, done = sum(map(len, renamed)), 0
+    # It waits for the disk once, for all files.
     with partial_folder(folder) as partial:
         for dataset in renamed:
             images = partial / _IMAGES[layout](dataset.split)
@@ -124,7 +126,7 @@ def convert_dataset(
                 elif link:
                     _link(example.path, target)
                 else:
-                    copy_missing(example.path, target)
+                    copy_missing(example.path, target, durable=False)
                 progress("images", done := done + 1, total)
             if layout == "voc":
                 write_voc(dataset, partial, folder.name)
@@ -141,8 +143,10 @@ def convert_dataset(
 def _write_upright(example: Example, target: Path) -> None:
     """Writes the pixels of an image without EXIF."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    encoded = cv2.imencode(target.suffix, np.ascontiguousarray(example.read()[:, :, ::-1]), quality)[1]
-    with atomic_path(target) as temporary:
+    # A name of JPEG files that OpenCV does not know.
+    suffix = ".jpg" if target.suffix.lower() == ".jfif" else target.suffix
+    encoded = cv2.imencode(suffix, np.ascontiguousarray(example.read()[:, :, ::-1]), quality)[1]
+    with atomic_path(target, durable=False) as temporary:
         temporary.write_bytes(encoded.tobytes())
 
 
@@ -191,19 +195,24 @@ def _with_unique_names(splits: Sequence[Dataset], notes: list[str]) -> list[Data
             if example.path in names:
                 continue
             # Ids of a COCO file are numbers; the file's name says more.
-            first_name = example.path.stem if dataset.image_ids is not None else example.image_id
-            first_name = first_name.removesuffix(example.path.suffix)
+            own_name = example.path.stem if dataset.image_ids is not None else example.image_id
+            own_name = own_name.removesuffix(example.path.suffix)
+            # The names of files of a COCO file need not be UTF-8.
+            first_name = printable(own_name).replace("\\", "_").strip() or "image"
             name, number = first_name, 1
             while name.casefold() in taken:
                 number += 1
                 name = f"{first_name}-{number}"
-            if number > 1:
+            if name != own_name:
                 changed.append(f"{example.path} is now {name}")
             names[example.path] = name
             taken.add(name.casefold())
     if changed:
         renamed = counted(len(changed), "image")
-        notes.append(f"{renamed} got another name, because two had the same; the first: {changed[0]}")
+        notes.append(
+            f"{renamed} got another name, because two had the same or it cannot be an id; "
+            f"the first: {changed[0]}"
+        )
     numbers = {name: number for number, name in enumerate(names.values(), 1)}
     return [
         replace(

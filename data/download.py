@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import http.client
+import os
 import platform
 import shutil
 import tarfile
@@ -11,9 +12,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sppnet.common.errors import InputError
+from sppnet.common.files import sync_folder
 from sppnet.common.progress import Progress, quiet
 
 
@@ -45,6 +47,8 @@ VOC2007_URL = "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/"
 
 _TIMEOUT_SECONDS = 60
 _CHUNK_BYTES = 1 << 20
+# What damaged headers lead to, beside errors of the archive itself.
+_MEMBER_ERRORS = (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError)
 
 
 def download_voc2007(
@@ -58,7 +62,9 @@ def download_voc2007(
     """Downloads the official archives and unpacks them as ``root/VOC2007``.
 
     An interrupted download continues where it stopped, in this call or in the next. All archives are unpacked
-    into one hidden folder, which is then renamed, so ``root/VOC2007`` appears whole or not at all. If
+    into one hidden folder, which is then renamed, so ``root/VOC2007`` appears whole or not at all. An archive
+    with anything but files and folders, such as links, or with names that lead out of it, is refused before
+    anything is extracted. If
     ``root/VOC2007`` exists already, nothing is done. The archives are removed at the end.
 
     Args:
@@ -193,17 +199,57 @@ def _unpack(files: Sequence[Path], target: Path) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
     try:
         for file in files:
-            try:
-                with tarfile.open(file) as archive:
-                    archive.extractall(hidden, filter="data")
-            except tarfile.TarError as error:
-                raise InputError(f"{file}: not a usable archive ({error}); remove it") from error
+            _extract(file, hidden)
         unpacked = hidden / "VOCdevkit" / target.name
         if not unpacked.is_dir():
             raise InputError(f"{files[0]}: holds no VOCdevkit/{target.name}; remove it")
+        # So that a power cut leaves no empty files. Windows has no such call for all files.
+        if hasattr(os, "sync"):
+            os.sync()
         unpacked.rename(target)
+        sync_folder(target.parent)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _extract(file: Path, folder: Path) -> None:
+    """Extracts an archive that holds nothing but files and folders; all members are checked before."""
+    try:
+        # Official archives are not compressed; a compressed one could swell to any size.
+        with tarfile.open(file, "r:") as archive:
+            members = archive.getmembers()
+            _check_members(members, file.stat().st_size)
+            archive.extractall(folder, members, filter="data")
+    except _MEMBER_ERRORS as error:
+        raise InputError(f"{file}: not a usable archive ({error}); remove it") from error
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
+            raise
+        raise InputError(f"{file}: not a usable archive ({error.strerror}); remove it") from error
+
+
+def _check_members(members: Sequence[tarfile.TarInfo], archive_bytes: int) -> None:
+    """Checks that members are files and folders, lie inside, and do not replace each other.
+
+    Raises:
+        ValueError: one does not; the message names it.
+    """
+    files: set[PurePosixPath] = set()
+    for member in members:
+        name = PurePosixPath(member.name)
+        if not (member.isfile() or member.isdir()) or member.issparse():
+            raise ValueError(f"{member.name!r} is no regular file or folder")
+        if name.is_absolute() or ".." in name.parts or "\\" in member.name or ":" in member.name:
+            raise ValueError(f"{member.name!r} leads out of the folder")
+        if name in files:
+            raise ValueError(f"{member.name!r} is in it twice")
+        if member.isfile():
+            files.add(name)
+    for member in members:
+        if not files.isdisjoint(PurePosixPath(member.name).parents):
+            raise ValueError(f"{member.name!r} lies below a file")
+    if sum(member.size for member in members) > archive_bytes:
+        raise ValueError("its files are larger than the archive")
 
 
 def _size(path: Path) -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sppnet.common.arrays import Image
 from sppnet.data.detections import Detections
+from sppnet.data.names import printable
 from sppnet.data.types import Example
 
 Color = tuple[int, int, int]
@@ -137,6 +138,8 @@ def _class_color(label: int) -> Color:
 def _write_tab(canvas: Image, box: Corners, text: str, color: Color, font_size: float) -> None:
     """Writes text into a filled tab above the box, or inside the box if there is no room above it."""
     width = canvas.shape[1]
+    # OpenCV crashes on half surrogates.
+    text = printable(text)
     thickness = max(1, round(font_size))
     (text_width, text_height), baseline = cv2.getTextSize(text, _FONT, font_size, thickness)
     tab_width, tab_height = text_width + 4, text_height + baseline + 2

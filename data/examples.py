@@ -15,6 +15,7 @@ from sppnet.common.files import read_text
 from sppnet.data.faults import BoxError, Fault
 from sppnet.data.image_folder import IMAGE_SUFFIXES
 from sppnet.data.images import image_header, image_size
+from sppnet.data.names import check_names, text_lines
 from sppnet.data.types import Dataset, Example
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,13 @@ def inside(folder: Path, relative: str, source: Path) -> Path:
         InputError: ``relative`` is absolute, empty, or has a ``..`` part.
     """
     parts = PurePosixPath(relative.replace("\\", "/"))
-    if not parts.parts or parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+    if (
+        not parts.parts
+        or parts.is_absolute()
+        or ".." in parts.parts
+        or ":" in parts.parts[0]
+        or "\0" in relative
+    ):
         raise InputError(f"{source}: {relative!r} leads out of its folder; use a name inside {folder}")
     return folder / parts
 
@@ -65,8 +72,7 @@ def read_ids(path: Path, known: Callable[[str], bool] | None = None) -> list[str
         ...     read_ids(path, known=lambda image_id: image_id in ("dog 1", "dog 2", "cat", "cow"))
         ['dog 1', 'dog 2', 'cat', 'cow']
     """
-    # Not splitlines, which also breaks at characters that a name may have.
-    lines = [line.strip() for line in re.split(r"[\r\n]", read_text(path, "the list of images"))]
+    lines = [line.strip() for line in text_lines(read_text(path, "the list of images"))]
     ids = [_read_id(line, known) for line in lines if line]
     if not ids:
         raise InputError(f"{path}: lists no images; put one image id on each line")
@@ -182,7 +188,8 @@ def gather(
         source: the name of the data set in messages.
 
     Raises:
-        InputError: from ``read``; with ``"skip"``, when no image is left.
+        InputError: from ``read``, or an image id that `check_names` refuses; with ``"skip"``, when no image
+            is left.
     """
     examples: list[Example] = []
     clipped = 0
@@ -190,6 +197,7 @@ def gather(
     for image_id in ids:
         try:
             example, over_border = read(image_id)
+            check_names(example.path, image_ids=[image_id])
         except InputError as error:
             if on_error == "raise":
                 raise

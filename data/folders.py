@@ -12,6 +12,7 @@ from sppnet.common.errors import InputError
 from sppnet.data.coco_folders import find_coco_layout
 from sppnet.data.examples import OnError
 from sppnet.data.file_index import FileIndex
+from sppnet.data.image_folder import report_heic
 from sppnet.data.layout import Layout
 from sppnet.data.split_names import WHOLE, choose_split
 from sppnet.data.splits import with_lists
@@ -21,7 +22,7 @@ from sppnet.data.yolo_folders import find_yolo_layout
 
 logger = logging.getLogger(__name__)
 
-# The descriptions of folders that were logged or returned, so that they are not said again for each split.
+# What was logged or returned of folders, so that it is not said again for each split.
 _logged: set[tuple[Path, str]] = set()
 # The prefix of a format, to choose one where a folder holds several: ``yolo:my-data``.
 FINDERS: dict[str, Callable[[Path], Layout | None]] = {
@@ -57,7 +58,9 @@ def recognise(folder: Path, kind: str = "") -> Layout:
     return with_lists(layouts[0])
 
 
-def load_folder(folder: Path, split: str, on_error: OnError, kind: str = "") -> Dataset:
+def load_folder(
+    folder: Path, split: str, on_error: OnError, kind: str = "", need_images: bool = True
+) -> Dataset:
     """Opens a split of the data set in a folder, see `choose_split` for its name.
 
     Raises:
@@ -65,7 +68,10 @@ def load_folder(folder: Path, split: str, on_error: OnError, kind: str = "") -> 
     """
     layout = recognise(folder, kind)
     _log_once(folder.resolve(), _describe(layout))
-    return layout.open(choose_split(layout.splits, split, folder), on_error)
+    if not callable(on_error) and (folder.resolve(), "HEIC") not in _logged:
+        _logged.add((folder.resolve(), "HEIC"))
+        report_heic(folder)
+    return layout.open(choose_split(layout.splits, split, folder), on_error, need_images)
 
 
 def describe_folder(folder: Path, kind: str = "") -> str:

@@ -1,12 +1,14 @@
 """Reads the layout of the ILSVRC detection task (DET)."""
 
-from collections.abc import Iterable
+import os
 from pathlib import Path
 
 from sppnet.common.errors import InputError
 from sppnet.common.files import read_text
 from sppnet.data.examples import OnError, gather, inside, read_ids
+from sppnet.data.faults import MissingImageError
 from sppnet.data.images import image_size
+from sppnet.data.names import check_names
 from sppnet.data.types import Dataset, Example
 from sppnet.data.xml import Annotation, make_example, read_annotation
 
@@ -15,7 +17,12 @@ _NAME_MAPS = ("map_det.txt", "devkit/data/map_det.txt", "data/map_det.txt")
 
 
 def load_ilsvrc_det(
-    root: Path, split: str, name_map: Path | None = None, on_error: OnError = "raise"
+    root: Path,
+    split: str,
+    name_map: Path | None = None,
+    on_error: OnError = "raise",
+    *,
+    need_images: bool = True,
 ) -> Dataset:
     """Reads one split of the ILSVRC object detection task (DET, layout of 2015 and later).
 
@@ -39,6 +46,7 @@ def load_ilsvrc_det(
             ``map_det.txt``, ``devkit/data/map_det.txt`` or ``data/map_det.txt`` in the folder.
         on_error: ``"raise"``, or ``"skip"`` images with a bad or missing file; a logged warning gives their
             number.
+        need_images: False: image files may be missing, as for scoring, where there are annotations.
 
     Returns:
         the data set; its classes are the names in the order of their indices.
@@ -62,32 +70,39 @@ def load_ilsvrc_det(
     if not (folder / "ImageSets" / "DET").is_dir():
         raise InputError(f"{folder}: has no ImageSets/DET; give the folder that holds ImageSets and Data")
     synsets = _read_name_map(name_map or _find_name_map(folder))
+    check_names(folder, list(synsets.values()), split)
     labels = {synset: label for label, synset in enumerate(synsets)}
-    lists = folder / "ImageSets" / "DET"
+    lists = _read_lists(folder / "ImageSets" / "DET", split)
 
     def read(image_id: str) -> tuple[Example, int]:
-        image = inside(folder / "Data" / "DET" / split, f"{image_id}.JPEG", lists)
-        if not image.is_file():
-            raise InputError(f"{image}: the image of a listed id is missing; add it or unlist the id")
-        path = inside(folder / "Annotations" / "DET" / split, f"{image_id}.xml", lists)
-        if split == "val" or path.exists():
+        listed = lists[image_id]
+        image = inside(folder / "Data" / "DET" / split, f"{image_id}.JPEG", listed)
+        if need_images and not os.path.isfile(image):
+            raise MissingImageError(f"{image}: this image of {listed} is missing; add it or unlist the id")
+        path = inside(folder / "Annotations" / "DET" / split, f"{image_id}.xml", listed)
+        if split == "val" or os.path.exists(path):
             annotation = read_annotation(path)
         else:
             annotation = Annotation(path, image.name, image_size(image), ())
         return make_example(annotation, image_id, image, labels, first_pixel=0)
 
-    examples = gather(_read_lists(lists, split), read, on_error, f"ILSVRC DET {split}")
+    examples = gather(lists, read, on_error, f"ILSVRC DET {split}")
     return Dataset("ILSVRC-DET", split, tuple(synsets.values()), examples)
 
 
-def _read_lists(folder: Path, split: str) -> Iterable[str]:
+def _read_lists(folder: Path, split: str) -> dict[str, Path]:
+    """Reads the ids of a split's images, each with its list."""
     complete_list = folder / f"{split}.txt"
     parts = [path for path in folder.glob(f"{split}_*.txt") if path.stem.removeprefix(f"{split}_").isdigit()]
     if complete_list.is_file() or not parts:
-        return read_ids(complete_list)
+        return dict.fromkeys(read_ids(complete_list), complete_list)
     parts.sort(key=lambda path: int(path.stem.removeprefix(f"{split}_")))
     # An image is listed once for each synset that it was checked for; a dict keeps its first entry, in order.
-    return dict.fromkeys(image_id for path in parts for image_id in read_ids(path))
+    lists: dict[str, Path] = {}
+    for path in parts:
+        for image_id in read_ids(path):
+            lists.setdefault(image_id, path)
+    return lists
 
 
 def _find_name_map(folder: Path) -> Path:

@@ -124,7 +124,7 @@ def open_image_folder(folder: Path, classes: tuple[str, ...] | None = None) -> I
         raise InputError(
             f"{folder / unknown[0]}: no class of this name among {len(classes)}; rename or move the folder"
         )
-    _report_heic(folder)
+    report_heic(folder)
     paths: list[Path] = []
     labels: list[int] = []
     for name in names:
@@ -163,13 +163,14 @@ def list_images(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     images = files_below(path)
-    _report_heic(path)
+    report_heic(path)
     if not images:
         raise InputError(f"{path}: the folder has no images ({', '.join(sorted(IMAGE_SUFFIXES))}); add some")
     return images
 
 
-def _report_heic(folder: Path) -> None:
+def report_heic(folder: Path) -> None:
+    """Logs how many HEIC images a folder has at any depth, which are left out."""
     paths = files_below(folder, HEIC_SUFFIXES)
     if paths:
         logger.warning(

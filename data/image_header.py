@@ -29,7 +29,7 @@ _MAX_ENTRIES = 1000
 _MAX_EXIF = 1 << 20
 # The largest offset that a file can have, about: a damaged header may name larger ones.
 _MAX_OFFSET = 1 << 62
-# A PNG of 100 megapixels in chunks of 8 KB has 50,000 of them.
+# Of chunks or segments. A PNG of 100 megapixels in chunks of 8 KB has 50,000 of them.
 _MAX_CHUNKS = 100_000
 # AVIF: (quarter turns against the clock, mirrored: None, 0 top to bottom or 1 left to right) to EXIF.
 _AVIF_ORIENTATIONS = {
@@ -128,11 +128,19 @@ def _read(read: Reader) -> ImageHeader:
 def _read_jpeg(read: Reader) -> ImageHeader:
     size, orientation = None, None
     offset = 2
-    while len(segment := read(offset, 10)) >= 4 and segment[0] == 0xFF:
+    for _ in range(_MAX_CHUNKS):
+        segment = read(offset, 10)
+        if len(segment) < 4:
+            break
         marker = segment[1]
-        if marker == 0xFF:  # padding before a marker
+        if segment[0] != 0xFF:  # libjpeg skips bytes between segments
+            skipped = read(offset, _MAX_EXIF).find(b"\xff")
+            if skipped < 0:
+                break
+            offset += skipped
+        elif marker == 0xFF:  # padding before a marker
             offset += 1
-        elif marker in _JPEG_WITHOUT_LENGTH:
+        elif marker == 0 or marker in _JPEG_WITHOUT_LENGTH:
             offset += 2
         elif marker == _JPEG_SCAN:
             break

@@ -11,6 +11,7 @@ from sppnet.common.arrays import Image
 from sppnet.common.errors import InputError
 from sppnet.common.files import file_digest
 from sppnet.data.image_header import ImageHeader, read_file_header, read_header, turn
+from sppnet.data.image_limits import check_limits, check_pixels, is_known
 
 # OpenCV's own limit is 2^30 pixels, 3 GB decoded; a photograph of 100 megapixels is already rare.
 MAX_PIXELS = 100_000_000
@@ -31,14 +32,15 @@ def read_image(
 
     Args:
         path: the file.
-        max_pixels: larger images are refused; JPEG, PNG, WebP and AVIF before their pixels are decoded.
+        max_pixels: larger images are refused, before their pixels are decoded.
         annotated: width and height as the image's annotation states them; None: there is none.
 
     Returns:
         uint8 (H, W, 3), RGB, contiguous.
 
     Raises:
-        InputError: the file is missing, truncated or too large, or OpenCV cannot decode it.
+        InputError: the file is missing, truncated or too large, would take minutes or gigabytes to decode
+            (see `sppnet.data.image_limits`), or OpenCV cannot decode it.
 
     Example:
         >>> import tempfile
@@ -112,6 +114,8 @@ def image_header(path: Path | str) -> ImageHeader:
         return read_file_header(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:  # a path with a null byte
+        raise InputError(f"{str(path)!r}: cannot be read ({error}); check the path") from error
 
 
 def image_digest(path: Path | str, annotated: tuple[int, int] | None = None) -> str:
@@ -156,14 +160,17 @@ def _read_bytes(path: Path | str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:  # a path with a null byte
+        raise InputError(f"{str(path)!r}: cannot be read ({error}); check the path") from error
 
 
 def _decode(data: bytes, name: str, max_pixels: int, annotated: tuple[int, int] | None) -> Image:
     if not data:
         raise InputError(f"{name}: the file is empty; fetch the image again")
     header = read_header(data)
-    if header.size is not None:
-        _check_pixels(*header.size, name, max_pixels)
+    if not is_known(data):
+        raise InputError(f"{name}: not an image of a format that is read; convert it to JPEG or PNG")
+    check_limits(data, header, name, max_pixels)
     # OpenCV fails if bytes are missing at the end. It accepts a tail of zeros (an unfinished download into a
     # preallocated file), but smears the rest of the picture. Such a file has no end marker.
     complete = not data.startswith(b"\xff\xd8") or data.rfind(b"\xff\xd9") > header.scan
@@ -178,11 +185,6 @@ def _decode(data: bytes, name: str, max_pixels: int, annotated: tuple[int, int] 
             raise InputError(f"{name}: the image is truncated or damaged; fetch it again")
         raise InputError(f"{name}: not an image that OpenCV can decode; convert it to JPEG or PNG")
     height, width = decoded.shape[:2]
-    _check_pixels(width, height, name, max_pixels)
+    check_pixels(width, height, name, max_pixels)
     stored: Image = np.asarray(decoded, np.uint8)
     return np.ascontiguousarray(turn(stored, header.applied_orientation(annotated)))
-
-
-def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise InputError(f"{name}: {width}x{height} is over the limit of {max_pixels} pixels; shrink it")

@@ -37,8 +37,8 @@ class Layout(Protocol):
         """The names of the splits as the folder has them; `WHOLE` alone: one set without splits."""
         ...
 
-    def open(self, split: str, on_error: OnError) -> Dataset:
-        """Reads one of ``splits``.
+    def open(self, split: str, on_error: OnError, need_images: bool = True) -> Dataset:
+        """Reads one of ``splits``; ``need_images``: whether each image's file must be there.
 
         Raises:
             InputError: a file is missing, malformed or contradicts another.

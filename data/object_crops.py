@@ -10,6 +10,7 @@ from sppnet.common.errors import InputError
 from sppnet.common.files import partial_folder
 from sppnet.common.progress import Progress, quiet
 from sppnet.data.examples import inside
+from sppnet.data.names import file_parts
 from sppnet.data.types import Dataset, Example
 
 # Pixels. Smaller objects show little: a network with an input of 224 enlarges 32 pixels seven times.
@@ -53,6 +54,8 @@ def write_object_crops(
     with partial_folder(folder) as partial:
         for name, dataset in splits.items():
             counts[name] = 0
+            # A class gets one folder, also if its name has a slash ("cup/mug" in COCO-style sets).
+            parts = file_parts(dataset.classes)
             for done, example in enumerate(dataset, start=1):
                 sides = example.boxes[:, 2:] - example.boxes[:, :2]
                 numbers = np.flatnonzero(~example.difficult & (sides >= MIN_SIDE).all(axis=1))
@@ -60,9 +63,8 @@ def write_object_crops(
                 for number in numbers.tolist():
                     assert image is not None
                     left, top, right, bottom = _with_context(example.boxes[number], image.shape[:2])
-                    # A class gets one folder, also if its name has a slash ("cup/mug" in COCO-style sets).
-                    label = dataset.classes[example.labels[number]].replace("/", "_")
-                    path = inside(partial / name, f"{label}/{example.image_id}-{number}.jpg", example.path)
+                    class_folder = partial / name / parts[example.labels[number]]
+                    path = inside(class_folder, f"{example.image_id}-{number}.jpg", example.path)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     crop = image[top:bottom, left:right, ::-1]
                     quality = (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY)

@@ -5,6 +5,7 @@ Names of files need not be UTF-8: OpenCV is given bytes and open files, and neve
 
 import glob
 import itertools
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ import numpy as np
 
 from sppnet.common.arrays import Image
 from sppnet.common.errors import InputError
-from sppnet.data.image_folder import IMAGE_SUFFIXES, files_below
+from sppnet.data.image_folder import HEIC_SUFFIXES, IMAGE_SUFFIXES, files_below
+from sppnet.data.image_limits import check_pixels
 from sppnet.data.images import MAX_PIXELS, image_size
+from sppnet.data.video_stream import VideoStream
 
 VIDEO_SUFFIXES = frozenset({".3gp", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
-_HEIC_SUFFIXES = frozenset({".heic", ".heif"})
-_SUFFIXES = IMAGE_SUFFIXES | _HEIC_SUFFIXES | VIDEO_SUFFIXES
+_SUFFIXES = IMAGE_SUFFIXES | HEIC_SUFFIXES | VIDEO_SUFFIXES
 # The brands of HEIF files, which stand behind "ftyp" (ISO/IEC 23008-12).
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
@@ -192,7 +194,7 @@ def check_photo(photo: Photo) -> InputError | None:
 
 def _is_heic(path: Path) -> bool:
     """Returns whether a file is HEIC by its suffix or, under another suffix, by its first bytes."""
-    if path.suffix.lower() in _HEIC_SUFFIXES:
+    if path.suffix.lower() in HEIC_SUFFIXES:
         return path.is_file()
     try:
         with open(path, "rb") as file:
@@ -213,7 +215,7 @@ def read_frames(path: Path | str, every: int = 1) -> Iterator[tuple[int, Image]]
         the number of the frame, from 0, and the frame, uint8 (H, W, 3) RGB.
 
     Raises:
-        InputError: the file cannot be read, or it has no frame that OpenCV can decode.
+        InputError: the file cannot be read, its frames are too large, or it has none that OpenCV can decode.
 
     Example:
         >>> import tempfile
@@ -224,11 +226,12 @@ def read_frames(path: Path | str, every: int = 1) -> Iterator[tuple[int, Image]]
         ...     [(number, frame.shape) for number, frame in read_frames(f"{folder}/a.avi", every=2)]
         [(0, (80, 100, 3)), (2, (80, 100, 3)), (4, (80, 100, 3))]
     """
-    with _open_file(path) as file:
-        # A stream and not the path, which OpenCV would take as UTF-8.
-        capture = cv2.VideoCapture(file, cv2.CAP_FFMPEG, [])
+    with VideoStream(path) as file:
+        capture = _capture(file)
         count = 0
         try:
+            width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+            check_pixels(int(width), int(height), str(path), MAX_PIXELS)
             for number, frame in _decoded_frames(capture, every):
                 count += 1
                 yield number, frame
@@ -238,11 +241,9 @@ def read_frames(path: Path | str, every: int = 1) -> Iterator[tuple[int, Image]]
         raise InputError(f"{path}: not a video that OpenCV can decode; convert it to MP4 (H.264)")
 
 
-def _open_file(path: Path | str) -> Any:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+def _capture(file: Any) -> Any:
+    # A stream and not the path, which OpenCV would take as UTF-8. OpenCV's types lack streams of Python.
+    return cv2.VideoCapture(file, cv2.CAP_FFMPEG, [])
 
 
 def count_frames(path: Path, every: int = 1) -> int:
@@ -251,11 +252,11 @@ def count_frames(path: Path, every: int = 1) -> int:
     Raises:
         InputError: the file cannot be read.
     """
-    with _open_file(path) as file:
-        capture = cv2.VideoCapture(file, cv2.CAP_FFMPEG, [])
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    with VideoStream(path) as file:
+        capture = _capture(file)
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
         capture.release()
-    return max(0, -(-count // every))
+    return max(0, -(-int(count) // every)) if math.isfinite(count) else 0
 
 
 def read_camera(index: int, every: int = 1) -> Iterator[tuple[int, Image]]:

@@ -29,6 +29,8 @@ def load_dataset(
     root: Path | str | None = None,
     on_error: OnError = "raise",
     limit: int | None = None,
+    *,
+    need_images: bool = True,
 ) -> Dataset:
     """Opens one split of a data set of any format.
 
@@ -53,6 +55,7 @@ def load_dataset(
         on_error: ``"raise"``, or ``"skip"`` images with a bad or missing file, counted in a logged warning. A
             function gets each fault instead of the log.
         limit: only the first images; None: all.
+        need_images: False: image files may be missing, as for scoring. YOLO's labels need them all the same.
 
     Returns:
         the data set; its ``split`` names the list that was opened.
@@ -68,22 +71,23 @@ def load_dataset(
     """
     if not callable(on_error):
         check_choice("on_error", on_error, Literal["raise", "skip"])
-    return _open(str(name), split, None if root is None else Path(root), on_error).head(limit)
+    folder = None if root is None else Path(root)
+    return _open(str(name), split, folder, on_error, need_images).head(limit)
 
 
-def _open(name: str, split: str, root: Path | None, on_error: OnError) -> Dataset:
+def _open(name: str, split: str, root: Path | None, on_error: OnError, need_images: bool) -> Dataset:
     if name == "sample":
         return load_voc(make_sample(root or SAMPLE_ROOT), split, on_error=on_error)
     if name in _VOC_NAMES:
-        return _load_year(_year_folder(root or _voc_root(), name), split, on_error)
+        return _load_year(_year_folder(root or _voc_root(), name), split, on_error, need_images)
     kind, *paths = name.replace("{split}", split).split(":")
     if kind == "coco" and len(paths) == 2:
-        return load_coco(Path(paths[0]), Path(paths[1]), split, on_error)
+        return load_coco(Path(paths[0]), Path(paths[1]), split, on_error, need_images=need_images)
     if kind == "ilsvrc" and len(paths) == 1:
-        return load_ilsvrc_det(Path(paths[0]), split, on_error=on_error)
+        return load_ilsvrc_det(Path(paths[0]), split, on_error=on_error, need_images=need_images)
     folder = dataset_folder(name)
     if folder is not None:
-        return load_folder(folder[0], split, on_error, folder[1])
+        return load_folder(folder[0], split, on_error, folder[1], need_images)
     raise _unknown(name)
 
 
@@ -175,11 +179,11 @@ def split_names(name: str, root: Path | None = None) -> tuple[str, ...]:
     return () if folder is None else recognise(*folder).splits
 
 
-def _load_year(folder: Path, split: str, on_error: OnError) -> Dataset:
+def _load_year(folder: Path, split: str, on_error: OnError, need_images: bool) -> Dataset:
     """Reads a split of VOC2007 or VOC2012, ``trainval`` in place of a missing ``train``."""
     if split == "train" and not _has_split(folder, "train") and _has_split(folder, "trainval"):
         split = "trainval"
-    return load_voc(folder, split, on_error=on_error)
+    return load_voc(folder, split, on_error=on_error, need_images=need_images)
 
 
 def _has_split(folder: Path, split: str) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sppnet.common.arrays import Image
 from sppnet.common.errors import InputError
+from sppnet.common.files import sync_all, sync_folder
 from sppnet.data.sample_objects import KINDS, Sprite, draw_background, draw_clutter, draw_object
 from sppnet.data.types import Dataset, Example
 from sppnet.data.voc import write_voc
@@ -62,9 +63,11 @@ def make_sample(root: Path) -> Path:
             for split in SIZES:
                 _write_split(split, drawn)
             (drawn / _VERSION_FILE).write_text(_VERSION, encoding="utf-8")
+            sync_all()
             if root.exists():
                 root.rename(Path(hidden) / "old")
             drawn.rename(root)
+            sync_folder(root.parent)
     except OSError as error:
         if not _is_current(root):  # another process may have drawn it meanwhile
             raise InputError(

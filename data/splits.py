@@ -6,9 +6,10 @@ from pathlib import Path
 
 from sppnet.common.errors import InputError
 from sppnet.common.files import read_text
-from sppnet.data.examples import OnError, gather
+from sppnet.data.examples import OnError, gather, inside
 from sppnet.data.faults import MissingImageError
 from sppnet.data.layout import Layout
+from sppnet.data.names import text_lines
 from sppnet.data.split_names import WHOLE, sorted_splits
 from sppnet.data.types import Dataset, Example
 
@@ -71,7 +72,7 @@ def split_lists(folder: Path) -> dict[str, tuple[str, ...]]:
     """
     lists = {}
     for path in sorted((folder / LISTS).glob("*.txt")):
-        lines = read_text(path, "the list of images").splitlines()
+        lines = text_lines(read_text(path, "the list of images"))
         lists[path.stem] = tuple(line.strip() for line in lines if line.strip())
         if not lists[path.stem]:
             raise InputError(f"{path}: lists no images; put one file on each line")
@@ -110,19 +111,19 @@ class ListedLayout:
         """The names of the lists."""
         return sorted_splits(self.lists)
 
-    def open(self, split: str, on_error: OnError) -> Dataset:
+    def open(self, split: str, on_error: OnError, need_images: bool = True) -> Dataset:
         """Reads the images of a list, in its order.
 
         Raises:
             InputError: a listed image is not in the data set; or as the layout of the files.
         """
-        whole = join_splits([self.layout.open(name, on_error) for name in self.layout.splits])
+        whole = join_splits([self.layout.open(name, on_error, need_images) for name in self.layout.splits])
         by_path = {example.path.resolve(): example for example in whole}
 
         def read(line: str) -> tuple[Example, int]:
-            example = by_path.get((self.folder / line).resolve())
+            path = self.folder / LISTS / f"{split}.txt"
+            example = by_path.get(inside(self.folder, line, path).resolve())
             if example is None:
-                path = self.folder / LISTS / f"{split}.txt"
                 raise MissingImageError(
                     f"{path}: {line} is not an annotated image; remove the line, or divide anew with "
                     "'sppnet data split --force'"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sppnet.common.arrays import IntArray
 from sppnet.common.errors import InputError
 from sppnet.common.files import atomic_path, file_digest
+from sppnet.data.names import check_names
 from sppnet.data.splits import LISTS
 from sppnet.data.types import Dataset
 
@@ -213,12 +214,12 @@ def write_lists(parts: Mapping[str, Dataset], folder: Path, force: bool = False)
         (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
     )
     lists = folder / "ImageSets" / "Main" if is_voc else folder / LISTS
-    texts = {
-        name: "".join(
-            f"{example.image_id if is_voc else _relative(example.path, folder)}\n" for example in part
-        )
+    lines = {
+        name: [example.image_id if is_voc else _relative(example.path, folder) for example in part]
         for name, part in parts.items()
     }
+    for name, entries in lines.items():
+        check_names(folder, split=name, image_ids=entries)
     # A trainval or val that stays would share images with the new test.
     names = {*parts, "train", "val", "trainval", "test"}
     present = sorted(path for name in names if (path := lists / f"{name}.txt").exists())
@@ -230,10 +231,10 @@ def write_lists(parts: Mapping[str, Dataset], folder: Path, force: bool = False)
         )
     for path in present:
         path.replace(path.with_name(f"{path.name}.old"))
-    for name, text in texts.items():
+    for name, entries in lines.items():
         with atomic_path(lists / f"{name}.txt") as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return [lists / f"{name}.txt" for name in texts]
+            temporary.write_text("".join(f"{entry}\n" for entry in entries), encoding="utf-8")
+    return [lists / f"{name}.txt" for name in lines]
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -14,6 +14,7 @@ from sppnet.common.files import atomic_path, read_text
 from sppnet.data.examples import OnError, gather, inside, read_ids
 from sppnet.data.faults import MissingImageError
 from sppnet.data.file_index import FileIndex, composed, subfolder
+from sppnet.data.names import check_names, text_lines
 from sppnet.data.split_names import canonical_split, sorted_splits
 from sppnet.data.types import Dataset, Example
 from sppnet.data.xml import Annotation, make_example, read_annotation
@@ -38,6 +39,8 @@ def load_voc(
     year: str = "2007",
     classes: Sequence[str] | None = None,
     on_error: OnError = "raise",
+    *,
+    need_images: bool = True,
 ) -> Dataset:
     """Reads one split of a data set in the layout of the VOC devkit.
 
@@ -60,6 +63,7 @@ def load_voc(
             sorted, so that every split has the same labels.
         on_error: ``"raise"``, or ``"skip"`` images with a bad or missing file; a logged warning gives their
             number.
+        need_images: False: image files may be missing, as for scoring; then annotations must state sizes.
 
     Returns:
         the data set, its boxes converted to 0-based pixel edges: (xmin-1, ymin-1, xmax, ymax).
@@ -89,7 +93,9 @@ def load_voc(
     name = folder.resolve().name
     xml = FileIndex(subfolder(folder, "Annotations") or folder / "Annotations", XML_SUFFIXES)
     images = FileIndex(subfolder(folder, *_IMAGE_FOLDERS) or folder / "JPEGImages")
-    ids = read_ids(list_file, known=lambda text: composed(text) in xml.by_stem.keys() | images.by_stem.keys())
+    ids = read_ids(
+        list_file, known=lambda text: composed(text) in xml.by_stem or composed(text) in images.by_stem
+    )
     annotations: Mapping[Path, Annotation] = {}
     if classes is None:
         classes = classes_from_file(folder)
@@ -99,6 +105,7 @@ def load_voc(
         classes = class_names(annotations.values())
         if re.fullmatch(r"VOC20\d\d", name) and set(classes) <= set(VOC_CLASSES):
             stated, classes = True, VOC_CLASSES
+    check_names(folder, classes, split)
     labels = {name: label for label, name in enumerate(classes)}
     # VOC's and COCO's servers keep the annotations of their test images.
     hidden = stated and not canonical_split(split).startswith("train")
@@ -111,7 +118,7 @@ def load_voc(
         path = xml.by_stem.get(composed(image_id), [path])[0]
         annotation = Annotation(path, "", None, ()) if hidden else annotations.get(path)
         annotation = annotation or read_annotation(path)
-        image = _find_image(images, image_id, annotation)
+        image = _find_image(images, image_id, annotation, need_images)
         return make_example(annotation, image_id, image, labels, first_pixel=1)
 
     return Dataset(name, split, tuple(classes), gather(ids, read, on_error, f"{name} {split}"))
@@ -151,7 +158,8 @@ def write_voc(dataset: Dataset, folder: Path, name: str = "") -> None:
         if not image.exists():
             with atomic_path(image) as temporary:
                 shutil.copyfile(example.path, temporary)
-        with atomic_path(annotation) as temporary:
+        # Without waiting for the disk, for the list comes later, and a second call writes them again.
+        with atomic_path(annotation, durable=False) as temporary:
             temporary.write_bytes(_to_xml(example, dataset, name or folder.name))
     lines = {
         folder / "classes.txt": dataset.classes,
@@ -194,7 +202,7 @@ def classes_from_file(folder: Path) -> tuple[str, ...] | None:
     path = next((folder / name for name in _CLASS_FILES if (folder / name).is_file()), None)
     if path is None:
         return None
-    lines = read_text(path, "the list of classes").splitlines()
+    lines = text_lines(read_text(path, "the list of classes"))
     names = tuple(line.strip() for line in lines if line.strip())
     if not names or len(set(names)) < len(names):
         raise InputError(f"{path}: must hold different class names, one a line")
@@ -229,14 +237,16 @@ def preferred_image(paths: Sequence[Path], annotation: Annotation) -> Path:
     return min(paths, key=rank)
 
 
-def _find_image(images: FileIndex, image_id: str, annotation: Annotation) -> Path:
+def _find_image(images: FileIndex, image_id: str, annotation: Annotation, needed: bool) -> Path:
     # The id comes first, as in the devkit: file names inside annotations are often stale.
-    inside(images.folder, image_id, annotation.path)
+    path = inside(images.folder, f"{image_id}.jpg", annotation.path)
     if paths := images.by_stem.get(composed(image_id)):
         return preferred_image(paths, annotation)
     stale = composed((PurePosixPath(image_id).parent / annotation.filename).as_posix())
     if annotation.filename and stale in images.by_name:
         return images.by_name[stale]
+    if not needed:
+        return path
     raise MissingImageError(
         f"{images.folder / image_id}: no .jpg, .jpeg or .png of this listed image; add it or unlist it"
     )

@@ -11,6 +11,7 @@ from sppnet.data.examples import OnError, gather
 from sppnet.data.faults import MissingImageError
 from sppnet.data.file_index import FileIndex, composed
 from sppnet.data.layout import Layout, folder_split, image_name, report_unannotated
+from sppnet.data.names import check_names
 from sppnet.data.split_names import WHOLE, canonical_split, sorted_splits
 from sppnet.data.types import Dataset, Example
 from sppnet.data.voc import (
@@ -43,9 +44,9 @@ class VocLists:
         """The names of the lists; CVAT's is ``default``."""
         return list_splits(self.folder)
 
-    def open(self, split: str, on_error: OnError) -> Dataset:
+    def open(self, split: str, on_error: OnError, need_images: bool = True) -> Dataset:
         """Reads a split, see `load_voc`."""
-        return load_voc(self.folder, split, on_error=on_error)
+        return load_voc(self.folder, split, on_error=on_error, need_images=need_images)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class VocFiles:
         """The names of the splits' folders."""
         return sorted_splits(self._xml_of_split)
 
-    def open(self, split: str, on_error: OnError) -> Dataset:
+    def open(self, split: str, on_error: OnError, need_images: bool = True) -> Dataset:
         """Reads the images of a split that have an annotation, in the order of the annotations' paths.
 
         Raises:
@@ -108,6 +109,7 @@ class VocFiles:
         name = self.folder.resolve().name
         annotations = read_annotations(self._xml.paths, on_error)
         classes = classes_from_file(self.folder) or class_names(annotations.values())
+        check_names(self.folder, classes, split)
         labels = {class_name: label for label, class_name in enumerate(classes)}
         paths = {image_name(self._xml, path): path for path in self._xml_of_split[split]}
         if len(paths) < len(self._xml_of_split[split]):
@@ -124,7 +126,7 @@ class VocFiles:
             path = paths[image_id]
             if path.suffix.lower() in XML_SUFFIXES:
                 annotation = annotations.get(path) or read_annotation(path)
-                image = self._find_image(annotation)
+                image = self._find_image(annotation, need_images)
             else:
                 annotation, image = Annotation(path, "", None, ()), path
             if image in used:
@@ -149,7 +151,7 @@ class VocFiles:
         """Images without those that another annotation belongs to, such as the same name in another split."""
         return [path for path in paths if self._images.pair_key(path) not in self._xml.by_key]
 
-    def _find_image(self, annotation: Annotation) -> Path:
+    def _find_image(self, annotation: Annotation, needed: bool) -> Path:
         path = annotation.path
         paths = self._images.by_key.get(self._xml.pair_key(path))
         if paths:
@@ -159,6 +161,8 @@ class VocFiles:
         for paths in (named, self._paired_images(path)):
             if len(paths) == 1:
                 return paths[0]
+        if not needed:
+            return path.with_suffix(".jpg")
         raise MissingImageError(
             f"{path}: its image {path.stem} is not in {self.folder}; add it, or remove the annotation"
         )

@@ -122,7 +122,9 @@ def write_yolo(dataset: Dataset, folder: Path) -> None:
     images, labels = folder / "images" / dataset.split, folder / "labels" / dataset.split
     for example in dataset:
         copy_missing(example.path, inside(images, example.image_id + example.path.suffix, folder))
-        with atomic_path(inside(labels, f"{example.image_id}.txt", folder)) as temporary:
+        label_file = inside(labels, f"{example.image_id}.txt", folder)
+        # Without waiting for the disk: a second call writes them again.
+        with atomic_path(label_file, durable=False) as temporary:
             temporary.write_text(_lines(example), encoding="ascii")
     splits = sorted_splits({dataset.split} | {path.name for path in images.parent.iterdir() if path.is_dir()})
     # Paths count from the folder of the file. JSON's texts are YAML's, too.
@@ -131,15 +133,15 @@ def write_yolo(dataset: Dataset, folder: Path) -> None:
         temporary.write_text("".join(lines) + names, encoding="utf-8")
 
 
-def copy_missing(source: Path, target: Path) -> None:
-    """Copies a file to a place where there is none yet.
+def copy_missing(source: Path, target: Path, *, durable: bool = True) -> None:
+    """Copies a file to a place where there is none yet; ``durable`` as in `atomic_path`.
 
     Raises:
         InputError: the file cannot be read.
     """
     if target.exists():
         return
-    with atomic_path(target) as temporary:
+    with atomic_path(target, durable=durable) as temporary:
         try:
             shutil.copyfile(source, temporary)
         except FileNotFoundError as error:

@@ -2,6 +2,8 @@
 
 import math
 import re
+import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -15,6 +17,7 @@ from sppnet.common.errors import InputError
 from sppnet.data.examples import clip_boxes
 from sppnet.data.faults import BoxError, MissingAnnotationError
 from sppnet.data.images import MAX_PIXELS, image_size
+from sppnet.data.names import check_names
 from sppnet.data.types import Example
 
 # No image that is decoded reaches so far; beyond, float32 has no whole pixels.
@@ -126,25 +129,39 @@ def make_example(
 
 
 def _check_form(root: Element, path: Path) -> None:
-    """Refuses XML whose objects would not be seen: of another root, in a namespace, or in other elements."""
+    """Refuses XML whose objects would not be seen: another root, a namespace, other elements."""
     if root.tag != "annotation":
         raise InputError(
             f"{path}: not in VOC's form, its root is <{root.tag}> in place of <annotation>; export the "
             "annotations as Pascal VOC, COCO or YOLO"
         )
-    for name, paths in {"object": ["object"], "bndbox": ["object/bndbox", "object/part/bndbox"]}.items():
-        elements = [element for element in root.iter() if element.tag.rpartition("}")[2] == name]
-        if len(elements) > sum(len(root.findall(expected)) for expected in paths):
+    names = Counter(_bare_tag(element) for element in root.iter())
+    objects = root.findall("object")
+    boxes = [box for item in objects for box in (*item.findall("bndbox"), *item.findall("part/bndbox"))]
+    edges = [edge for item in objects for edge in item.iter("xmin")]
+    for name, elements, above in (
+        ("object", objects, "<annotation>"),
+        ("bndbox", boxes, "<annotation><object>"),
+        ("xmin", edges, "<annotation><object><bndbox>"),
+    ):
+        if names[name] > len(elements):
             raise InputError(
-                f"{path}: not in VOC's form, it has <{name}> elsewhere than in <annotation>"
-                f"{'<object>' if name == 'bndbox' else ''}; export the annotations as Pascal VOC"
+                f"{path}: not in VOC's form, it has <{name}> elsewhere than in {above}; export the "
+                "annotations as Pascal VOC"
             )
+
+
+def _bare_tag(element: Element) -> str:
+    """The name of an element without its namespace, in small letters."""
+    return element.tag.rpartition("}")[2].lower()
 
 
 def _read_object(element: Element, source: str) -> AnnotatedObject:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise InputError(f"{source} has no <name>; add its class")
+    if not name.isprintable():
+        check_names(source, [name])
     source = f"{source} ({name})"
     xmin, ymin, xmax, ymax = _read_polygon(element, source) or (
         _read_edge(element.findtext(f"bndbox/{edge}"), edge, source)
@@ -182,7 +199,9 @@ def _read_edge(text: str | None, edge: str, source: str) -> float:
     except ValueError:
         value = math.nan
     if not abs(value) <= _MAX_EDGE:
-        raise BoxError(f"{source} has <{edge}>{text}</{edge}>, which is not a number of a pixel; correct it")
+        raise BoxError(
+            f"{source} has {reprlib.repr(text)} in <{edge}>, not the number of a pixel; correct it"
+        )
     return value
 
 
@@ -193,7 +212,7 @@ def _read_flag(element: Element, flag: str, source: str) -> bool:
     try:
         return float(text) != 0
     except ValueError as error:
-        raise InputError(f"{source} has <{flag}>{text}</{flag}>; write 0 or 1") from error
+        raise InputError(f"{source} has {reprlib.repr(text)} in <{flag}>; write 0 or 1") from error
 
 
 def _read_size(root: Element) -> tuple[int, int] | None:

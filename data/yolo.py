@@ -1,6 +1,7 @@
 """Reads labels in YOLO's text form: a class and a normalised box, or a polygon, on each line."""
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +95,8 @@ def make_yolo_example(
         if number not in names:
             assert labels is not None
             raise InputError(
-                f"{labels.path}: object {position} has the class number {number}, but there are names for "
-                f"{', '.join(map(str, sorted(names)))}; add its name, or correct the number"
+                f"{labels.path}: object {position} has the class number {reprlib.repr(number)}, but there "
+                f"are names for {', '.join(map(str, sorted(names)))}; add its name, or correct the number"
             )
     fractions = np.array(labels.boxes if labels is not None else (), np.float64).reshape(-1, 4)
     boxes = (fractions * np.array([width, height, width, height])).astype(np.float32)

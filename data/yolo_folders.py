@@ -12,6 +12,7 @@ from sppnet.data.examples import OnError, gather
 from sppnet.data.faults import Fault, MissingImageError
 from sppnet.data.file_index import FileIndex, composed
 from sppnet.data.layout import Layout, folder_split, image_name, in_split
+from sppnet.data.names import check_names, text_lines
 from sppnet.data.split_names import WHOLE, canonical_split, sorted_splits
 from sppnet.data.types import Dataset, Example
 from sppnet.data.yolo import LabelFile, make_yolo_example, read_labels
@@ -85,7 +86,7 @@ class YoloFolder:
 
     def _listed_images(self, path: Path, split: str) -> list[Path]:
         images = []
-        for line in map(str.strip, read_text(path, "the list of images").splitlines()):
+        for line in map(str.strip, text_lines(read_text(path, "the list of images"))):
             if line:
                 named = [image for image in self.images.resolve(line) if in_split(self.images, image, split)]
                 if len(named) != 1:
@@ -100,8 +101,10 @@ class YoloFolder:
         """The names of the splits."""
         return sorted_splits(self._images_of_split)
 
-    def open(self, split: str, on_error: OnError) -> Dataset:
+    def open(self, split: str, on_error: OnError, need_images: bool = True) -> Dataset:
         """Reads the images of a split; those without a label file have no objects.
+
+        The files are needed in any case: they alone say how large an image is.
 
         Raises:
             InputError: a label file is malformed, a class has no name, an image cannot be read, or a split to
@@ -112,6 +115,7 @@ class YoloFolder:
         labels = self._all_labels(on_error)
         numbers = {number for content in labels.values() for number in content.numbers} & names.keys()
         classes = tuple(sorted({names[number] for number in numbers or names}))
+        check_names(self.description.path if self.description else name, classes, split)
         positions = {class_name: label for label, class_name in enumerate(classes)}
         label_of_number = {number: positions[names[number]] for number in numbers or names}
         images = {image_name(self.images, path): path for path in self._images_of_split[split]}

@@ -9,6 +9,7 @@ import yaml
 
 from sppnet.common.errors import InputError
 from sppnet.common.files import read_text
+from sppnet.data.names import text_lines
 
 # Of several YAML files the first of these describes the data set.
 _YAML_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -117,7 +118,7 @@ def _names(value: Any, path: Path) -> dict[int, str]:
 
 
 def _listed_names(path: Path) -> dict[int, str]:
-    lines = read_text(path, "the list of classes").splitlines()
+    lines = text_lines(read_text(path, "the list of classes"))
     names = {number: line.strip() for number, line in enumerate(lines) if line.strip()}
     if not names:
         raise InputError(f"{path}: has no names; write one class a line, in the order of their numbers")

@@ -139,6 +139,7 @@ class Calibration:
 
         Raises:
             KeyError: a part of it is missing.
+            ValueError: the shapes of its parts do not fit each other.
         """
         if f"{TENSOR_PREFIX}slopes" not in arrays:
             return None
@@ -150,7 +151,12 @@ class Calibration:
             array("held_out.probabilities"), array("held_out.labels"), array("held_out.correct"),
             array("held_out.ground_truths"),
         )  # fmt: skip
-        return cls(array("knots"), array("slopes"), array("intercepts"), held_out)
+        knots, slopes, intercepts = array("knots"), array("slopes"), array("intercepts")
+        held_out_shapes = {held_out.scores.shape, held_out.labels.shape, held_out.correct.shape}
+        fits = knots.ndim == 1 and slopes.shape == (*intercepts.shape, len(knots) + 1)
+        if not fits or slopes.shape[:1] != held_out.ground_truths.shape or len(held_out_shapes) > 1:
+            raise ValueError(f"{len(knots)} knots and slopes of shape {slopes.shape} do not fit")
+        return cls(knots, slopes, intercepts, held_out)
 
 
 def parse_threshold(choice: str | float) -> tuple[str, float]:

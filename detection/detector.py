@@ -26,6 +26,9 @@ from sppnet.detection.nms import nms_best_first, suppress
 from sppnet.proposals import Engine, OpenCVSelectiveSearch, SelectiveSearch
 from sppnet.svm import BoxRegressors, apply_deltas
 
+# No image is so large, and the area of a box up to here is a float32.
+_FAR = 1e9
+
 
 @dataclass(frozen=True, eq=False)
 class Detector:
@@ -343,13 +346,17 @@ class Detector:
             layers = None if layers is None else layers.rounded()
         return replace(self, extractor=extractor, layers=layers)
 
-    def save(self, folder: Path | str) -> None:
+    def save(self, folder: Path | str, half: bool = False) -> None:
         """Writes ``model.safetensors`` and ``model.json`` into ``folder``, replacing a model there.
+
+        Args:
+            folder: created if it is missing.
+            half: whether weights are rounded to float16, which takes half of the space.
 
         Raises:
             InputError: the folder cannot be written.
         """
-        write_model(self, Path(folder))
+        write_model(self, Path(folder), half)
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -363,11 +370,14 @@ class Detector:
 
 def _checked_boxes(boxes: ArrayLike) -> FloatArray:
     try:
-        checked = np.asarray(boxes, np.float32)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(boxes)
+        if given.dtype.kind in "bc":
+            raise TypeError(f"an array of {given.dtype}")
+        checked = given.astype(np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"proposals: {error}; give boxes (N, 4), xyxy, in pixels") from error
     checked = checked.reshape(-1, 4) if checked.size == 0 else checked
-    if checked.ndim != 2 or checked.shape[1] != 4 or not np.isfinite(checked).all():
+    if checked.ndim != 2 or checked.shape[1] != 4 or not (np.abs(checked) < _FAR).all():
         raise InputError(
             f"proposals of shape {checked.shape}; give finite boxes (N, 4), xyxy, in pixels of the image"
         )

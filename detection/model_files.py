@@ -1,6 +1,7 @@
 """A detector's folder on disk: ``model.safetensors`` and ``model.json``. No pickle."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from sppnet.common.errors import InputError
+from sppnet.common.errors import DamageError, InputError
 from sppnet.common.files import atomic_path, file_digest, json_digest, write_json
+from sppnet.common.parsing import read_json
 from sppnet.common.settings import override, with_todays_names
 from sppnet.detection.backbones import network_from_config
 from sppnet.detection.calibration import TENSOR_PREFIX, Calibration
@@ -53,8 +55,13 @@ class Parts(Protocol):
     def calibration(self) -> Calibration | None: ...
 
 
-def write_model(detector: Parts, folder: Path) -> None:
+def write_model(detector: Parts, folder: Path, half: bool = False) -> None:
     """Writes a detector, replacing a model in the folder.
+
+    Args:
+        detector: to write.
+        folder: created if it is missing.
+        half: whether weights are rounded to float16. The calibration is not.
 
     Raises:
         InputError: the folder cannot be written.
@@ -83,6 +90,11 @@ def write_model(detector: Parts, folder: Path) -> None:
     if detector.calibration is not None:
         arrays |= detector.calibration.tensors()
     tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    if half:
+        tensors = {
+            name: value if name.startswith(TENSOR_PREFIX) else _rounded(value)
+            for name, value in tensors.items()
+        }
     try:
         # Before a model that is there is replaced: JSON holds no infinite numbers.
         json.dumps(description, allow_nan=False)
@@ -102,19 +114,23 @@ def read_model(folder: Path) -> dict[str, Any]:
     """Reads the parts of a detector, by the names of `Detector`'s attributes.
 
     Raises:
-        InputError: a file is missing, altered, or of another format.
+        DamageError: a file is missing or cut, or the weights are not those that were written.
+        InputError: the description was altered, or is of another format.
     """
     model, weights = folder / "model.json", folder / "model.safetensors"
     try:
         return _parts(model, weights)
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: missing; {folder} is no complete model folder") from error
+        raise DamageError(f"{error.filename}: missing; {folder} is no complete model folder") from error
+    except DamageError:
+        raise
     except InputError as error:
         named = str(folder) in str(error)
         raise InputError(str(error) if named else f"{model}: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, AttributeError) as error:
         raise InputError(f"{model}: {error} is missing or damaged; train again") from error
-    except (OSError, SafetensorError, ValueError) as error:
+    # Of a description that was altered: numpy, torch and safetensors raise errors of many types.
+    except Exception as error:
         raise InputError(f"{folder}: the model cannot be read ({error}); train again") from error
 
 
@@ -122,36 +138,70 @@ def read_calibration(folder: Path) -> Calibration | None:
     """Reads the calibration of a detector alone; None where there is none, or no detector.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or is not the one that ``model.json`` describes.
     """
-    weights = folder / "model.safetensors"
+    model, weights = folder / "model.json", folder / "model.safetensors"
     if not weights.is_file():
         return None
     try:
+        if model.is_file():
+            _check_weights(model, weights, _read_description(model))
         with safe_open(weights, "numpy") as file:
             names = [name for name in file.keys() if name.startswith(TENSOR_PREFIX)]  # noqa: SIM118 (no dict)
             return Calibration.from_tensors({name: file.get_tensor(name) for name in names})
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{weights}: the calibration cannot be read ({error}); train again") from error
 
 
+def _read_description(model: Path) -> dict[str, Any]:
+    if not model.is_file():
+        raise DamageError(f"{model}: missing; {model.parent} is no complete model folder")
+    try:
+        description = read_json(model)
+    except InputError as error:
+        raise DamageError(f"{error}, or train again") from error
+    if not isinstance(description, dict):
+        raise DamageError(f"{model}: cannot be read (no JSON object); restore it or train again")
+    return description
+
+
+def _check_weights(model: Path, weights: Path, description: Mapping[str, Any]) -> None:
+    if file_digest(weights) != description["model.safetensors"]:
+        raise DamageError(f"{weights}: not the file that {model.name} describes; restore it or train again")
+
+
 def _parts(model: Path, weights: Path) -> dict[str, Any]:
-    description = json.loads(model.read_text(encoding="utf-8"))
+    description = _read_description(model)
     if description["format"] != _FORMAT:
         raise InputError(f"{model}: format {description['format']}, expected {_FORMAT}; train again")
-    if file_digest(weights) != description["model.safetensors"]:
-        raise InputError(f"{weights}: not the file that {model.name} describes; restore it or train again")
-    tensors = load_file(weights)
+    _check_weights(model, weights, description)
+    # First of all, so that nothing is built to an altered description. Models of before this was kept have
+    # none.
+    if description.pop("digest", None) not in (None, json_digest(description)):
+        # Perhaps by hand, so it is not taken for damage.
+        raise InputError(
+            f"{model}: altered since it was saved; restore it, or delete {model.parent} and train again"
+        )
+    # Half-precision models are computed with as the others.
+    tensors = {
+        name: value.float() if value.dtype == torch.float16 else value
+        for name, value in load_file(weights).items()
+    }
     state = {
         name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)
     }
     arrays = {name: value.numpy() for name, value in tensors.items() if not name.startswith(_NETWORK)}
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"{weights}: {name} has values that are not finite; train again")
     network = network_from_config(description["network"], state)
-    norm_factor = float(description["scale"])
+    norm_factor = _factor(description["scale"])
     regressors = None
     if "regression.weights" in arrays:
         # The factor of SVMs on pooled vectors, too; older models keep just one.
-        regression_factor = float(description.get("regression_scale", norm_factor))
+        regression_factor = _factor(description.get("regression_scale", norm_factor))
         regressors = BoxRegressors(arrays["regression.weights"], arrays["regression.bias"], regression_factor)
     features = override(FeatureSettings(), description["features"], str(model))
     extractor = make_extractor(network, features)
@@ -165,11 +215,15 @@ def _parts(model: Path, weights: Path) -> dict[str, Any]:
             f"{model}: the {head.kind} head is for {head.num_classes} classes and {head.length} numbers, "
             f"not {expected[0]} and {expected[1]}; train again"
         )
-    # Models of before this was kept have none.
-    if description.pop("digest", None) not in (None, json_digest(description)):
-        raise InputError(f"{model}: altered since it was saved; restore it or train again")
+    if regressors is not None:
+        shapes = regressors.weights.shape, regressors.bias.shape
+        if shapes != ((expected[0], 4, extractor.length), (expected[0], 4)):
+            raise InputError(f"{weights}: box regressors of shapes {shapes} do not fit; train again")
+    calibration = Calibration.from_tensors(arrays)
+    if calibration is not None and len(calibration.slopes) != expected[0]:
+        raise InputError(f"{weights}: a calibration of {len(calibration.slopes)} classes; train again")
     return {
-        "classes": description["classes"],
+        "classes": _class_names(description["classes"]),
         "extractor": extractor,
         "head": head,
         "regressors": regressors,
@@ -177,5 +231,24 @@ def _parts(model: Path, weights: Path) -> dict[str, Any]:
         "engine": engine_from_parameters(description["proposals"], str(model)),
         "origin": description["origin"],
         "layers": layers,
-        "calibration": Calibration.from_tensors(arrays),
+        "calibration": calibration,
     }
+
+
+def _rounded(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor as float16; unchanged where it is not float32, or has values too large for float16."""
+    half = tensor.half()
+    return half if tensor.dtype == torch.float32 and bool(half.isfinite().all()) else tensor
+
+
+def _factor(value: Any) -> float:
+    factor = float(value)
+    if not math.isfinite(factor):
+        raise ValueError(f"a factor of {factor}")
+    return factor
+
+
+def _class_names(names: Any) -> list[str]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("the classes are no texts")
+    return names

@@ -14,7 +14,6 @@ from sppnet.eval.classification import ClassificationResult, evaluate_classifica
 from sppnet.eval.classification_report import accuracy_table, plot_confusion, write_classification
 from sppnet.eval.coco import coco_metrics
 from sppnet.eval.detections import (
-    check_voc_names,
     read_voc_detections,
     write_coco_results,
     write_voc_detections,
@@ -50,7 +49,6 @@ __all__ = [
     "abo_table",
     "accuracy_table",
     "box_iou",
-    "check_voc_names",
     "class_table",
     "classification_dict",
     "classification_table",

@@ -5,12 +5,65 @@ from numpy.typing import ArrayLike, NDArray
 
 Float64 = NDArray[np.float64]
 
+# Edges count in these parts of a pixel. Up to 16,384 pixels, float32 tells numbers of three decimals apart.
+PARTS = 1000
+
+
+def edges_in_parts(boxes: ArrayLike) -> Float64:
+    """Converts edges to thousandths of a pixel, whole numbers where the file's edges have three decimals.
+
+    A file's 12.3 is 12.30000019 in float32, and even in float64 a difference of decimals is rounded. So an
+    overlap of exactly one half in the file's numbers would be a little less or more. Here an edge that is the
+    nearest of its type to a number of at most three decimals becomes that number, and arithmetic on whole
+    numbers is exact. Other edges keep their value.
+
+    Args:
+        boxes: (…, 4) xyxy, pixel edges, of any number type.
+
+    Returns:
+        float64 (…, 4), thousandths of a pixel.
+
+    Example:
+        >>> edges_in_parts(np.array([12.3, 0.1, 20, 33.3125], np.float32))
+        array([12300. ,   100. , 20000. , 33312.5])
+    """
+    values = np.asarray(boxes)
+    parts = values.astype(np.float64) * PARTS
+    whole = np.rint(parts)
+    nearest = whole / PARTS
+    if values.dtype == np.float64:
+        # Wide enough for left + width: 10.3 + 20.1 is 30.400000000000002.
+        same = abs(nearest - values) <= 2 * np.spacing(abs(values))
+    else:
+        same = nearest.astype(values.dtype) == values
+    edges: Float64 = np.where(same, whole, parts)
+    return edges
+
+
+def left_top_sizes(boxes: ArrayLike) -> Float64:
+    """Converts boxes to COCO's left, top, width, height, with the decimals of `edges_in_parts`.
+
+    Args:
+        boxes: (N, 4) xyxy, pixel edges.
+
+    Returns:
+        float64 (N, 4), pixels.
+
+    Example:
+        >>> left_top_sizes(np.array([[10.3, 20, 30.4, 20.5]], np.float32))
+        array([[10.3, 20. , 20.1,  0.5]])
+    """
+    edges = edges_in_parts(boxes)
+    sizes: Float64 = np.concatenate([edges[:, :2], edges[:, 2:] - edges[:, :2]], axis=1) / PARTS
+    return sizes
+
 
 def box_iou(boxes_a: ArrayLike, boxes_b: ArrayLike) -> Float64:
     """Computes the intersection over union of every box of one set with every box of another.
 
-    The arithmetic is in float64, so an overlap of exactly one half gives 0.5. On pixel edges it equals the
-    devkit's arithmetic on inclusive pixels with ``+1``.
+    An overlap of exactly one half gives 0.5, in float32 boxes as well, if their edges have at most three
+    decimals; see `edges_in_parts`. On pixel edges the arithmetic equals the devkit's on inclusive pixels with
+    ``+1``.
 
     Args:
         boxes_a: (N, 4) xyxy, pixel edges.
@@ -24,8 +77,8 @@ def box_iou(boxes_a: ArrayLike, boxes_b: ArrayLike) -> Float64:
         array([[1. , 0. ],
                [0.5, 0. ]])
     """
-    a = np.asarray(boxes_a, np.float64).reshape(-1, 1, 4)
-    b = np.asarray(boxes_b, np.float64).reshape(1, -1, 4)
+    a = edges_in_parts(boxes_a).reshape(-1, 1, 4)
+    b = edges_in_parts(boxes_b).reshape(1, -1, 4)
     return paired_iou(a, b)
 
 

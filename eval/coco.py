@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sppnet.eval.boxes import Float64
+from sppnet.data.types import Dataset
+from sppnet.eval.boxes import Float64, left_top_sizes
+from sppnet.eval.detections import coco_image_ids
 from sppnet.eval.plain import (
     DetectionsLike,
-    Floats,
     GroundTruthLike,
     Objects,
     ScoredBoxes,
@@ -47,6 +48,11 @@ def coco_metrics(
     Areas (small < 32² pixels <= medium <= 96² < large) are areas of boxes; COCO's own figures use the area of
     the segment.
 
+    The figures are those of pycocotools on the COCO file and the file of `write_coco_results`, if the areas
+    of that COCO file are areas of boxes, too. As there, the order of the images is that of their ids, and
+    within an image the order is that of the files. It matters where scores or overlaps are equal. Edges are
+    taken with their decimals in the files; see `sppnet.eval.boxes.edges_in_parts`.
+
     Args:
         ground_truth: in the forms of `sppnet.eval.evaluate_voc`.
         detections: in the forms of `sppnet.eval.evaluate_voc`.
@@ -70,9 +76,13 @@ def coco_metrics(
 
     checked = read_ground_truth(ground_truth, classes)
     scored = read_detections(detections, checked)
+    known = ground_truth.image_ids if isinstance(ground_truth, Dataset) else None
+    ids = coco_image_ids(checked.image_ids, known)
+    order = _sorted_by_id([ids[image_id] for image_id in checked.image_ids])
+    images = [(checked.objects[index], scored[index]) for index in order]
     with contextlib.redirect_stdout(io.StringIO()):
         # pycocotools needs a dictionary for each detection; all classes at once would fill the memory.
-        parts = [_evaluate_class(checked.objects, scored, label) for label in range(len(checked.classes))]
+        parts = [_evaluate_class(images, label) for label in range(len(checked.classes))]
         total = COCOeval(iouType="bbox")
         shape = (len(total.params.iouThrs), len(total.params.recThrs), 0, 4, 3)
         precision, recall = np.empty(shape), np.empty((shape[0], *shape[2:]))
@@ -87,23 +97,27 @@ def coco_metrics(
     }
 
 
-def _evaluate_class(
-    objects: Sequence[Objects], scored: Sequence[ScoredBoxes], label: int
-) -> dict[str, Float64] | None:
+def _sorted_by_id(ids: Sequence[int | str]) -> list[int]:
+    """Returns the positions of ids in their order: numbers by value, texts by their characters."""
+    texts = any(isinstance(image_id, str) for image_id in ids)
+    return sorted(range(len(ids)), key=lambda index: str(ids[index]) if texts else ids[index])
+
+
+def _evaluate_class(images: Sequence[tuple[Objects, ScoredBoxes]], label: int) -> dict[str, Float64] | None:
     """Returns pycocotools' precision (T, R, 1, A, M) and recall (T, 1, A, M) of a class; None: no objects."""
     from pycocotools.cocoeval import COCOeval
 
+    if all(objects.difficult[objects.labels == label].all() for objects, _ in images):
+        return None
     annotations: list[dict[str, object]] = []
     results: list[dict[str, object]] = []
-    for image, (image_objects, image_results) in enumerate(zip(objects, scored, strict=True)):
-        for row in np.flatnonzero(image_objects.labels == label):
-            annotation = _annotation(len(annotations), image, image_objects.boxes[row])
-            annotations.append(annotation | {"iscrowd": int(image_objects.difficult[row])})
-        for row in np.flatnonzero(image_results.labels == label):
-            result = _annotation(len(results), image, image_results.boxes[row])
-            results.append(result | {"score": float(image_results.scores[row])})
-    if all(annotation["iscrowd"] for annotation in annotations):
-        return None
+    for image, (objects, scored) in enumerate(images):
+        rows = np.flatnonzero(objects.labels == label)
+        for box, crowd in zip(left_top_sizes(objects.boxes[rows]), objects.difficult[rows], strict=True):
+            annotations.append(_annotation(len(annotations), image, box) | {"iscrowd": int(crowd)})
+        rows = np.flatnonzero(scored.labels == label)
+        for box, score in zip(left_top_sizes(scored.boxes[rows]), scored.scores[rows], strict=True):
+            results.append(_annotation(len(results), image, box) | {"score": float(score)})
     evaluation = COCOeval(_index(annotations), _index(results), "bbox")
     evaluation.params.imgIds = sorted({entry["image_id"] for entry in annotations + results})
     evaluation.params.catIds = [1]
@@ -112,16 +126,15 @@ def _evaluate_class(
     return {name: evaluation.eval[name] for name in ("precision", "recall")}
 
 
-def _annotation(index: int, image: int, box: Floats) -> dict[str, object]:
-    left, top, right, bottom = box.tolist()
-    size = (right - left, bottom - top)
+def _annotation(index: int, image: int, box: Float64) -> dict[str, object]:
+    bbox = box.tolist()
     # Ids count from 1 because pycocotools takes a match with id 0 for no match.
     return {
         "id": index + 1,
         "image_id": image,
         "category_id": 1,
-        "bbox": [left, top, *size],
-        "area": size[0] * size[1],
+        "bbox": bbox,
+        "area": bbox[2] * bbox[3],
     }
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,12 +11,12 @@ from numpy.typing import NDArray
 from sppnet.common.errors import InputError
 from sppnet.common.files import atomic_path
 from sppnet.data.detections import Detections
+from sppnet.data.names import check_names, file_parts, name_of_part
+from sppnet.eval.boxes import PARTS, edges_in_parts, left_top_sizes
+from sppnet.eval.voc_lines import read_voc_lines
 
 # Nine significant digits keep any float32 exactly, and a coordinate below 100,000 to 1e-4 pixels.
 _LINE = "%s %.9g %.9g %.9g %.9g %.9g\n"
-_ROW = np.dtype([("image", np.object_), ("numbers", np.float64, (5,))])
-# A box of no width may look inverted by this many pixels after its edges are rounded to `_LINE`'s digits.
-_ROUNDING = 1e-3
 
 
 def write_voc_detections(
@@ -29,7 +28,9 @@ def write_voc_detections(
 ) -> None:
     """Writes a file ``<competition>_det_<split>_<class>.txt`` for each class, as VOCevaldet.m reads it.
 
-    A line is ``<image id> <score> <xmin> <ymin> <xmax> <ymax>``, 1-based and inclusive, with fractions.
+    A line is ``<image id> <score> <xmin> <ymin> <xmax> <ymax>``, 1-based and inclusive, with fractions. All
+    before the last five columns is the id, which may have blanks. In the files' names classes and splits are
+    as in `sppnet.data.names.file_parts`.
 
     Args:
         folder: the folder to write to; it is created if it is missing, and files of these names are replaced.
@@ -39,7 +40,7 @@ def write_voc_detections(
         competition: ``"comp3"`` means trained on VOC data alone, ``"comp4"`` on any data.
 
     Raises:
-        InputError: a class or split cannot be part of a file name, or an image id has blanks.
+        InputError: a class, the split or an image id cannot be used, see `sppnet.data.check_names`.
 
     Example:
         >>> import tempfile
@@ -49,43 +50,23 @@ def write_voc_detections(
         ...     print(Path(folder, "comp3_det_test_cat.txt").read_text().strip())
         000017 0.5 10 20 60 80
     """
-    check_voc_names(classes, split, detections)
-    for label, path in enumerate(_paths(folder, competition, split, classes)):
+    check_names("detections", classes, split, detections)
+    for label, part in enumerate(file_parts(classes)):
+        path = folder / f"{competition}_det_{file_parts([split])[0]}_{part}.txt"
         with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for image_id, image_detections in detections.items():
                 rows = np.flatnonzero(image_detections.labels == label)
-                inclusive = image_detections.boxes[rows] + np.array([1.0, 1.0, 0.0, 0.0])
+                edges = edges_in_parts(image_detections.boxes[rows])
+                inclusive = (edges + np.array([PARTS, PARTS, 0, 0])) / PARTS
                 numbers = np.column_stack([image_detections.scores[rows], inclusive])
                 file.writelines(_LINE % (image_id, *row) for row in numbers.tolist())
-
-
-def check_voc_names(classes: Sequence[str], split: str, image_ids: Iterable[str]) -> None:
-    """Checks that VOC's files can hold detections of these classes and images.
-
-    Call it before hours of detection, so that bad names do not fail at the end.
-
-    Raises:
-        InputError: as in `write_voc_detections`.
-
-    Example:
-        >>> check_voc_names(["cat"], "test", ["000017"])
-        >>> check_voc_names(["cat"], "test", ["my photo"])
-        Traceback (most recent call last):
-        sppnet.common.errors.InputError: image id 'my photo' has blanks, which separate the columns ...
-    """
-    _paths(Path(), "comp3", split, classes)
-    for image_id in image_ids:
-        if len(image_id.split()) != 1 or image_id != image_id.strip():
-            raise InputError(
-                f"image id {image_id!r} has blanks, which separate the columns of a VOC detections file; "
-                "rename the image"
-            )
 
 
 def read_voc_detections(folder: Path, classes: Sequence[str], split: str = "test") -> dict[str, Detections]:
     """Reads a folder of ``comp?_det_<split>_<class>.txt``, of any competition and any detector.
 
-    Files of other classes and splits are ignored.
+    Files of other classes and splits are ignored. In a line the last five columns are the score and the box;
+    all before them is the image id.
 
     Args:
         folder: holds exactly one file for each class; an empty file means no detections.
@@ -115,7 +96,7 @@ def read_voc_detections(folder: Path, classes: Sequence[str], split: str = "test
     labels: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     numbers: list[NDArray[np.float32]] = [np.empty((0, 5), np.float32)]
     for label, path in enumerate(_class_files(folder, classes, split)):
-        rows = _read_file(path)
+        rows = read_voc_lines(path)
         rows = rows[np.argsort(-rows["numbers"][:, 0], kind="stable")]
         row_images = [index.setdefault(image_id, len(index)) for image_id in rows["image"].tolist()]
         images.append(np.array(row_images, np.int64))
@@ -165,19 +146,14 @@ def write_coco_results(
         ...     json.loads(Path(folder, "results.json").read_text())
         [{'image_id': 17, 'category_id': 1, 'bbox': [9, 19, 51, 61], 'score': 0.5}]
     """
-    if image_ids is None:
-        numeric = all(image_id.isascii() and image_id.isdigit() for image_id in detections)
-        numeric = numeric and len({int(image_id) for image_id in detections}) == len(detections)
-        image_ids = {image_id: int(image_id) if numeric else image_id for image_id in detections}
+    ids = coco_image_ids(detections, image_ids)
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         separator = "["
         for image_id, image_detections in detections.items():
-            corners = image_detections.boxes.astype(np.float64)
-            sizes = corners[:, 2:] - corners[:, :2]
-            numbers = np.column_stack([corners[:, :2], sizes, image_detections.scores])
+            numbers = np.column_stack([left_top_sizes(image_detections.boxes), image_detections.scores])
             if not np.isfinite(numbers).all():
                 raise ValueError(f"detections of image {image_id!r}: a score or box is not finite")
-            image = json.dumps(image_ids[image_id])
+            image = json.dumps(ids[image_id])
             for label, row in zip(image_detections.labels.tolist(), numbers.tolist(), strict=True):
                 category = label + 1 if category_ids is None else category_ids[label]
                 file.write(
@@ -188,23 +164,40 @@ def write_coco_results(
         file.write("[]\n" if separator == "[" else "\n]\n")
 
 
-def _paths(folder: Path, competition: str, split: str, classes: Sequence[str]) -> list[Path]:
-    names = [f"{competition}_det_{split}_{name}.txt" for name in classes]
-    for name in names:
-        if re.search(r"[/\\\0\n\r]", name):
-            raise InputError(f"{name!r} cannot be a file name: rename the class or split without slashes")
-    return [folder / name for name in names]
+def coco_image_ids(
+    image_ids: Iterable[str], known: Mapping[str, int | str] | None = None
+) -> Mapping[str, int | str]:
+    """Returns the ids that images have in COCO's files.
+
+    Args:
+        image_ids: the ids of the images.
+        known: image id to the id in the file, such as `sppnet.data.Dataset.image_ids`. None: numbers if all
+            ids are decimal numbers and remain distinct as numbers, else the ids themselves.
+
+    Example:
+        >>> coco_image_ids(["000017", "000009"])
+        {'000017': 17, '000009': 9}
+        >>> coco_image_ids(["cat", "000009"])
+        {'cat': 'cat', '000009': '000009'}
+    """
+    if known is not None:
+        return known
+    distinct = dict.fromkeys(image_ids)
+    numeric = all(image_id.isascii() and image_id.isdigit() for image_id in distinct)
+    numeric = numeric and len({int(image_id) for image_id in distinct}) == len(distinct)
+    return {image_id: int(image_id) if numeric else image_id for image_id in distinct}
 
 
 def _class_files(folder: Path, classes: Sequence[str], split: str) -> list[Path]:
     """Finds the file of each class."""
-    pattern = re.compile(rf"comp[1-9]_det_{re.escape(split)}_(.+)\.txt")
+    pattern = re.compile(r"comp[1-9]_det_(.+)\.txt")
     files: dict[str, list[str]] = {}
     try:
         for path in sorted(folder.iterdir()):
             match = pattern.fullmatch(path.name)
-            if match:
-                files.setdefault(match[1], []).append(path.name)
+            name = name_of_part(match[1]) if match else ""
+            if name.startswith(f"{split}_"):
+                files.setdefault(name.removeprefix(f"{split}_"), []).append(path.name)
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror}); check the path") from error
     for name in classes:
@@ -224,55 +217,11 @@ def _class_files(folder: Path, classes: Sequence[str], split: str) -> list[Path]
     return [folder / files[name][0] for name in classes]
 
 
-def _read_file(path: Path) -> NDArray[np.void]:
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "loadtxt: input contained no data")
-            rows: NDArray[np.void] = np.loadtxt(path, _ROW, comments=None, ndmin=1, encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except ValueError as error:
-        raise InputError(f"{path}, {_first_fault(path) or error}") from error
-    scores, corners = rows["numbers"][:, 0], rows["numbers"][:, 1:]
-    inverted = corners[:, 2:] - corners[:, :2] + 1 < -_ROUNDING
-    if np.isnan(scores).any() or not np.isfinite(corners).all() or inverted.any():
-        raise InputError(f"{path}, {_first_fault(path)}")
-    return rows
-
-
 def _to_edges(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
     """Converts rows of score and box from 1-based inclusive pixels to 0-based edges."""
     edges = numbers - np.array([0.0, 1.0, 1.0, 0.0, 0.0])
     edges[:, 3:] = np.maximum(edges[:, 3:], edges[:, 1:3])
-    rounded: NDArray[np.float32] = edges.astype(np.float32)
+    # A score beyond float32 becomes infinite.
+    with np.errstate(over="ignore"):
+        rounded: NDArray[np.float32] = edges.astype(np.float32)
     return rounded
-
-
-def _first_fault(path: Path) -> str | None:
-    """Describes the first bad line of a file that the fast reader refused."""
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            fault = _fault(line.split())
-            if fault:
-                return f"line {number}: {fault}"
-    return None
-
-
-def _fault(words: list[str]) -> str | None:
-    if not words:
-        return None
-    if len(words) != 6:
-        return f"{len(words)} columns; 6 are expected: image id, score, xmin, ymin, xmax, ymax"
-    try:
-        score, left, top, right, bottom = map(float, words[1:])
-    except ValueError as error:
-        return f"{error}; a score and four coordinates are expected after the image id"
-    if np.isnan(score):
-        return "the score is NaN; every detection needs a number"
-    if not np.isfinite([left, top, right, bottom]).all():
-        return "the box is not finite"
-    if min(right - left, bottom - top) + 1 < -_ROUNDING:
-        return "the box is inverted; the columns are xmin, ymin, xmax, ymax"
-    if "\ufffd" in words[0]:
-        return "the image id is not UTF-8; save the file as UTF-8"
-    return None

@@ -15,6 +15,7 @@ import numpy as np
 from sppnet.common.errors import InputError
 from sppnet.common.files import atomic_path, write_json
 from sppnet.data.detections import Detections
+from sppnet.data.names import printable
 from sppnet.data.photos import Photo
 from sppnet.eval.detections import write_voc_detections
 
@@ -171,7 +172,7 @@ def export_voc(folder: Path, results: Sequence[PhotoDetections], classes: Sequen
         classes: the names that labels index; each has its file.
 
     Raises:
-        InputError: an image id has blanks, or a class cannot be part of a file name.
+        InputError: a class or an image id cannot be used, see `sppnet.data.check_names`.
 
     Example:
         >>> import tempfile
@@ -182,7 +183,7 @@ def export_voc(folder: Path, results: Sequence[PhotoDetections], classes: Sequen
         ...     print(Path(folder, "comp4_det_test_cat.txt").read_text(), end="")
         a 0.75 11 21 60 80
     """
-    detections = {_utf8(result.photo.image_id): result.detections for result in results}
+    detections = {printable(result.photo.image_id): result.detections for result in results}
     write_voc_detections(folder, detections, classes, "test", "comp4")
 
 
@@ -257,8 +258,3 @@ def _records(result: PhotoDetections, classes: Sequence[str]) -> list[dict[str, 
 def _short(score: float) -> float:
     """Drops the digits that a float32 does not hold."""
     return float(str(np.float32(score)))
-
-
-def _utf8(text: str) -> str:
-    """Escapes the bytes of a file's name that are not UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -4,11 +4,13 @@ The functions that need rich and matplotlib import them, so that scoring starts 
 """
 
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sppnet.common.files import atomic_path
 from sppnet.common.text import percent
+from sppnet.data.names import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,8 +51,18 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
 
 
 def write_png(path: Path, figure: "Figure") -> None:
-    """Writes a figure as a PNG, replacing the file as a whole."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """Writes a figure as a PNG, replacing the file as a whole.
 
-    with atomic_path(path) as temporary:
+    Texts are drawn as they are: a class may be called ``$x_1$``. Characters that the font lacks become boxes.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_parse_math(False)
+        text.set_text(printable(text.get_text()))
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        # One warning for each character that the font lacks.
+        warnings.filterwarnings("ignore", "Glyph|Matplotlib currently does not support")
         FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=_DOTS_PER_INCH)

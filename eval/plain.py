@@ -205,7 +205,7 @@ def _read_scored_boxes(entry: Any, ground_truth: GroundTruth, source: str) -> Sc
         scores = _read_column(entry["scores"], len(boxes), f"{source}: 'scores'")
         labels = _read_labels(entry["labels"], len(boxes), source)
         scored = ScoredBoxes(
-            boxes, _as_float64(scores, f"{source}: 'scores'"), ground_truth.class_indices(labels, source)
+            boxes, _as_floats(scores, f"{source}: 'scores'"), ground_truth.class_indices(labels, source)
         )
     if np.isnan(scored.scores).any():
         raise InputError(f"{source}: a score is NaN; every detection needs a number")
@@ -253,7 +253,7 @@ def _check_keys(entry: Any, keys: Sequence[str], source: str) -> None:
 
 
 def _read_boxes(values: Any, source: str) -> Floats:
-    boxes = _as_float64(_as_array(values, f"{source}: 'boxes'"), f"{source}: 'boxes'")
+    boxes = _as_floats(_as_array(values, f"{source}: 'boxes'"), f"{source}: 'boxes'")
     if boxes.size == 0:
         boxes = boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
@@ -307,7 +307,8 @@ def _as_array(values: Any, source: str) -> NDArray[Any]:
         raise InputError(f"{source} is no array ({error}); give a list or an array") from error
 
 
-def _as_float64(values: NDArray[Any], source: str) -> NDArray[np.float64]:
+def _as_floats(values: NDArray[Any], source: str) -> Floats:
+    """Returns numbers as floats; floats keep their type, which says how they were rounded."""
     if values.size and values.dtype.kind not in "fiu":
         raise InputError(f"{source} holds {values.ravel().tolist()[0]!r}; give numbers")
-    return values.astype(np.float64)
+    return values if values.dtype.kind == "f" else values.astype(np.float64)

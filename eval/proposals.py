@@ -142,7 +142,7 @@ def evaluate_proposals(
     overlaps, labels, proposals_per_image = [np.empty((0, len(grid)))], [np.empty(0, np.int64)], []
     for example, boxes in zip(dataset, proposals, strict=True):
         chosen = np.ones(len(example.labels), np.bool_) if difficult else ~example.difficult
-        ranked = np.asarray(boxes, np.float64).reshape(-1, 4)
+        ranked = np.asarray(boxes).reshape(-1, 4)
         overlaps.append(best_overlaps(example.boxes[chosen], ranked, grid))
         labels.append(example.labels[chosen])
         proposals_per_image.append(len(ranked))

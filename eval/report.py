@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _PANEL_INCHES = (2.4, 2.3)
+_TITLE_LETTERS = 20  # No longer title fits above a panel, beside the AP.
 _MIN_COLUMNS = 5  # VOC's twenty classes make 5 × 4 panels.
 
 
@@ -104,7 +105,7 @@ def class_table(result: VOCResult, title: str | None = None) -> "Table":
 
     ``rich.print(table)`` shows it.
     """
-    from rich.markup import escape
+    from rich.text import Text
 
     table = new_table(title, show_footer=True)
     _add_means(table, result)
@@ -114,7 +115,7 @@ def class_table(result: VOCResult, title: str | None = None) -> "Table":
     table.add_column("detections", justify="right", footer=f"{detections:,}")
     for figures in result.classes:
         table.add_row(
-            escape(figures.name),
+            Text(figures.name),
             percent_or_dash(figures.ap_11point),
             percent_or_dash(figures.ap_area),
             f"{figures.ground_truths:,}",
@@ -163,7 +164,7 @@ def classification_table(result: ImageClassificationResult, title: str | None = 
         >>> [column.header for column in classification_table(result).columns]
         ['class', 'AP 11-pt', 'AP area', 'positives', 'images']
     """
-    from rich.markup import escape
+    from rich.text import Text
 
     table = new_table(title, show_footer=True)
     _add_means(table, result)
@@ -171,7 +172,7 @@ def classification_table(result: ImageClassificationResult, title: str | None = 
     table.add_column("images", justify="right")
     for figures in result.classes:
         table.add_row(
-            escape(figures.name),
+            Text(figures.name),
             percent_or_dash(figures.ap_11point),
             percent_or_dash(figures.ap_area),
             f"{figures.positives:,}",
@@ -234,7 +235,10 @@ def plot_precision_recall(path: Path, result: VOCResult) -> None:
 
 
 def _draw_curve(panel: "Axes", figures: ClassResult) -> None:
-    panel.set_title(f"{figures.name}  AP {percent_or_dash(figures.ap_11point)}", fontsize=9, pad=3)
+    name = figures.name
+    if len(name) > _TITLE_LETTERS:
+        name = f"{name[: _TITLE_LETTERS - 1]}…"
+    panel.set_title(f"{name}  AP {percent_or_dash(figures.ap_11point)}", fontsize=9, pad=3)
     panel.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     panel.tick_params(labelsize=7)
     panel.grid(alpha=0.3, linewidth=0.5)

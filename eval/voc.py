@@ -7,7 +7,7 @@ import numpy as np
 
 from sppnet.common.arrays import BoolArray, IntArray
 from sppnet.eval.average_precision import average_precision_11point, average_precision_area
-from sppnet.eval.boxes import Float64, paired_iou
+from sppnet.eval.boxes import Float64, edges_in_parts, paired_iou
 from sppnet.eval.plain import (
     DetectionsLike,
     Floats,
@@ -176,10 +176,10 @@ def evaluate_voc(
 
 @dataclass(frozen=True, eq=False)
 class _Boxes:
-    """All boxes of a data set in one piece, and the rows of each class."""
+    """All boxes of a data set in one piece, in `edges_in_parts`, and the rows of each class."""
 
     images: IntArray
-    boxes: Floats
+    boxes: Float64
     scores: Floats
     difficult: BoolArray
     by_class: IntArray
@@ -200,12 +200,21 @@ def _gather(
     narrow = np.concatenate([np.empty(0, np.int64), *labels]).astype(np.min_scalar_type(classes))
     return _Boxes(
         images=np.repeat(np.arange(len(parts)), [len(part.labels) for part in parts]),
-        boxes=np.concatenate([np.empty((0, 4), np.float32), *(part.boxes for part in parts)]),
+        boxes=_joined_edges([part.boxes for part in parts]),
         scores=np.concatenate([np.empty(0, np.float32), *scores]),
         difficult=np.concatenate([np.empty(0, np.bool_), *difficult]),
         by_class=np.argsort(narrow, kind="stable"),
         class_starts=np.append(0, np.cumsum(np.bincount(narrow, minlength=classes))),
     )
+
+
+def _joined_edges(parts: Sequence[Floats]) -> Float64:
+    """Joins the boxes of all images, each rounded as its own type is; see `edges_in_parts`."""
+    filled = [boxes for boxes in parts if len(boxes)]
+    if len({boxes.dtype for boxes in filled}) == 1:
+        # Much faster than image by image.
+        return edges_in_parts(np.concatenate(filled))
+    return np.concatenate([np.empty((0, 4)), *map(edges_in_parts, filled)])
 
 
 def _best_matches(
@@ -235,10 +244,7 @@ def _best_matches(
     for step in range(counts.max(initial=0)):
         active = active[counts[active] > step]
         candidates = firsts[active] + step
-        overlap = paired_iou(
-            scored.boxes[rows[active]].astype(np.float64),
-            objects.boxes[object_rows[candidates]].astype(np.float64),
-        )
+        overlap = paired_iou(scored.boxes[rows[active]], objects.boxes[object_rows[candidates]])
         better = overlap > best[active]
         best[active[better]] = overlap[better]
         match[active[better]] = candidates[better]

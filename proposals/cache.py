@@ -1,17 +1,22 @@
 """The offline cache of proposals: one SQLite file that is crash-safe and readable while it is written."""
 
+import logging
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from sppnet.common.arrays import FloatArray
 from sppnet.common.errors import InputError
+from sppnet.common.locks import check_locks, sqlite_advice
+from sppnet.common.sqlite_rebuild import decode_leniently, has_damaged_pages, rebuild, sealed, unsealed
 from sppnet.proposals.engine import Engine, canonical_json, method_digest
 
+_LOG = logging.getLogger(__name__)
 _SCHEMA_VERSION = 1
 # One transaction, so that no other process sees half of the schema.
 _SCHEMA = f"""
@@ -25,6 +30,11 @@ CREATE TABLE IF NOT EXISTS proposals (
 PRAGMA user_version = {_SCHEMA_VERSION};
 COMMIT;
 """
+# The primary keys.
+_KEYS = {"methods": ["digest"], "proposals": ["image_id", "image_digest", "method"]}
+_ENTRY = " AND ".join(f"{name} = ?" for name in _KEYS["proposals"])
+
+Value = TypeVar("Value")
 
 
 class Key(NamedTuple):
@@ -48,11 +58,15 @@ class ProposalCache:
 
     One process writes; any number of processes read, and readers never wait for the writer. Each `put` is one
     transaction, so a kill loses at most the running call. Boxes are stored as little-endian uint16, or as
-    uint32 if an edge is beyond 65,535 pixels: 8 or 16 bytes per box.
+    uint32 if an edge is beyond 65,535 pixels: 8 or 16 bytes per box. An entry carries a checksum; a damaged
+    one is deleted, so that it is made again. Entries of version 0.1.0 have no checksum and are read as they
+    are. A file with damaged pages is replaced by one with all entries that can still be read; a warning says
+    how many, and the damaged file stays beside it as ``<name>.damaged``.
 
     Attributes:
         path: the SQLite file.
         method: SHA-256 of the engine's parameters; the cache reads and writes entries of this method only.
+        damaged: number of damaged entries so far; the first one is named in a warning.
 
     Example:
         >>> import tempfile
@@ -77,11 +91,17 @@ class ProposalCache:
         """
         self.path = Path(path)
         self.method = method_digest(engine)
+        self.damaged = 0
         self._parameters = canonical_json(engine.parameters())
+        self._open()
+
+    def _open(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            check_locks(self.path.parent, "give a folder on another disk with --cache or SPPNET_CACHE")
             # Prefetching reads in its own thread, but two threads never read at the same time.
             self._db = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
+            decode_leniently(self._db)
             # One statement, so that both values belong to one state of the file: another process may be
             # creating it.
             version, tables = self._db.execute(
@@ -99,8 +119,10 @@ class ProposalCache:
             self._db.execute("PRAGMA synchronous = NORMAL")
         except (sqlite3.Error, OSError) as error:
             raise InputError(
-                f"{self.path}: cannot be used as the proposal cache ({error}); check the disk and the "
-                "file's permissions, or move the file away if it is damaged"
+                f"{self.path}: cannot be used as the proposal cache ({error}); "
+                + sqlite_advice(
+                    error, "check the disk and the file's permissions, or move the file away if it is damaged"
+                )
             ) from error
 
     def __enter__(self) -> "ProposalCache":
@@ -116,38 +138,89 @@ class ProposalCache:
         self._db.close()
 
     def get(self, key: Key) -> FloatArray | None:
-        """Returns the boxes of an image, or None if the method has no entry for it.
+        """Returns the boxes of an image, or None if the method has no entry for it, or a damaged one.
 
         Returns:
             float32 (N, 4) xyxy, best first; N is 0 if the method proposed no box.
 
         Raises:
-            InputError: the entry or the file is damaged.
+            InputError: the file cannot be read.
         """
-        query = "SELECT count, boxes FROM proposals WHERE image_id = ? AND image_digest = ? AND method = ?"
-        try:
-            row = self._db.execute(query, (*key, self.method)).fetchone()
-        except sqlite3.Error as error:
-            raise InputError(f"{self.path}: damaged ({error}); delete it and run `make proposals`") from error
+        query = f"SELECT count, boxes FROM proposals WHERE {_ENTRY}"
+        row = self._working("read", lambda: self._db.execute(query, (*key, self.method)).fetchone())
         if row is None:
             return None
-        count, blob = row
-        if len(blob) not in (8 * count, 16 * count):
-            raise InputError(f"{self.path}: the entry of image {key.image_id} is damaged; delete the file")
-        boxes = np.frombuffer(blob, "<u2" if len(blob) == 8 * count else "<u4").reshape(-1, 4)
-        return boxes.astype(np.float32)
+        boxes = self._unpacked(key, *row)
+        if boxes is None:
+            if not self.damaged:
+                _LOG.warning(
+                    "%s: the entry of image %s is damaged; it is made again, as all damaged entries are",
+                    self.path, key.image_id,
+                )  # fmt: skip
+            self.damaged += 1
+            # Without it, it is missing for all. Where the file cannot be written it is missing here.
+            with suppress(sqlite3.Error), self._db:
+                self._db.execute(f"DELETE FROM proposals WHERE {_ENTRY}", (*key, self.method))
+        return boxes
+
+    def _unpacked(self, key: Key, count: Any, stored: Any) -> FloatArray | None:
+        """The boxes of an entry; None if it is damaged."""
+        if not isinstance(count, int) or not isinstance(stored, bytes):
+            return None
+        # Entries of version 0.1.0 are the boxes alone.
+        packed = (
+            stored if len(stored) in (8 * count, 16 * count) else unsealed(stored, *key, self.method, count)
+        )
+        if packed is None or len(packed) not in (8 * count, 16 * count):
+            return None
+        integers = np.frombuffer(packed, "<u2" if len(packed) == 8 * count else "<u4").reshape(-1, 4)
+        return integers.astype(np.float32)
+
+    def _working(self, verb: str, action: Callable[[], Value]) -> Value:
+        """Does something with the file, which is rebuilt before if it has damaged pages."""
+        try:
+            try:
+                return action()
+            except sqlite3.Error as error:
+                if not has_damaged_pages(error):
+                    raise
+            self._db.close()
+            try:
+                _LOG.warning(rebuild(self.path, _SCHEMA, _KEYS))
+            finally:
+                self._open()
+            return action()
+        except sqlite3.Error as error:
+            raise InputError(
+                f"{self.path}: cannot be {verb} ({error}); "
+                f"{sqlite_advice(error, 'free some space and run again')}, the boxes stored before are kept"
+            ) from error
 
     def present(self) -> set[tuple[str, str]]:
         """Returns the keys of all entries of this method, as plain tuples (0.3 kB of memory per image).
 
         Raises:
-            InputError: the file is damaged.
+            InputError: the file cannot be read.
         """
         query = "SELECT image_id, image_digest FROM proposals WHERE method = ?"
-        try:
-            return set(self._db.execute(query, (self.method,)))
-        except sqlite3.Error as error:
-            raise InputError(f"{self.path}: damaged ({error}); delete it and run `make proposals`") from error
+        return self._working("read", lambda: set(self._db.execute(query, (self.method,))))
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Returns the number of boxes of all entries of this method, by their keys as plain tuples.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        query = "SELECT image_id, image_digest, count FROM proposals WHERE method = ?"
+        rows = self._working("read", lambda: self._db.execute(query, (self.method,)).fetchall())
+        known = {}
+        for image_id, image_digest, count in rows:
+            if isinstance(count, int):
+                known[image_id, image_digest] = count
+            else:
+                # It is damaged, so this deletes it, and it is made again.
+                self.get(Key(image_id, image_digest))
+        return known
 
     def missing(self, keys: Iterable[Key]) -> list[Key]:
         """Returns the keys that have no entry, in their order."""
@@ -170,17 +243,16 @@ class ProposalCache:
             if boxes.shape != (len(boxes), 4) or not np.array_equal(integers, boxes):
                 raise InputError(f"boxes of image {key.image_id}: only whole numbers from 0 can be cached")
             compact = integers.astype("<u2") if integers.max(initial=0) < 1 << 16 else integers.astype("<u4")
-            rows.append((*key, self.method, len(boxes), compact.tobytes()))
+            stored = sealed(compact.tobytes(), *key, self.method, len(boxes))
+            rows.append((*key, self.method, len(boxes), stored))
         if not rows:
             return
-        try:
+
+        def write() -> None:
             with self._db:
                 # Written here and not when the file is opened, because readers must not write.
                 method = (self.method, self._parameters)
                 self._db.execute("INSERT OR IGNORE INTO methods VALUES (?, ?)", method)
                 self._db.executemany("INSERT OR REPLACE INTO proposals VALUES (?, ?, ?, ?, ?)", rows)
-        except sqlite3.Error as error:
-            raise InputError(
-                f"{self.path}: cannot be written ({error}); free some space and run again, "
-                "the boxes stored before are kept"
-            ) from error
+
+        self._working("written", write)

@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ from numpy.typing import NDArray
 from sppnet.common.arrays import FloatArray
 from sppnet.common.errors import InputError
 from sppnet.common.files import atomic_path
+from sppnet.common.outputs import check_output_file
 from sppnet.data.images import image_size
 from sppnet.proposals.cache import ProposalCache
 from sppnet.proposals.fill import ImageFile, annotated_size, image_key
+from sppnet.proposals.mat_check import check_mat, most_bytes
 
 _BATCH = 500
+# MATLAB's format 5 counts the bytes of a variable in 32 bits. A cell has so many beside its numbers.
+_MAT_BYTES = 2**32
+_MAT_CELL_BYTES = 56
 
 
 def read_boxes(path: Path, examples: Sequence[ImageFile]) -> dict[str, FloatArray]:
@@ -96,23 +102,43 @@ def export_boxes(path: Path, examples: Sequence[ImageFile], cache: ProposalCache
         the number of images written: all.
 
     Raises:
-        InputError: another ending, an image that is not in the cache, or a file that cannot be written.
+        InputError: another ending, an image that is not in the cache, more boxes than ``.mat`` holds, or a
+            file that cannot be written.
     """
-    by_id: dict[str, FloatArray] = {}
-    for example in examples:
-        boxes = cache.get(image_key(example))
-        if boxes is None:
-            raise InputError(
-                f"image {example.image_id} has no boxes in {cache.path}; run `make proposals` first"
-            )
-        by_id[example.image_id] = boxes
     writer = _by_suffix(path, _write_mat, _write_npz)
+    check_output_file(path)
+    keys = {example.image_id: image_key(example) for example in examples}
+    counts = cache.counts()
+    for image_id, key in keys.items():
+        if key not in counts:
+            raise _without_boxes(image_id, cache)
+    if writer is _write_mat:
+        _check_mat_size(path, [counts[key] for key in keys.values()])
+    by_id: dict[str, FloatArray] = {}
+    for image_id, key in keys.items():
+        boxes = cache.get(key)
+        if boxes is None:
+            raise _without_boxes(image_id, cache)
+        by_id[image_id] = boxes
     try:
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             writer(file, by_id)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); free some space") from error
     return len(by_id)
+
+
+def _without_boxes(image_id: str, cache: ProposalCache) -> InputError:
+    return InputError(f"image {image_id} has no boxes in {cache.path}; run `make proposals` first")
+
+
+def _check_mat_size(path: Path, counts: Sequence[int]) -> None:
+    size = sum(_MAT_CELL_BYTES + 4 * np.float64().nbytes * count for count in counts)
+    if size >= _MAT_BYTES:
+        raise InputError(
+            f"{path}: {sum(counts):,} boxes take {size / 1e9:.1f} GB, and .mat holds {_MAT_BYTES / 1e9:.1f} "
+            "GB; write an .npz, or fewer images with --limit"
+        )
 
 
 def _by_suffix(path: Path, mat: Callable[..., Any], npz: Callable[..., Any]) -> Callable[..., Any]:
@@ -140,7 +166,9 @@ def _read_mat(path: Path) -> dict[str, FloatArray]:
     # Imported here: it costs more start-up than the rest of this module.
     from scipy.io import loadmat
 
-    content = loadmat(path)
+    data, names = path.read_bytes(), frozenset({"images", "boxes"})
+    check_mat(data, names)
+    content = loadmat(BytesIO(data), variable_names=list(names))
     if not {"images", "boxes"} <= content.keys():
         raise InputError(f"{path}: has no cells 'images' and 'boxes'; is it a file of published proposals?")
     ids = [str(np.asarray(cell).item()) for cell in content["images"].ravel()]
@@ -156,6 +184,11 @@ def _read_mat(path: Path) -> dict[str, FloatArray]:
 
 
 def _read_npz(path: Path) -> dict[str, FloatArray]:
+    # A pickle or a single array is no archive; `zipfile` says so before anything is read.
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > most_bytes(path.stat().st_size):
+        raise InputError(f"{path}: {size / 1e9:.1f} GB when decompressed, from a small file; make it anew")
     with np.load(path, allow_pickle=False) as content:
         return {name: _four_columns(content[name], f"{path}: image {name}") for name in content.files}
 
@@ -163,7 +196,7 @@ def _read_npz(path: Path) -> dict[str, FloatArray]:
 def _four_columns(value: NDArray[Any], source: str) -> FloatArray:
     if value.size == 0:
         return np.zeros((0, 4), np.float32)
-    if value.ndim != 2 or value.shape[1] != 4 or not np.issubdtype(value.dtype, np.number):
+    if value.ndim != 2 or value.shape[1] != 4 or value.dtype.kind not in "iuf":
         raise InputError(f"{source}: boxes are {value.dtype} {value.shape}, not numbers (n, 4)")
     return value.astype(np.float32)
 

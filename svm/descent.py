@@ -1,10 +1,10 @@
 """Compiled coordinate descent on the dual of one SVM, and the squared lengths of feature rows."""
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from sppnet.common.arrays import FloatArray, IntArray
+from sppnet.common.kernels import kernel
 
 # Feature rows as floats, or as whole numbers that are multiplied by one factor (unit) per row.
 RowArray = NDArray[np.float32] | NDArray[np.int8]
@@ -13,7 +13,7 @@ RowArray = NDArray[np.float32] | NDArray[np.int8]
 _REORDER = {"reassoc", "contract", "nsz"}
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_REORDER)
+@kernel(fastmath=_REORDER)
 def _dot(a: RowArray, b: RowArray) -> float:
     total = np.float32(0.0)
     for k in range(a.shape[0]):
@@ -21,24 +21,24 @@ def _dot(a: RowArray, b: RowArray) -> float:
     return total  # type: ignore[return-value]  # a double would halve the vector width
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_REORDER)
+@kernel(fastmath=_REORDER)
 def _add(step: np.float32, row: RowArray, w: FloatArray) -> None:
     for k in range(w.shape[0]):
         w[k] += step * np.float32(row[k])
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _fill_squared_norms(features: RowArray, units: FloatArray, rows: IntArray, norms: FloatArray) -> None:
     for row in rows:
         norms[row] = units[row] * units[row] * _dot(features[row], features[row])
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _gradient(sign: float, row: RowArray, unit: float, w: FloatArray, bias: float) -> float:
     return sign * (unit * _dot(row, w) + bias) - 1.0
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _sweep(
     features: RowArray,
     units: FloatArray,
@@ -72,7 +72,7 @@ def _sweep(
     return v, gain, kept
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def descend(
     features: RowArray,
     units: FloatArray,

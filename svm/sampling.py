@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sppnet.common.arrays import FloatArray, IntArray
+from sppnet.common.errors import DamageError
+from sppnet.common.files import checksum, sync_file
 from sppnet.svm.regression import BoxRegressors, RegressionSettings, encode_boxes, fit_deltas
 
 
@@ -17,7 +19,7 @@ class RegressionSampler:
     Reservoir sampling: every eligible proposal of the whole stream has the same chance, early or late. The
     draw depends only on the seed and on the images' keys and order. Features are kept as float16, in one file
     per class, because 20 classes of 5,000 proposals of 12,800 features are 2.6 GB, too much for memory beside
-    the negatives. The caller removes the folder.
+    the negatives. Their checksums are in memory, and are compared in the end. The caller removes the folder.
 
     Attributes:
         settings: the settings of the sample and of the ridge regression.
@@ -63,6 +65,9 @@ class RegressionSampler:
         self._dimension = dimension
         self._deltas = np.zeros((num_classes, settings.max_samples, 4), np.float32)
         self._seen = np.zeros(num_classes, np.int64)
+        self._checksums = np.zeros((num_classes, settings.max_samples), np.uint32)
+        # Labels whose files have changed since they were last known to be on the disk.
+        self._unsynced: set[int] = set()
 
     @property
     def seen(self) -> IntArray:
@@ -123,23 +128,34 @@ class RegressionSampler:
             self._seen[label] += len(eligible)
 
     def finish(self) -> BoxRegressors:
-        """Trains the regressors on the sample, with the features of one class in memory at a time."""
+        """Trains the regressors on the sample, with the features of one class in memory at a time.
+
+        Raises:
+            DamageError: a file in the folder is not as it was written.
+        """
         weights = np.zeros((len(self._seen), 4, self._dimension), np.float32)
         bias = np.zeros((len(self._seen), 4), np.float32)
         for label in np.flatnonzero(self._seen):
             count = min(int(self._seen[label]), self.settings.max_samples)
-            stored = np.fromfile(self._path(int(label)), np.float16, count * self._dimension)
-            features = stored.reshape(count, self._dimension).astype(np.float32)
+            stored = self._read(int(label), count)
+            if not np.array_equal(_checksums(stored), self._checksums[label, :count]):
+                raise DamageError(
+                    f"{self._path(int(label))}: damaged since it was written; check the disk, run again"
+                )
+            features = stored.astype(np.float32)
             weights[label], bias[label] = fit_deltas(features, self._deltas[label, :count], self.settings)
         return BoxRegressors(weights, bias, self.norm_factor)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Returns the arrays that `from_state` needs in addition to the folder.
+        """Waits until the folder is on the disk, and returns the arrays that `from_state` needs besides it.
 
         The folder may be ahead of the state: if the same images are offered again, they write the same bytes.
         """
         # Checkpoints keep "offsets", the old name of the deltas.
-        return {"offsets": self._deltas, "seen": self._seen}
+        for label in self._unsynced:
+            sync_file(self._path(label))
+        self._unsynced.clear()
+        return {"offsets": self._deltas, "seen": self._seen, "checksums": self._checksums}
 
     @classmethod
     def from_state(
@@ -167,10 +183,19 @@ class RegressionSampler:
         sampler._seen[:] = seen
         for label in np.flatnonzero(sampler._seen):
             path = sampler._path(int(label))
-            needed = min(int(sampler._seen[label]), settings.max_samples) * dimension * 2
-            if not path.is_file() or path.stat().st_size < needed:
+            count = min(int(sampler._seen[label]), settings.max_samples)
+            if not path.is_file() or path.stat().st_size < count * dimension * 2:
                 raise ValueError(f"{path}: features of the saved sample are missing; start the sample afresh")
+            if "checksums" not in state:
+                # A state of version 0.1.0.
+                sampler._checksums[label, :count] = _checksums(sampler._read(int(label), count))
+        if "checksums" in state:
+            sampler._checksums[:] = state["checksums"]
         return sampler
+
+    def _read(self, label: int, count: int) -> NDArray[np.float16]:
+        stored = np.fromfile(self._path(label), np.float16, count * self._dimension)
+        return stored[: len(stored) // self._dimension * self._dimension].reshape(-1, self._dimension)
 
     def _path(self, label: int) -> Path:
         return self._folder / f"windows-{label:04d}.f16"
@@ -192,6 +217,7 @@ class RegressionSampler:
         if not slots:
             return
         path = self._path(label)
+        self._unsynced.add(label)
         # Plain writes raise an error when the disk is full; a memory map would kill the process.
         with open(path, "r+b" if self._seen[label] else "wb") as file:
             for index, slot in slots.items():
@@ -200,3 +226,8 @@ class RegressionSampler:
                     raise ValueError(f"image {key}: features of proposal {eligible[index]} are not finite")
                 file.seek(slot * row.nbytes)
                 file.write(row.tobytes())
+                self._checksums[label, slot] = checksum(row.data)
+
+
+def _checksums(rows: NDArray[np.float16]) -> NDArray[np.uint32]:
+    return np.array([checksum(row.data) for row in rows], np.uint32)

@@ -1,4 +1,4 @@
-"""Imports run one way through the rooms, and nothing is unpickled."""
+"""Imports run one way through the rooms, each system has what they need, and nothing is unpickled."""
 
 import ast
 from functools import cache
@@ -111,3 +111,24 @@ def test_no_module_imports(roots):
         if target.split(".")[0] in roots
     ]
     assert bad == []
+
+
+def test_no_module_needs_what_one_system_lacks():
+    """A module of one system only is imported where it is used, after a question for the system."""
+    of_one_system = {"fcntl", "grp", "msvcrt", "posix", "pwd", "resource", "termios", "winreg", "_winapi"}
+    bad = []
+    for name, file in modules().items():
+        at_import = ast.parse(file.read_text(encoding="utf-8"))
+        for node in at_import.body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                targets = imported(ast.unparse(node))
+                bad += [
+                    f"{name} imports {target}" for target in targets if target.split(".")[0] in of_one_system
+                ]
+    assert bad == []
+
+
+def test_only_one_module_compiles():
+    """It knows where the machine code can be kept."""
+    users = [name for name, targets in imports_by_module().items() if "numba" in targets]
+    assert users == ["sppnet.common.kernels"]

@@ -8,10 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sppnet.common.arrays import Image
+from sppnet.common.cores import limit_torch_threads
 from sppnet.detection.backbones.feature_levels import FeatureLevels, align
 from sppnet.detection.backbones.file_names import keep_file_names
 from sppnet.detection.backbones.geometry import Geometry
 from sppnet.detection.backbones.normalisation import Normalisation
+
+# Here, because whatever computes with torch imports this module.
+limit_torch_threads()
 
 
 class Network(nn.Module, ABC):

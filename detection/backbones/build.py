@@ -131,15 +131,15 @@ def network_from_config(config: dict[str, Any], state: dict[str, Tensor]) -> Net
     """
     with torch.random.fork_rng(devices=[]):
         try:
-            network = _unfilled_network(config)
-        except (LookupError, TypeError, ValueError) as error:
+            network = _unfilled_network(config, sum(tensor.numel() for tensor in state.values()))
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"the network's settings are damaged ({error}); train it again") from error
     load_exactly(network, state, "the network's saved weights")
     return network.eval()
 
 
-def _unfilled_network(config: dict[str, Any]) -> Network:
-    """The network of a configuration, with random weights."""
+def _unfilled_network(config: dict[str, Any], numbers: int) -> Network:
+    """The network of a configuration, with random weights; there are ``numbers`` weights for it."""
     name, pca = config["name"], config["pca"]
     if name in CHAINS:
         layers, normalise = CHAINS[name]
@@ -149,7 +149,11 @@ def _unfilled_network(config: dict[str, Any]) -> Network:
         raise ValueError("feature levels without a stride")
     layers = timm_layers(name, [level.stride for level in geometries])
     trim(layers)
-    feature_levels = FeatureLevels([int(count) for count in config["channels"]], pca)
+    channels = [int(count) for count in config["channels"]]
+    # Before memory is reserved for them.
+    if min(channels) < 1 or sum(channels) * (pca or 1) > numbers:
+        raise ValueError(f"{sum(channels)} channels and {pca} principal components")
+    feature_levels = FeatureLevels(channels, pca)
     layers = fold_structure(layers) if config["folded"] else layers
     return TimmNetwork(
         name, layers, timm_normalisation(name), geometries, feature_levels, bool(config["folded"])

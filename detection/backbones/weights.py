@@ -1,6 +1,7 @@
 """Reads files of weights, and loads them into a network only if they fit it exactly."""
 
 import re
+import zipfile
 from pathlib import Path
 
 import safetensors
@@ -18,6 +19,8 @@ _OWN = "own"
 _PREFIXES = ("module.", "model.", "backbone.")
 _WRAPPERS = ("state_dict", "model")
 _PICKLED = (".pth", ".pt")
+# Others, such as the 8-bit ones, are for inference on special hardware.
+_PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def starting_weights(text: str) -> str | None:
@@ -57,6 +60,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: unknown kind of weights {suffix!r}; pass .safetensors, .pth, .pt or .caffemodel"
         )
     try:
+        _check_not_compressed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each raise their own errors.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -70,6 +74,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{path}: holds no state dict (names to tensors); save model.state_dict() alone")
     return {str(key): value for key, value in content.items()}
+
+
+def _check_not_compressed(path: Path) -> None:
+    """Refuses compressed members, which torch does not write: a small file may swell to any size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed")
 
 
 def _from_caffe(path: Path) -> dict[str, Tensor]:
@@ -109,8 +121,10 @@ def load_exactly(layers: nn.Module, state: dict[str, Tensor], source: str) -> No
                 f"{source}: {key} has shape {tuple(tensor.shape)}, the network's is {tuple(target.shape)}; "
                 "these are not this network's weights"
             )
-        if target.is_floating_point() and not tensor.is_floating_point():
-            raise InputError(f"{source}: {key} is {tensor.dtype}; weights must be floating point")
+        if target.is_floating_point() and tensor.dtype not in _PRECISIONS:
+            raise InputError(
+                f"{source}: {key} is {tensor.dtype}; weights must be floating point of 16 to 64 bits"
+            )
         if not tensor.isfinite().all():
             raise InputError(f"{source}: {key} has values that are not finite; fetch the file again")
     extra = [key for key in given if key not in wanted and key.partition(".")[0] in parts]

@@ -1,6 +1,5 @@
 """A classifier of images: convolutions, spatial pyramid over the whole map, fc6 to fc8 (SPP-net §2, §3.1)."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sppnet.common.errors import InputError
-from sppnet.common.files import atomic_path, file_digest, write_json
+from sppnet.common.errors import DamageError, InputError
+from sppnet.common.files import atomic_path, file_digest, json_digest, write_json
+from sppnet.common.parsing import read_json
 from sppnet.common.settings import override
 from sppnet.detection.backbones import build_network
 from sppnet.detection.backbones.build import CHAINS
@@ -213,6 +213,7 @@ class Classifier(nn.Module):
             with atomic_path(folder / _WEIGHTS) as path:
                 save_file({name: value.contiguous() for name, value in self.tensors().items()}, path)
                 description[_WEIGHTS] = file_digest(path)
+            description["digest"] = json_digest(description)
             write_json(folder / _DESCRIPTION, description)
         except (OSError, SafetensorError) as error:
             raise InputError(
@@ -224,30 +225,63 @@ class Classifier(nn.Module):
         """Reads a classifier that `save` wrote, in evaluation mode.
 
         Raises:
-            InputError: a file is missing, altered, or of another format.
+            DamageError: a file is missing or cut, or the weights are not those that were written.
+            InputError: the description was altered, or is of another format.
         """
         folder = Path(folder)
         file, weights = folder / _DESCRIPTION, folder / _WEIGHTS
         try:
-            description = json.loads(file.read_text(encoding="utf-8"))
+            description = _read_description(file)
             if description["format"] != _FORMAT:
                 raise InputError(f"{file}: format {description['format']}, expected {_FORMAT}; train again")
             if file_digest(weights) != description[_WEIGHTS]:
-                raise InputError(
+                raise DamageError(
                     f"{weights}: not the file that {file.name} describes; restore it or train again"
                 )
+            # Before anything is built to an altered description. Files of before this was kept have none.
+            if description.pop("digest", None) not in (None, json_digest(description)):
+                raise InputError(f"{file}: altered since it was saved; restore it or train again")
             settings = override(ClassifierSettings(), description["settings"], str(file))
+            tensors = read_weights(weights)
+            _check_sizes(settings, tensors)
             classifier = cls([str(name) for name in description["classes"]], settings)
-            classifier.load_tensors(read_weights(weights), str(weights))
+            classifier.load_tensors(tensors, str(weights))
         except FileNotFoundError as error:
-            raise InputError(
+            raise DamageError(
                 f"{error.filename}: missing; {folder} is no complete classifier; restore it or train again"
             ) from error
+        except DamageError:
+            raise
         except InputError as error:
             named = str(folder) in str(error)
             raise InputError(str(error) if named else f"{file}: {error}") from error
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, AttributeError) as error:
             raise InputError(f"{file}: {error} is missing or damaged; train again") from error
-        except (OSError, ValueError) as error:
+        # Of a description that was altered: torch raises errors of many types.
+        except Exception as error:
             raise InputError(f"{folder}: the classifier cannot be read ({error}); train again") from error
         return classifier.eval()
+
+
+def _read_description(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise DamageError(
+            f"{file}: missing; {file.parent} is no complete classifier; restore it or train again"
+        )
+    try:
+        description = read_json(file)
+    except InputError as error:
+        raise DamageError(f"{error}, or train again") from error
+    if not isinstance(description, dict):
+        raise DamageError(f"{file}: cannot be read (no JSON object); restore it or train again")
+    return description
+
+
+def _check_sizes(settings: ClassifierSettings, tensors: dict[str, Tensor]) -> None:
+    """Checks the sizes in a description against the weights, before memory is reserved for them."""
+    width, length = tensors["fc6.weight"].shape
+    if settings.width != width or num_bins(settings.levels or _WITHOUT_SPP) > length:
+        raise InputError(
+            f"the weights are of width {width} for vectors of length {length}, the settings have width "
+            f"{settings.width} and levels {settings.levels}; restore the folder or train again"
+        )

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,10 @@ class FeatureStore:
     """A folder of vectors, some images a file, found by the digests of the images and of the extractor.
 
     The folder is bounded: once it holds ``max_bytes`` nothing more is stored. It is a cache: any file may be
-    deleted at any time, and a damaged file counts as none.
+    deleted at any time. Damaged files are deleted, and their vectors are computed again.
+
+    Attributes:
+        damaged: number of damaged files so far; the first one is named in a warning.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class FeatureStore:
                 with another number nothing stored before is found.
         """
         self.folder = folder
+        self.damaged = 0
         self._images_per_file = images_per_file
         self._extractor = extractor
         self._made_by = json.dumps(extractor.made_by(), sort_keys=True)
@@ -76,7 +81,7 @@ class FeatureStore:
         images = [image_digest(path) for path in paths]
         digest = hashlib.sha256("\n".join([self._made_by, *images]).encode()).hexdigest()
         file = self.folder / f"{digest[:32]}.vectors"
-        stored = _load(file)
+        stored = self._load(file)
         if stored is not None:
             target[:] = stored.reshape(target.shape)
             return
@@ -93,19 +98,26 @@ class FeatureStore:
         try:
             if self._free < 0:
                 raise OSError("the folder has reached its bound; empty it or raise that")
-            with atomic_path(file) as path:
+            # Without waiting for the disk: a power cut is noticed by the digest.
+            with atomic_path(file, durable=False) as path:
                 path.write_bytes(hashlib.sha256(values).digest() + values)
         except OSError as error:
             _LOG.warning("%s: vectors are no longer stored (%s)", self.folder, error)
             self._storing = False
 
-
-def _load(file: Path) -> HalfArray | None:
-    """The numbers in a file, or None where it is missing or damaged; their count is given by the name."""
-    try:
-        content = file.read_bytes()
-    except OSError:
+    def _load(self, file: Path) -> HalfArray | None:
+        """The numbers in a file, or None where it is missing or damaged; their count is given by the name."""
+        try:
+            content = file.read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(content[_DIGEST:]).digest() == content[:_DIGEST]:
+            return np.frombuffer(content, np.float16, offset=_DIGEST)
+        if not self.damaged:
+            _LOG.warning("%s: damaged; it is computed again, as all damaged files are", file)
+        self.damaged += 1
+        with suppress(OSError):
+            # It makes room for its successor in a folder that is full.
+            file.unlink()
+            self._free += len(content)
         return None
-    if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
-        return None
-    return np.frombuffer(content, np.float16, offset=_DIGEST)

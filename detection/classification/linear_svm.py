@@ -1,6 +1,5 @@
 """One-vs-rest linear SVMs on vectors of images, for VOC and Caltech101 (§3.2, §3.3)."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sppnet.common.arrays import FloatArray, IntArray
+from sppnet.common.cores import allowed_cores
 from sppnet.common.errors import InputError
 from sppnet.eval import evaluate_voc_classification
 from sppnet.svm import LinearSVMs, Problem, Solution, SolverSettings, train_svms
@@ -71,9 +71,8 @@ def fit_linear(
         >>> fit.cost, fit.svms.score(features).argmax(axis=1).tolist()
         (1.0, [0, 1, 0, 1, 0, 1, 0, 1])
     """
-    if len(features) < _FOLDS:
-        raise InputError(f"{len(features)} training images; linear SVMs need at least {_FOLDS}")
-    threads = threads or os.cpu_count() or 1
+    check_image_count(len(features))
+    threads = threads or allowed_cores()
     rows = reduce_to_span(features)
     # Images may come class by class; after a shuffle each fold has about its share of each class.
     folds = np.random.default_rng(seed).permutation(len(features)) % _FOLDS
@@ -95,6 +94,16 @@ def fit_linear(
     duals, solutions = _train(rows, labels, all_images, settings, threads, None)
     weights = (duals * labels.T.astype(np.float32)) @ features
     return LinearFit(_svms(weights, solutions), best, tried)
+
+
+def check_image_count(images: int) -> None:
+    """Checks before the vectors are computed that there are enough images to cross-validate on.
+
+    Raises:
+        InputError: there are fewer images than folds (4).
+    """
+    if images < _FOLDS:
+        raise InputError(f"{images} training images; linear SVMs need at least {_FOLDS}")
 
 
 def reduce_to_span(features: FloatArray) -> FloatArray:
@@ -160,14 +169,27 @@ def fit_voc(features: FloatArray, labels: Labels, seed: int = 0) -> LinearFit:
     Raises:
         InputError: there are fewer images than folds, or no image has a class.
     """
-    if not (labels > 0).any():
-        raise InputError("no training image has an object that is not difficult; take more images")
+    check_voc_labels(labels)
     names = tuple(map(str, range(labels.shape[1])))
 
     def mean_ap(labels: Labels, scores: FloatArray) -> float:
         return evaluate_voc_classification(labels, scores, names).map_11point
 
     return fit_linear(features, labels, mean_ap, seed=seed)
+
+
+def check_voc_labels(labels: Labels) -> None:
+    """Checks before the vectors are computed that SVMs can be trained on VOC's image labels.
+
+    Args:
+        labels: int8 (N, K), from `sppnet.eval.image_labels`.
+
+    Raises:
+        InputError: there are fewer images than folds (4), or no image has a class.
+    """
+    check_image_count(len(labels))
+    if not (labels > 0).any():
+        raise InputError("no training image has an object that is not difficult; take more images")
 
 
 def fit_folder(features: FloatArray, labels: IntArray, classes: int, seed: int = 0) -> LinearFit:

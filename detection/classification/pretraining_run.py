@@ -1,5 +1,6 @@
 """A run of pretraining: its folder with settings, classifier and history."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -64,8 +65,11 @@ class PretrainingRun:
 
     @property
     def trained(self) -> bool:
-        """Whether the run has a trained classifier."""
-        return (self.classifier / "classifier.json").exists()
+        """Whether the run has a trained classifier; one whose description is empty or cut is none."""
+        try:
+            return bool(json.loads((self.classifier / "classifier.json").read_bytes()))
+        except (OSError, ValueError):
+            return False
 
     def claim(self) -> None:
         """Writes ``settings.toml``, or checks that it has the same settings already.

@@ -1,5 +1,6 @@
 """A run of distilling: its folder, claimed by its settings, and the weights in it."""
 
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,11 +11,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sppnet.common.claim import claim
+from sppnet.common.errors import InputError
 from sppnet.common.files import atomic_path, file_digest, write_json
+from sppnet.common.outputs import check_output_folder
+from sppnet.common.parsing import read_json
 from sppnet.common.progress import Progress, quiet
 from sppnet.data.types import Dataset
 from sppnet.detection.distillation.distill import Distilling, Point, learned_digest, sources_digests
 from sppnet.detection.distillation.settings import DistillSettings
+
+_LOG = logging.getLogger(__name__)
+_WEIGHTS_DIGEST = "weights_digest"
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,27 @@ class DistillRun:
 
     @property
     def history(self) -> Path:
-        """The file of the validations; it is written last."""
+        """The file of the validations and the digest of the weights; it is written last."""
         return self.folder / "history.json"
+
+    @property
+    def trained(self) -> bool:
+        """Whether there are trained weights; a warning names files that are not as they were written."""
+        if not self.history.exists():
+            return False
+        try:
+            written = read_json(self.history)
+            # Version 0.1.0 wrote the list of the validations alone.
+            known = written[_WEIGHTS_DIGEST] if isinstance(written, dict) else None
+            whole = isinstance(written, dict | list) and known in (None, file_digest(self.weights))
+        except (OSError, InputError, KeyError):
+            whole = False
+        if not whole:
+            _LOG.warning(
+                "%s: cut, or %s beside it is not the file that it describes; the run counts as not trained yet",
+                self.history, self.weights.name,
+            )  # fmt: skip
+        return whole
 
     def run(
         self, dataset: Dataset, maps: Path, map_bytes: int, progress: Progress = quiet
@@ -64,18 +90,20 @@ class DistillRun:
             "start_digest": file_digest(start) if start.is_file() else "",
         }
         about = tomli_w.dumps(digests | asdict(settings))
-        if self.history.exists():
+        if self.trained:
             claim(self.folder / "settings.toml", about)
             # What a kill between writing and cleaning up left.
             shutil.rmtree(work, ignore_errors=True)
             return None
+        check_output_folder(maps)
         job = Distilling(dataset, settings, maps, map_bytes, work, progress, self._keep)
         # Once it is known that there are such teachers: a training that cannot begin claims no folder.
         claim(self.folder / "settings.toml", about)
         network, points = job.run()
         _write_weights(self.weights, dict(network.layers.state_dict()))
         # A last step with too high a rate can leave figures that are not finite.
-        write_json(self.history, [asdict(point) for point in points], allow_nan=True)
+        history = {_WEIGHTS_DIGEST: file_digest(self.weights), "points": [asdict(point) for point in points]}
+        write_json(self.history, history, allow_nan=True)
         shutil.rmtree(work, ignore_errors=True)
         return points
 

@@ -208,14 +208,6 @@ def combine_runs(
     if run.folder.resolve() in resolved | {folder.parent for folder in resolved}:
         raise InputError(f"{run.folder}: is one of the runs to combine; give the new one another name")
     parts = [read_part(folder, dataset) for folder in folders]
-    detections = _combined(parts, dataset, settings, scores)
-
-    rows = []
-    for part in parts:
-        regressed, proposed = part.detections
-        without = None if proposed is None else evaluate_voc(dataset, proposed).map_11point
-        result = evaluate_voc(dataset, regressed)
-        rows.append((part.name, result.map_11point, result.map_area, without))
     about: dict[str, Any] = {
         "images": f"{dataset.name} {dataset.split}, {len(dataset)} images",
         "combined": [str(folder) for folder in folders],
@@ -224,8 +216,17 @@ def combine_runs(
         "max_per_class": settings.max_per_class,
     }
     claim(run.folder / "settings.toml", tomli_w.dumps(about))
+    detections = _combined(parts, dataset, settings, scores)
+
+    rows = []
+    for part in parts:
+        regressed, proposed = part.detections
+        without = None if proposed is None else evaluate_voc(dataset, proposed).map_11point
+        result = evaluate_voc(dataset, regressed)
+        rows.append((part.name, result.map_11point, result.map_area, without))
     write_detections(run, dataset, detections)
-    figures = score_run(run, dataset, detections)
+    # The table shows VOC's figures alone; `sppnet eval --run` computes COCO's.
+    figures = score_run(run, dataset, detections, with_coco=False)
     without = None if figures.voc_proposed is None else figures.voc_proposed.map_11point
     rows.append((f"combination of {len(parts)}", figures.voc.map_11point, figures.voc.map_area, without))
     return _table(f"{dataset.name} {dataset.split}, {len(dataset)} images, mAP in %", rows)

@@ -20,6 +20,8 @@ from sppnet.detection.classification.feature_store import FeatureStore, HalfArra
 from sppnet.detection.classification.image_features import ImageFeatureExtractor
 from sppnet.detection.classification.linear_svm import (
     LinearFit,
+    check_image_count,
+    check_voc_labels,
     class_accuracy,
     fit_folder,
     fit_voc,
@@ -156,6 +158,7 @@ class ImageSVMRun:
             InputError: the folder has other settings, or an image cannot be read.
         """
         start = time.monotonic()
+        check_voc_labels(image_labels(train))
         about = self._about() | {
             "dataset": name,
             "train": [train.split, len(train)],
@@ -197,6 +200,7 @@ class ImageSVMRun:
             split_images(images.labels, images.classes, protocol.per_class, protocol.test_per_class, seed)
             for seed in range(protocol.splits)
         ]
+        check_image_count(len(parts[0][0]))
         used = np.unique(np.concatenate([indices for part in parts for indices in part]))
         chosen = images.only(used)
         # Fitted once for all splits, so that each image is convolved once. Labels are not used.

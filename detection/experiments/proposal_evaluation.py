@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
+from sppnet.common.arrays import FloatArray
 from sppnet.common.errors import InputError
 from sppnet.common.files import write_json
 from sppnet.common.progress import Progress
@@ -115,17 +116,34 @@ def evaluate_engines(
             proposals = (propose_example(example, engine, cache) for example in dataset)
             results[name] = evaluate_proposals(dataset, proposals, difficult=difficult)
     for file in files:
-        boxes = exchange.read_boxes(file, dataset)
-        lacking = [example.image_id for example in dataset if example.image_id not in boxes]
-        if lacking:
-            raise InputError(
-                f"{file}: has no boxes of {len(lacking)} of the {len(dataset)} images, such as "
-                f"{lacking[0]!r}; give the split that it was made for, or a smaller --limit"
-            )
+        boxes = read_file_boxes(file, dataset)
         name = file.name if file.name not in results else str(file)
         proposals = (boxes[example.image_id] for example in dataset)
         results[name] = evaluate_proposals(dataset, proposals, difficult=difficult)
     return results
+
+
+def read_file_boxes(file: Path, dataset: Dataset) -> dict[str, FloatArray]:
+    """Reads the boxes of all images of a data set from a file of another program.
+
+    Args:
+        file: see `sppnet.proposals.exchange.read_boxes`.
+        dataset: the images.
+
+    Returns:
+        image id to float32 (N, 4), xyxy, pixel edges.
+
+    Raises:
+        InputError: the file cannot be read, or has no boxes of an image.
+    """
+    boxes = exchange.read_boxes(file, dataset)
+    lacking = [example.image_id for example in dataset if example.image_id not in boxes]
+    if lacking:
+        raise InputError(
+            f"{file}: has no boxes of {len(lacking)} of the {len(dataset)} images, such as "
+            f"{lacking[0]!r}; give the split that it was made for, or a smaller --limit"
+        )
+    return boxes
 
 
 def write_evaluation(

@@ -1,10 +1,10 @@
 """Compares R-CNN with SPP-net: same backbone, same proposals, same training; accuracy and time an image."""
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from sppnet.common.errors import InputError
+from sppnet.common.parsing import read_toml
 from sppnet.common.progress import Progress
 from sppnet.data.types import Dataset
 from sppnet.detection.experiments.stage_times import Layers, paper_layers, time_stages
@@ -140,7 +140,9 @@ def compare(
         detector = replace(detector, engine=testing.settings.proposer)
         if not is_detected(run, test):
             detect_split(replace(run, cache=testing.cache), detector, test, report)
-        detectors[name], scores[name] = detector, score_run(run, test, read_detections(run, test))
+        detectors[name] = detector
+        # The table shows VOC's figures alone.
+        scores[name] = score_run(run, test, read_detections(run, test), with_coco=False)
     timed = test.examples[: sizes.timed_images]
     boxes = [propose_example(example, base.settings.proposer, base.cache) for example in timed]
     times = time_stages(detectors, timed, boxes, progress, make_layers)
@@ -156,8 +158,8 @@ def _claim(run: Run, about: str, digest: str) -> None:
     """Claims the run's folder for these images, and for the number of proposals that ``about`` names."""
     file = run.folder / "settings.toml"
     try:
-        present = tomllib.loads(file.read_text(encoding="utf-8")).get("images", about)
-    except (OSError, ValueError):
+        present = read_toml(file, "the run's settings").get("images", about)
+    except InputError:
         # No run yet, or a damaged file, of which `Run.claim` says what is wrong.
         present = about
     # The digest is of the training images alone. Compared before the claim, which may write the file anew.

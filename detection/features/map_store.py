@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from sppnet.common.files import atomic_path, json_digest
+from sppnet.common.files import atomic_path, checksum, json_digest
 from sppnet.detection.features.feature_map import FeatureMap
 
 _LOG = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ _LOG = logging.getLogger(__name__)
 _IN_USE_SECONDS = 3600.0
 # A store writes this part of the bound before it counts the bytes of other stores again.
 _COUNT_AFTER = 0.02
+# The name of the array with the checksum of the others.
+_CHECKSUM = "checksum"
 # Names of folders that stores made.
 _FOLDER = re.compile(r"[0-9a-f]{16}")
 
@@ -32,7 +35,11 @@ class MapStore:
 
     The size of the folder is limited. Once it holds ``max_bytes``, maps of networks and settings that have
     not been used for an hour are deleted, the longest unused first; if there are none, nothing more is
-    stored. The folder is a cache: any file may be deleted at any time, and a damaged file counts as missing.
+    stored. The folder is a cache: any file may be deleted at any time. A file carries a checksum; a damaged
+    one is deleted, and its maps are computed again. So are files of version 0.1.0, which have no checksum.
+
+    Attributes:
+        damaged: number of damaged files so far; the first one is named in a warning.
     """
 
     def __init__(self, folder: Path, made_by: Mapping[str, Any], scales: int, max_bytes: int) -> None:
@@ -45,6 +52,7 @@ class MapStore:
             max_bytes: largest size of ``folder``, in bytes.
         """
         self.folder = folder / json_digest(made_by)[:16]
+        self.damaged = 0
         self._full = False
         self._scales = scales
         # All of ``folder`` counts, so that the maps of all networks together keep the bound.
@@ -77,17 +85,41 @@ class MapStore:
         return maps
 
     def _load(self, image_digest: str) -> list[FeatureMap] | None:
+        file = self._path(image_digest)
         try:
-            arrays = load_file(self._path(image_digest))
+            arrays = load_file(file)
             # Reading counts as use: another process must not delete a folder that a long job still reads.
             with contextlib.suppress(OSError):
                 os.utime(self.folder)
-            return [
-                FeatureMap(arrays[f"map{scale}"].astype(np.float32), tuple(arrays["factors"][scale].tolist()))
-                for scale in range(self._scales)
-            ]
-        except (FileNotFoundError, SafetensorError, KeyError, IndexError):
+            if _CHECKSUM not in arrays and arrays.keys() == self._names():
+                self._delete(file)
+                return None
+            if arrays.pop(_CHECKSUM).tolist() != [_checksum(arrays)] or arrays.keys() != self._names():
+                raise ValueError("not as it was written")
+        except FileNotFoundError:
             return None
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            if not self.damaged:
+                _LOG.warning("%s: damaged (%s); it is computed again, as all damaged maps are", file, error)
+            self.damaged += 1
+            self._delete(file)
+            return None
+        factors = arrays["factors"].tolist()
+        return [
+            FeatureMap(arrays[f"map{scale}"].astype(np.float32), tuple(factors[scale]))
+            for scale in range(self._scales)
+        ]
+
+    def _names(self) -> set[str]:
+        """The names of the arrays in a file, except the checksum."""
+        return {"factors", *(f"map{scale}" for scale in range(self._scales))}
+
+    def _delete(self, file: Path) -> None:
+        # It makes room for its successor in a folder that is full.
+        with contextlib.suppress(OSError):
+            size = file.stat().st_size
+            file.unlink()
+            self._free += size
 
     def _save(self, image_digest: str, maps: Sequence[FeatureMap]) -> None:
         arrays = {
@@ -104,8 +136,10 @@ class MapStore:
             self._full = True
             return
         arrays["factors"] = np.array([feature_map.factor for feature_map in maps], np.float64)
+        arrays[_CHECKSUM] = np.array([_checksum(arrays)], np.uint32)
         try:
-            with atomic_path(self._path(image_digest)) as path:
+            # Without waiting for the disk, 40 ms a map: a power cut is noticed by the checksum.
+            with atomic_path(self._path(image_digest), durable=False) as path:
                 save_file(arrays, path)
         except (OSError, SafetensorError) as error:
             _LOG.warning("%s: feature maps are no longer stored (%s)", self.folder, error)
@@ -131,6 +165,15 @@ class MapStore:
 
     def _path(self, image_digest: str) -> Path:
         return self.folder / f"{image_digest}.safetensors"
+
+
+def _checksum(arrays: Mapping[str, NDArray[Any]]) -> int:
+    """The checksum of arrays with their names, types and shapes."""
+    value = 0
+    for name, array in sorted(arrays.items()):
+        about = f"{name} {array.dtype} {array.shape}".encode()
+        value = checksum(about, np.ascontiguousarray(array).data, start=value)
+    return value
 
 
 def _bytes_in(folder: Path) -> int:

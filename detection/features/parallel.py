@@ -1,6 +1,5 @@
 """Many images, one a core, so that no core waits while another decodes or proposes."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 
 from sppnet.common.arrays import Image
+from sppnet.common.cores import allowed_cores
 from sppnet.common.errors import InputError
 from sppnet.common.prefetch import prefetch
 from sppnet.data.images import read_image
@@ -71,7 +71,7 @@ def one_a_core(
     Yields:
         source; the result, or why there is none; in the order of the sources.
     """
-    workers = min(workers if workers > 0 else os.cpu_count() or 1, max(1, len(sources)))
+    workers = min(workers if workers > 0 else allowed_cores(), max(1, len(sources)))
 
     def do(source: Source) -> Result | InputError:
         try:

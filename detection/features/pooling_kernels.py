@@ -1,10 +1,10 @@
 """Compiled loops of spatial pyramid pooling, and the tables of maxima for them."""
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from sppnet.common.arrays import FloatArray
+from sppnet.common.kernels import kernel
 
 
 def max_tables(feature_map: FloatArray, count_y: int, count_x: int) -> FloatArray:
@@ -33,7 +33,7 @@ def max_tables(feature_map: FloatArray, count_y: int, count_x: int) -> FloatArra
     return tables
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def pool_windows(
     tables: NDArray[np.float32],
     use_tables: bool,
@@ -68,7 +68,7 @@ def pool_windows(
                 _pool_cells(bins, tables[0, 0], window, n)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _pool_finer(bins: NDArray[np.float32], finer: NDArray[np.float32], n: int) -> None:
     """Sets each of n x n bins to the maximum of four of the 2n x 2n bins."""
     for row in range(n):
@@ -77,7 +77,7 @@ def _pool_finer(bins: NDArray[np.float32], finer: NDArray[np.float32], n: int) -
             _maximum(bins[row * n + column], corner[0], corner[1], corner[2 * n], corner[2 * n + 1])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _pool_tables(
     bins: NDArray[np.float32], tables: NDArray[np.float32], window: NDArray[np.int64], n: int
 ) -> None:
@@ -95,7 +95,7 @@ def _pool_tables(
             _maximum(bins[row * n + column], block[y0, x0], block[y0, x2], block[y2, x0], block[y2, x2])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _pool_cells(
     bins: NDArray[np.float32], feature_map: NDArray[np.float32], window: NDArray[np.int64], n: int
 ) -> None:
@@ -122,14 +122,14 @@ def _pool_cells(
                 )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _limits(index: int, n: int, first: int, end: int) -> tuple[int, int]:
     """Returns first and last (exclusive) cell of bin ``index`` of n over the cells ``first`` to ``end``."""
     side = end - first
     return first + index * side // n, first - (-(index + 1) * side // n)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _power(cells: int) -> int:
     """Returns the largest i with 2^i <= cells."""
     power = 0
@@ -138,7 +138,7 @@ def _power(cells: int) -> int:
     return power
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _maximum(
     target: NDArray[np.float32],
     a: NDArray[np.float32],

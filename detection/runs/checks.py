@@ -1,8 +1,11 @@
 """Checks training and test sets before hours of work."""
 
 from sppnet.common.errors import InputError
-from sppnet.data.types import Dataset
-from sppnet.eval import check_voc_names
+from sppnet.data import Dataset, check_names
+from sppnet.detection.training.positives import objects_by_class
+
+# A warning names at most so many classes.
+_NAMES_IN_MESSAGE = 5
 
 
 def check_same_classes(test: Dataset, train: Dataset) -> None:
@@ -31,6 +34,38 @@ def shared_images_warning(test: Dataset, train: Dataset) -> str:
     )
 
 
+def check_training_set(train: Dataset, difficult_positives: bool) -> list[str]:
+    """Checks that there is something to train on.
+
+    Args:
+        train: the images to train on.
+        difficult_positives: whether difficult objects are trained on.
+
+    Returns:
+        warnings, a sentence each.
+
+    Raises:
+        InputError: no object is annotated, or all objects are difficult and these are left out; or a name
+            cannot be used in the files of detections.
+    """
+    check_names(train.name, train.classes, train.split, [example.image_id for example in train])
+    counts = objects_by_class(train, difficult_positives)
+    if not counts.any():
+        difficult = sum(len(example.boxes) for example in train)
+        what = (
+            f"all {difficult} objects are difficult; set training.difficult_positives to true"
+            if difficult
+            else "no annotated object to train on; check the annotations, or choose another --train-split"
+        )
+        raise InputError(f"{train.name} {train.split}: {what}")
+    missing = [name for name, count in zip(train.classes, counts, strict=True) if not count]
+    if not missing:
+        return []
+    names = ", ".join(map(repr, missing[:_NAMES_IN_MESSAGE]))
+    names += f" and {len(missing) - _NAMES_IN_MESSAGE} more" if len(missing) > _NAMES_IN_MESSAGE else ""
+    return [f"warning: {train.split} has no object of {names} to train on, so none will be detected"]
+
+
 def check_test_set(test: Dataset, train: Dataset) -> list[str]:
     """Checks that a detector of ``train`` can be tested on a test set.
 
@@ -38,10 +73,10 @@ def check_test_set(test: Dataset, train: Dataset) -> list[str]:
         warnings, a sentence each.
 
     Raises:
-        InputError: the classes differ from ``train``'s, or VOC's files cannot hold the detections.
+        InputError: the classes differ from ``train``'s, or a name cannot be used in the files of detections.
     """
     check_same_classes(test, train)
-    check_voc_names(test.classes, test.split, [example.image_id for example in test])
+    check_names(test.name, test.classes, test.split, [example.image_id for example in test])
     warnings = []
     if not any(len(example.boxes) for example in test):
         warnings.append(

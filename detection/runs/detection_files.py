@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
 from sppnet.common.errors import InputError
-from sppnet.common.files import atomic_path, read_text
+from sppnet.common.files import NPZ_ERRORS, atomic_path, read_text
 from sppnet.data.detections import Detections
+from sppnet.data.names import file_parts, text_lines
 from sppnet.data.types import Dataset
 from sppnet.detection.backbones.weights import RANDOM
 from sppnet.detection.runs.run import Run
@@ -44,8 +44,8 @@ def write_detections(run: Run, dataset: Dataset, detections: RunDetections) -> N
     for folder, by_image in folders.items():
         write_voc_detections(folder, by_image, dataset.classes, dataset.split, "comp3" if alone else "comp4")
         # An earlier version of this program called all files comp3.
-        for name in () if alone else dataset.classes:
-            (folder / f"comp3_det_{dataset.split}_{name}.txt").unlink(missing_ok=True)
+        for name in () if alone else file_parts(dataset.classes):
+            (folder / f"comp3_det_{file_parts([dataset.split])[0]}_{name}.txt").unlink(missing_ok=True)
     write_coco_results(
         run.detections / "coco.json", detections.regressed, dataset.category_ids, dataset.image_ids
     )
@@ -82,7 +82,9 @@ def is_detected(run: Run, dataset: Dataset) -> bool:
 def detected_images(folder: Path) -> list[str] | None:
     """Reads the ids of the images of a folder of detections; None if the folder has no list."""
     images = folder / IMAGES_FILE
-    return read_text(images, "the list of images").split() if images.exists() else None
+    if not images.exists():
+        return None
+    return [line for line in text_lines(read_text(images, "the list of images")) if line]
 
 
 def only_detected(dataset: Dataset, folder: Path) -> Dataset:
@@ -95,7 +97,8 @@ def only_detected(dataset: Dataset, folder: Path) -> Dataset:
 
 def write_partial(path: Path, regressed: Detections, proposed: Detections) -> None:
     """Writes the detections of one image, to keep them until all images are done."""
-    with atomic_path(path) as temporary:
+    # Without waiting for the disk: `read_partial` notices what a power cut left.
+    with atomic_path(path, durable=False) as temporary:
         np.savez(temporary, **_arrays("window", proposed), **_arrays("refined", regressed))
 
 
@@ -104,7 +107,7 @@ def read_partial(path: Path) -> tuple[Detections, Detections] | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return _detections("refined", arrays), _detections("window", arrays)
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+    except NPZ_ERRORS:
         return None
 
 

@@ -6,17 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sppnet.common.distributed import ALONE, Group
+from sppnet.common.outputs import check_output_folder
 from sppnet.common.progress import Progress, quiet
 from sppnet.data.types import Dataset
 from sppnet.detection.detector import Detector
-from sppnet.detection.runs.checks import check_test_set
+from sppnet.detection.features.extractor import Extractor
+from sppnet.detection.runs.checks import check_test_set, check_training_set
 from sppnet.detection.runs.detection_files import RunDetections
 from sppnet.detection.runs.proposal_filling import fill_proposals
 from sppnet.detection.runs.run import Run
 from sppnet.detection.runs.scoring import RunScores, score_run
 from sppnet.detection.runs.split_detection import detect_split
 from sppnet.detection.training import HeadName
-from sppnet.detection.training.finetuning import starting_layers
+from sppnet.detection.training.finetuning import check_finetuning
+from sppnet.detection.training.svm_training import check_room
 from sppnet.proposals.source import ImageSource
 
 _LOG = logging.getLogger(__name__)
@@ -66,8 +69,16 @@ class Pipeline:
             InputError: bad data, settings or files; see the stages.
         """
         start = time.monotonic()
-        detector = self.train(train, test)
-        test = self.fill_proposals(test)
+        self._begin(train, test)
+        detector = self._trained()
+        if detector is None:
+            extractor = self._checked_extractor(train)
+            train = self.fill_proposals(train)
+            # Before the hours of training: images to test on that cannot be used show here.
+            test = self.fill_proposals(test)
+            detector = self._train_stages(train, extractor)
+        else:
+            test = self.fill_proposals(test)
         detections = detect_split(self.run, detector, test, self.progress)
         scores = score_run(self.run, test, detections)
         if scores.calibration is not None:
@@ -85,29 +96,54 @@ class Pipeline:
         Raises:
             InputError: the run has other settings or images, the data are bad, or a disk is full.
         """
-        run, group = self.run, self.group
-        if test is not None:
-            for warning in check_test_set(test, dataset):
-                self.report(warning)
-        run.claim(f"{dataset.name} {dataset.split}, {len(dataset)} images", dataset.digest())
-        detector = run.load()
+        self._begin(dataset, test)
+        detector = self._trained()
         if detector is not None:
-            self.report(f"model: {run.model} (trained before)")
             return detector
-        # Before the hours of proposals and pooled vectors: a wrong network, or wrong layers to start
-        # fine-tuning from, show here.
-        extractor = run.build()
-        if run.head != "pool5" and not replace(run, head="softmax", fc_rank=0).trained:
-            starting_layers(run.settings.finetuning, extractor)
+        extractor = self._checked_extractor(dataset)
         # One process writes the cache; the others then find all in it.
-        if group.rank > 0:
-            group.wait()
+        if self.group.rank > 0:
+            self.group.wait()
         dataset = self.fill_proposals(dataset)
-        if group.rank == 0:
-            group.wait()
+        if self.group.rank == 0:
+            self.group.wait()
+        return self._train_stages(dataset, extractor)
+
+    def _begin(self, dataset: Dataset, test: Dataset | None) -> None:
+        """Checks the images, and claims the run's folder for them."""
+        run = self.run
+        warnings = check_training_set(dataset, run.settings.training.difficult_positives)
+        for warning in warnings + ([] if test is None else check_test_set(test, dataset)):
+            self.report(warning)
+        run.claim(f"{dataset.name} {dataset.split}, {len(dataset)} images", dataset.digest())
+        check_output_folder(run.maps)
+
+    def _trained(self) -> Detector | None:
+        detector = self.run.load()
+        if detector is not None:
+            self.report(f"model: {self.run.model} (trained before)")
+        return detector
+
+    def _checked_extractor(self, dataset: Dataset) -> Extractor:
+        """The run's extractor.
+
+        Before the hours of proposals and pooled vectors, what would stop the training after them shows here:
+        a wrong network, wrong layers to start fine-tuning from, too little memory.
+        """
+        run = self.run
+        extractor = run.build()
+        if not replace(run, head="pool5", fc_rank=0).trained:
+            check_room(dataset, extractor, run.settings)
+        if run.head != "pool5" and not replace(run, head="softmax", fc_rank=0).trained:
+            check_finetuning(dataset, extractor, run.settings)
+        return extractor
+
+    def _train_stages(self, dataset: Dataset, extractor: Extractor) -> Detector:
+        run = self.run
         # The detector on pooled vectors gives joined feature levels, norm factor and box regression to the
         # later ones.
         base: Detector | None = None
+        detector: Detector | None = None
         for head in _stages(run.head):
             stage = replace(run, head=head, fc_rank=0, bfloat16=False)
             base, detector = detector, stage.load()
@@ -115,7 +151,7 @@ class Pipeline:
                 if base is None:
                     detector = stage.train(dataset, extractor, self.progress)
                 elif head == "softmax":
-                    detector = stage.finetune(dataset, base, self.progress, group)
+                    detector = stage.finetune(dataset, base, self.progress, self.group)
                 else:
                     detector = stage.train_head(dataset, base, self.progress)
                 self.report(f"model: {stage.model}")

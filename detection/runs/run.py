@@ -1,9 +1,8 @@
 """A run: its folder, its settings, and its trained detectors."""
 
-import json
+import logging
 import shutil
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -13,13 +12,14 @@ from typing import Any
 
 import tomli_w
 
-from sppnet.common.claim import claim
+from sppnet.common.claim import claim, is_torn
 from sppnet.common.distributed import ALONE, Group
-from sppnet.common.errors import InputError
+from sppnet.common.errors import DamageError, InputError
 from sppnet.common.files import atomic_path, file_digest, only_process, write_json
 from sppnet.common.memory import peak_bytes, reset_peak
+from sppnet.common.parsing import parse_toml, read_json, read_toml
 from sppnet.common.progress import Progress
-from sppnet.common.settings import check_choice, with_todays_names
+from sppnet.common.settings import check_choice, with_defaults, with_todays_names
 from sppnet.data.types import Dataset
 from sppnet.detection.backbones import build_network
 from sppnet.detection.backbones.weights import RANDOM
@@ -42,9 +42,10 @@ from sppnet.detection.training.calibration_fitting import (
 )
 from sppnet.detection.training.finetuning import split_images
 from sppnet.detection.training.head_training import train_layer_svms_with_folds
-from sppnet.detection.training.presets import CalibrationSettings
 from sppnet.detection.training.svm_training import train_with_folds
 from sppnet.proposals import ProposalCache
+
+_LOG = logging.getLogger(__name__)
 
 # The indices of the images of each held-out part.
 Folds = Sequence[Sequence[int]]
@@ -127,10 +128,6 @@ class Run:
         """
         file = self.folder / "settings.toml"
         about = {"images": images, "images_digest": digest} | _without_none(asdict(self.settings))
-        calibration = self.settings.calibration
-        if _has_no_calibration(file) and (calibration == CalibrationSettings() or not calibration.enabled):
-            # A run of before calibration was a setting.
-            del about["calibration"]
         for part in (about["network"], about["finetuning"]):
             if part["weights"] in ("", RANDOM):
                 continue
@@ -139,13 +136,18 @@ class Run:
                 raise InputError(f"{part['weights']}: no such file of weights; check the path")
             part["weights_digest"] = file_digest(Path(part["weights"]))
         text = tomli_w.dumps(about)
+        if is_torn(file, text) and any(self.folder.glob("model*/model.json")):
+            raise InputError(
+                f"{file}: empty or cut, so the models beside it may be of other settings; restore it, "
+                "delete the folder, or give another RUN name"
+            )
         tuned = [named_by_head(name, head) for name in ("model", "detections") for head in HEADS[1:]]
         done = any(any(self.folder.glob(f"{name}*")) for name in tuned)
         if not done and _alike_but_for_finetuning(file, text):
             with atomic_path(file) as path:
                 path.write_text(text, encoding="utf-8")
         # The digest says which images; their name is for people.
-        claim(file, text, for_people=("images",))
+        claim(file, text, for_people=("images",), defaults=_DEFAULTS)
 
     @property
     def trained(self) -> bool:
@@ -153,12 +155,17 @@ class Run:
         return (self.model / "model.json").exists()
 
     def load(self) -> Detector | None:
-        """The trained detector; None where there is no model yet."""
+        """The trained detector; None where there is no model yet, or a damaged one, which a warning names."""
         if not self.trained:
+            return None
+        try:
+            detector = Detector.load(self.model)
+        except DamageError as error:
+            _LOG.warning("%s; it counts as not trained yet", error)
             return None
         # What a kill between saving and cleaning up left.
         shutil.rmtree(self._work, ignore_errors=True)
-        return Detector.load(self.model).approximated(self.fc_rank, self.bfloat16)
+        return detector.approximated(self.fc_rank, self.bfloat16)
 
     def build(self) -> Extractor:
         """The network, its feature levels not yet joined, and how its vectors are extracted."""
@@ -247,11 +254,15 @@ class Run:
         """Adds figures of this run to ``times.json``."""
         file = self.result_path("times", ".json")
         try:
-            known = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            known = read_json(file)
+        except InputError:
             # None yet, or half of one, which is not worth what has been computed.
             known = {}
-        write_json(file, known | {name: round(value, 3) for name, value in figures.items()}, indent=2)
+        known = known if isinstance(known, dict) else {}
+        try:
+            write_json(file, known | {name: round(value, 3) for name, value in figures.items()}, indent=2)
+        except (OSError, ValueError) as error:
+            _LOG.warning("%s: cannot be written (%s); the run goes on without its times", file, error)
 
     @property
     def _work(self) -> Path:
@@ -278,20 +289,14 @@ class Run:
         return detector
 
 
-def _has_no_calibration(file: Path) -> bool:
-    """Whether there are settings of a run, without a table of calibration."""
-    try:
-        return "calibration" not in tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-
-
 def _alike_but_for_finetuning(file: Path, text: str) -> bool:
     try:
-        present = with_todays_names(tomllib.loads(file.read_text(encoding="utf-8")))
-        wanted = tomllib.loads(text)
-        old, new = present.pop("finetuning"), wanted.pop("finetuning")
-    except (OSError, ValueError, KeyError):
+        present = with_defaults(with_todays_names(read_toml(file, "the run's settings")), _DEFAULTS)
+    except InputError:
+        return False
+    wanted = parse_toml(text, "the settings")
+    old, new = present.pop("finetuning", None), wanted.pop("finetuning")
+    if not isinstance(old, dict):
         return False
     strange = (old.keys() ^ new.keys()) - {"weights_digest"}
     for settings in (present, wanted):
@@ -304,3 +309,7 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_none(entry) for name, entry in value.items() if entry is not None}
     return value
+
+
+# A run of before a setting was added was made with the setting's default.
+_DEFAULTS = _without_none(asdict(RunSettings()))

@@ -1,6 +1,5 @@
 """Scores the detections of a run."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sppnet.common.files import write_json
+from sppnet.common.parsing import read_toml
 from sppnet.common.text import percent
 from sppnet.data.types import Dataset
 from sppnet.detection.calibration import Calibration, logistic
@@ -79,17 +79,25 @@ class RunScores:
     Attributes:
         voc: VOC's average precisions, after box regression.
         voc_proposed: the same with boxes as they were proposed; None where the run has none.
-        coco: COCO's figures, after box regression.
-        calibration: of the run's probabilities and thresholds; None where its detector has no calibration.
+        coco: COCO's figures, after box regression; None if they were not asked for.
+        calibration: of the run's probabilities and thresholds; None where its detector has no calibration, or
+            where there is nothing to score with.
     """
 
     voc: VOCResult
     voc_proposed: VOCResult | None
-    coco: Mapping[str, float]
+    coco: Mapping[str, float] | None
     calibration: CalibrationScores | None = None
 
 
-def score_run(run: Run, dataset: Dataset, detections: RunDetections, iou_threshold: float = 0.5) -> RunScores:
+def score_run(
+    run: Run,
+    dataset: Dataset,
+    detections: RunDetections,
+    iou_threshold: float = 0.5,
+    *,
+    with_coco: bool = True,
+) -> RunScores:
     """Scores detections; writes ``metrics.json``, ``precision_recall.png`` and ``reliability.png``.
 
     Args:
@@ -97,21 +105,23 @@ def score_run(run: Run, dataset: Dataset, detections: RunDetections, iou_thresho
         dataset: with ground truth.
         detections: of its images.
         iou_threshold: the least IoU of a match.
+        with_coco: whether COCO's figures are computed, which takes most of the time.
     """
     calibration = read_calibration(run.model)
+    voc = evaluate_voc(dataset, detections.regressed, iou_threshold)
     scores = RunScores(
-        evaluate_voc(dataset, detections.regressed, iou_threshold),
+        voc,
         None if detections.proposed is None else evaluate_voc(dataset, detections.proposed, iou_threshold),
-        coco_metrics(dataset, detections.regressed),
+        coco_metrics(dataset, detections.regressed) if with_coco else None,
         None
-        if calibration is None
+        if calibration is None or not voc.counted_classes
         else score_calibration(calibration, match_detections(dataset, detections.regressed, iou_threshold)),
     )
     about: dict[str, Any] = {
         "dataset": dataset.name,
         "split": dataset.split,
         "images": len(dataset),
-        "run": tomllib.loads((run.folder / "settings.toml").read_text(encoding="utf-8")),
+        "run": read_toml(run.folder / "settings.toml", "the run's settings"),
     }
     if scores.voc_proposed is not None:
         means = {"map_11point": scores.voc_proposed.map_11point, "map_area": scores.voc_proposed.map_area}

@@ -5,12 +5,12 @@ SVMs were trained without these parts (`train_with_folds`). Their detections, ri
 and the thresholds of the detector that is trained on all images.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from scipy.optimize import minimize
 
 from sppnet.common.arrays import FloatArray
 from sppnet.common.checkpoint import disk_errors_named
-from sppnet.common.files import atomic_path, json_digest
+from sppnet.common.errors import DamageError
+from sppnet.common.files import NPZ_ERRORS, atomic_path, json_digest
 from sppnet.common.prefetch import prefetch
 from sppnet.common.progress import Progress
 from sppnet.data.detections import Detections
@@ -38,6 +39,7 @@ from sppnet.eval.boxes import Float64
 from sppnet.eval.calibration import MatchedDetections, match_detections
 from sppnet.proposals import image_key, propose_cached
 
+_LOG = logging.getLogger(__name__)
 # Three knots gave a lower log loss on 150 test images than two, four or none, and than isotonic regression; a
 # choice on held-out training images is still to be made (docs/figures.md).
 KNOT_QUANTILES = (0.25, 0.5, 0.75)
@@ -64,18 +66,21 @@ def kept_detectors(work: Path, images_digest: str, train: Callable[[Path], Train
         InputError: see ``train``; or the folder cannot be written.
     """
     kept = work / f"{_CALIBRATION}-{images_digest[:16]}"
-    if not (kept / "model.json").exists():
-        detector, fold_detectors = train(work)
-        for number, fold_detector in enumerate(fold_detectors):
-            fold_detector.save(kept / str(number))
-        # The last one, for it says that all are there.
-        detector.save(kept)
-        for path in work.iterdir():
-            if path != kept:
-                shutil.rmtree(path, ignore_errors=True)
-        return detector, fold_detectors
-    numbers = sorted(int(path.name) for path in kept.iterdir() if path.name.isdigit())
-    return Detector.load(kept), [Detector.load(kept / str(number)) for number in numbers]
+    if (kept / "model.json").exists():
+        numbers = sorted(int(path.name) for path in kept.iterdir() if path.name.isdigit())
+        try:
+            return Detector.load(kept), [Detector.load(kept / str(number)) for number in numbers]
+        except DamageError as error:
+            _LOG.warning("%s; it counts as not trained yet", error)
+    detector, fold_detectors = train(work)
+    for number, fold_detector in enumerate(fold_detectors):
+        fold_detector.save(kept / str(number))
+    # The last one, for it says that all are there.
+    detector.save(kept)
+    for path in work.iterdir():
+        if path != kept:
+            shutil.rmtree(path, ignore_errors=True)
+    return detector, fold_detectors
 
 
 def calibrated(
@@ -277,7 +282,8 @@ def fit_rising_map(values: Float64, right: Float64, wrong: Float64, knots: Float
 
 
 def _write(file: Path, matched: MatchedDetections) -> None:
-    with atomic_path(file) as path:
+    # Without waiting for the disk: `_read` notices what a power cut left.
+    with atomic_path(file, durable=False) as path:
         np.savez(path, **vars(matched))
 
 
@@ -286,5 +292,5 @@ def _read(file: Path) -> MatchedDetections | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return MatchedDetections(**arrays)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
+    except NPZ_ERRORS:
         return None

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from sppnet.detection.features.extractor import Extractor
 from sppnet.detection.heads import SoftmaxHead
 from sppnet.detection.training.fc_network import FCNetwork
 from sppnet.detection.training.finetuning_settings import FineTuningSettings
+from sppnet.detection.training.positives import objects_by_class
 from sppnet.detection.training.presets import RunSettings
 from sppnet.detection.training.training_images import TrainingData
 from sppnet.detection.training.validation import Score, validate
@@ -86,6 +87,31 @@ def starting_layers(settings: FineTuningSettings, extractor: Extractor) -> Fully
     return read_layers(Path(settings.weights), levels, channels, settings.width)
 
 
+def check_finetuning(dataset: Dataset, extractor: Extractor, settings: RunSettings) -> None:
+    """Checks before the work that layers can be fine-tuned on a data set.
+
+    Args:
+        dataset: to train on.
+        extractor: the network, whose feature levels need not be fitted yet, and pooling.
+        settings: of the run.
+
+    Raises:
+        InputError: too few images, no object among those to train on or those held out, too little memory or
+            disk, or see `starting_layers`.
+    """
+    tuning = settings.finetuning
+    starting_layers(tuning, extractor)
+    for images in split_images(dataset, tuning):
+        part = replace(dataset, examples=tuple(dataset[index] for index in images))
+        if not objects_by_class(part, settings.training.difficult_positives).any():
+            raise InputError(
+                f"{dataset.name} {dataset.split}: none of the {len(part)} images that finetuning.validation "
+                "leaves on one side has an object; take more images, or another finetuning.seed"
+            )
+    _check_memory(extractor.length, settings)
+    _regions_per_image(len(dataset), extractor.length, tuning)
+
+
 def finetune(
     data: TrainingData,
     extractor: Extractor,
@@ -144,11 +170,12 @@ class _FineTuning:
         self.name = f"{data.dataset.name} {data.dataset.split}"
         start = starting_layers(self.settings, extractor)
         self.norm_factor = 1.0 if start else norm_factor
-        self.net = self._network(start, settings.training.memory_gb)
+        _check_memory(self.length, settings)
+        self.net = self._network(start)
         self.trained: nn.Module = self.net
         self.sampler = RegionSampler(data, extractor, self.settings, settings.training.difficult_positives)
         self.train_images, self.held_out = split_images(data.dataset, self.settings)
-        self.per_image = self._regions_per_image()
+        self.per_image = _regions_per_image(len(data.dataset), self.length, self.settings)
         groups = self.net.parameter_groups(self.settings)
         rate = self.settings.rates[0]
         if self.settings.optimiser == "sgd":
@@ -257,29 +284,31 @@ class _FineTuning:
         labels = np.where(regions.labels == BACKGROUND, self.classes, regions.labels)
         return RegionDraw(file, share, labels, self.classes, self.settings, number)
 
-    def _regions_per_image(self) -> int:
-        """The regions drawn from an image: as many as set, or as the bound on all processes' files allows."""
-        images = len(self.train_images) + len(self.held_out)
-        fitting = int(self.settings.disk_gb * 1e9 / (images * self.length * np.float16().nbytes))
-        if fitting < self.settings.proposals_per_image and fitting < 4:
-            raise InputError(
-                f"finetuning.disk_gb is {self.settings.disk_gb}, which leaves {fitting} regions "
-                "an image; give more"
-            )
-        return min(self.settings.proposals_per_image, fitting)
-
-    def _network(self, start: FullyConnected | None, memory_gb: float) -> FCNetwork:
-        width = self.settings.width
-        numbers = (self.length + width) * width
-        needed = (4 * numbers * _COPIES[self.settings.optimiser] + _BASE_MEMORY) / 1e9
-        if needed > memory_gb:
-            raise InputError(
-                f"finetuning.width {width} on vectors of {self.length} takes {needed:.1f} GB, "
-                f"training.memory_gb is {memory_gb}; choose a smaller width or give more memory"
-            )
+    def _network(self, start: FullyConnected | None) -> FCNetwork:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             net = FCNetwork(self.length, self.classes, self.settings)
         if start is not None:
             net.start_from(start)
         return net
+
+
+def _regions_per_image(images: int, length: int, settings: FineTuningSettings) -> int:
+    """The regions drawn from an image: as many as set, or as the bound on all processes' files allows."""
+    fitting = int(settings.disk_gb * 1e9 / (images * length * np.float16().nbytes))
+    if fitting < settings.proposals_per_image and fitting < 4:
+        raise InputError(
+            f"finetuning.disk_gb is {settings.disk_gb}, which leaves {fitting} regions an image; give more"
+        )
+    return min(settings.proposals_per_image, fitting)
+
+
+def _check_memory(length: int, settings: RunSettings) -> None:
+    width, memory_gb = settings.finetuning.width, settings.training.memory_gb
+    numbers = (length + width) * width
+    needed = (4 * numbers * _COPIES[settings.finetuning.optimiser] + _BASE_MEMORY) / 1e9
+    if needed > memory_gb:
+        raise InputError(
+            f"finetuning.width {width} on vectors of {length} takes {needed:.1f} GB, "
+            f"training.memory_gb is {memory_gb}; choose a smaller width or give more memory"
+        )

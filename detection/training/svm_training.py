@@ -5,8 +5,8 @@ the feature maps, which the map store keeps for the second, and gathers the vect
 second mines hard negatives and samples regions for the regressors.
 """
 
+import itertools
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,20 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sppnet.common.checkpoint import Checkpoint, disk_errors_named, part
-from sppnet.common.errors import InputError
+from sppnet.common.cores import allowed_cores
+from sppnet.common.errors import DamageError, InputError
 from sppnet.common.memory import give_back
 from sppnet.common.progress import Progress
 from sppnet.common.resumable import CHECKPOINT_SECONDS, PeriodicCheckpoint
+from sppnet.data.types import Dataset
 from sppnet.detection.backbones import weights_digest
 from sppnet.detection.detector import Detector
 from sppnet.detection.features.extractor import Extractor, PreparedStore
 from sppnet.detection.heads import SVMHead
 from sppnet.detection.training.feature_level_fitting import join_feature_levels as fit_and_join
+from sppnet.detection.training.positives import objects_by_class, positive_objects
 from sppnet.detection.training.presets import RunSettings
 from sppnet.detection.training.training_images import (
     TrainingData,
     TrainingImage,
-    positive_objects,
     training_images,
 )
 from sppnet.eval.boxes import box_iou
@@ -85,6 +87,21 @@ def train_detector(
     )[0]
 
 
+def check_room(dataset: Dataset, extractor: Extractor, settings: RunSettings) -> None:
+    """Checks before the work that the positives of a data set fit into the memory of training.
+
+    Raises:
+        InputError: they do not.
+    """
+    positives = _num_positives(dataset, settings)
+    memory = _store_bytes(extractor, settings.training.memory_gb, _MIN_PROPOSALS)
+    miner = HardNegativeMiner(len(dataset.classes), extractor.length, settings.mining, 1.0, memory)
+    try:
+        miner.check_room(positives)
+    except ValueError as error:
+        raise InputError(f"training.memory_gb is {settings.training.memory_gb}: {error}") from error
+
+
 def train_with_folds(
     data: TrainingData,
     extractor: Extractor,
@@ -118,7 +135,7 @@ def train_with_folds(
     """
     dataset = data.dataset
     difficult = settings.training.difficult_positives
-    if not any(positive_objects(example, difficult).any() for example in dataset):
+    if not objects_by_class(dataset, difficult).any():
         raise InputError(f"{dataset.name} {dataset.split}: no annotated object to train on")
     try:
         with disk_errors_named(work):
@@ -186,28 +203,36 @@ class _Training:
             fold_heads.append(SVMHead.of(miner.finish_without(fold, self._positives_of(fold))))
         del miner
         self.progress("final training", steps - 1, steps)
-        regressors = sampler.finish() if self.settings.training.regression else None
+        regressors = None
+        if self.settings.training.regression:
+            try:
+                regressors = sampler.finish()
+            except DamageError:
+                # The snapshot goes with the sample.
+                checkpoint.remove()
+                raise
         self.progress("final training", steps, steps)
         return SVMHead.of(svms), fold_heads, regressors
 
     def _positives_of(self, indices: Sequence[int]) -> list[int]:
         """The numbers of the positives of some images, in the order of `_add_positives`."""
-        difficult = self.settings.training.difficult_positives
-        counts = [int(positive_objects(example, difficult).sum()) for example in self.data.dataset]
-        chosen = np.isin(np.arange(len(counts)), list(indices))
-        numbers: list[int] = np.flatnonzero(np.repeat(chosen, counts)).tolist()
+        training = self.settings.training
+        counts = [
+            int(positive_objects(example, training.difficult_positives).sum())
+            for example in self.data.dataset
+        ]
+        chosen = np.repeat(np.isin(np.arange(len(counts)), list(indices)), counts)
+        numbers: list[int] = np.flatnonzero(np.tile(chosen, 1 + training.mirrored_positives)).tolist()
         return numbers
 
     def _started(self) -> tuple[HardNegativeMiner, RegressionSampler, float, int]:
         """A miner that knows the positives, an empty sampler, the norm factor, and the first image."""
         dataset, settings = self.data.dataset, self.settings
-        classes, length, difficult = (
-            len(dataset.classes), self.extractor.length, settings.training.difficult_positives,
-        )  # fmt: skip
+        classes, length = len(dataset.classes), self.extractor.length
         factor = norm_factor(self._mean_norm())
-        miner = HardNegativeMiner(classes, length, settings.mining, factor, self._memory(), _threads())
+        miner = HardNegativeMiner(classes, length, settings.mining, factor, self._memory(), allowed_cores())
         # Before the network has seen all images.
-        miner.check_room(sum(int(positive_objects(example, difficult).sum()) for example in dataset))
+        miner.check_room(_num_positives(dataset, settings))
         self._add_positives(miner)
         give_back()
         sampler = RegressionSampler(classes, length, settings.regression, factor, self.work / "samples")
@@ -222,11 +247,16 @@ class _Training:
             return None
         settings, factor = self.settings, float(state["factor"])
         miner = HardNegativeMiner.from_state(
-            part(state, "miner."), settings.mining, factor, self._memory(), _threads()
+            part(state, "miner."), settings.mining, factor, self._memory(), allowed_cores()
         )
-        sampler = RegressionSampler.from_state(
-            part(state, "sampler."), self.extractor.length, settings.regression, factor, self.work / "samples"
-        )
+        try:
+            sampler = RegressionSampler.from_state(
+                part(state, "sampler."), self.extractor.length, settings.regression, factor,
+                self.work / "samples",
+            )  # fmt: skip
+        except ValueError as error:
+            _LOG.warning("%s; the training starts again from the beginning", error)
+            return None
         return miner, sampler, factor, int(state["next"])
 
     def _add(self, image: TrainingImage, miner: HardNegativeMiner, sampler: RegressionSampler) -> None:
@@ -254,11 +284,9 @@ class _Training:
 
     def _memory(self) -> int:
         """Bytes for the store of negatives."""
-        data, scales = self.data, len(self.extractor.settings.scales)
+        data = self.data
         counts = [len(propose_example(example, data.engine, data.cache)) for example in data.dataset]
-        vectors = 4 * self.extractor.pooled_length * _IMAGES_IN_MEMORY * max(_MIN_PROPOSALS, *counts)
-        base = _BASE_MEMORY + _SCALE_MEMORY * (scales - 1)
-        return max(0, int(self.settings.training.memory_gb * 1e9 - base - vectors))
+        return _store_bytes(self.extractor, self.settings.training.memory_gb, max(_MIN_PROPOSALS, *counts))
 
     def _mean_norm(self) -> float:
         """The mean norm of the vectors of sampled regions, ground truth and proposals, of sampled images."""
@@ -276,15 +304,39 @@ class _Training:
 
     def _add_positives(self, miner: HardNegativeMiner) -> None:
         """Gives the miner the vectors of ground truth, image by image: it keeps a byte a number, not four."""
-        count, difficult = len(self.data.dataset), self.settings.training.difficult_positives
-        for image in training_images(self.data, self.extractor, self.store, range(count), with_proposals=()):
+        training, count = self.settings.training, len(self.data.dataset)
+        difficult = training.difficult_positives
+        images = training_images(self.data, self.extractor, self.store, range(count), with_proposals=())
+        if training.mirrored_positives:
+            with_objects = [
+                index for index, example in enumerate(self.data.dataset)
+                if positive_objects(example, difficult).any()
+            ]  # fmt: skip
+            mirrored = training_images(
+                self.data, self.extractor, self.store, with_objects, with_proposals=(), mirrored=True
+            )
+            images, count = itertools.chain(images, mirrored), count + len(with_objects)
+        for done, image in enumerate(images, start=1):
             chosen = np.flatnonzero(positive_objects(image.example, difficult))
             features = image.pooled.features[image.pooled.rows[chosen]]
             try:
                 miner.add_positives(features, image.example.labels[chosen])
             except ValueError as error:
                 raise InputError(f"{image.example.path}: cannot be trained on ({error})") from error
-            self.progress("convolution", image.index + 1, count)
+            self.progress("convolution", done, count)
+
+
+def _num_positives(dataset: Dataset, settings: RunSettings) -> int:
+    """The rows of positives that the store has to hold."""
+    objects = int(objects_by_class(dataset, settings.training.difficult_positives).sum())
+    return objects * (1 + settings.training.mirrored_positives)
+
+
+def _store_bytes(extractor: Extractor, memory_gb: float, proposals: int) -> int:
+    """Bytes for the store of negatives where images have at most so many proposals."""
+    vectors = 4 * extractor.pooled_length * _IMAGES_IN_MEMORY * proposals
+    base = _BASE_MEMORY + _SCALE_MEMORY * (len(extractor.settings.scales) - 1)
+    return max(0, int(memory_gb * 1e9 - base - vectors))
 
 
 def _snapshot(
@@ -293,7 +345,3 @@ def _snapshot(
     arrays = {f"miner.{name}": array for name, array in miner.state().items()}
     arrays |= {f"sampler.{name}": array for name, array in sampler.state().items()}
     return arrays | {"factor": np.array(factor), "next": np.array(done)}
-
-
-def _threads() -> int:
-    return os.cpu_count() or 1

@@ -3,10 +3,10 @@
 import heapq
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from sppnet.common.arrays import FloatArray, Int32Array, IntArray
+from sppnet.common.kernels import kernel
 from sppnet.proposals.selective_search.regions import Regions
 
 # Normalised histograms are whole numbers that sum to at most 2**24. float32 holds all their sums exactly, so
@@ -68,7 +68,7 @@ def _with_room(counts: Int32Array, used: bool) -> Int32Array:
     return extended
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _normalise(counts: Int32Array, normalised: FloatArray, region: int) -> None:
     total = 0
     for b in range(counts.shape[1]):
@@ -79,7 +79,7 @@ def _normalise(counts: Int32Array, normalised: FloatArray, region: int) -> None:
 
 
 # The values are whole numbers that sum to at most 2**24, so adding them in any order ("reassoc") is exact.
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nnan", "nsz"})
+@kernel(fastmath={"reassoc", "nnan", "nsz"})
 def _intersection(normalised: FloatArray, i: int, j: int) -> np.float32:
     total = np.float32(0)
     for b in range(normalised.shape[1]):
@@ -87,7 +87,7 @@ def _intersection(normalised: FloatArray, i: int, j: int) -> np.float32:
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _similarity(
     sizes: IntArray,
     boxes: Int32Array,
@@ -113,7 +113,7 @@ def _similarity(
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _alive(joined: IntArray, region: int) -> int:
     """Returns the region that ``region`` is part of after the merges so far."""
     while joined[region] >= 0:
@@ -123,14 +123,14 @@ def _alive(joined: IntArray, region: int) -> int:
     return region
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _join(counts: Int32Array, normalised: FloatArray, i: int, j: int, new: int) -> None:
     for b in range(counts.shape[1]):
         counts[new, b] = counts[i, b] + counts[j, b]
     _normalise(counts, normalised, new)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _group(
     sizes: IntArray,
     boxes: Int32Array,

@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 import cv2
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from sppnet.common.arrays import FloatArray, Int32Array, IntArray
+from sppnet.common.kernels import kernel
 from sppnet.proposals.selective_search.segmentation import Labels
 
 # IJCV 2013, §3.2. Each channel has 25 bins for colour. For texture it has 8 orientations of Gaussian
@@ -87,7 +87,7 @@ def measure(labels: Labels, colours: NDArray[np.uint8], textures: NDArray[np.int
     return Regions(sizes, boxes, colour, texture, neighbours)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _derivatives(
     blurred: FloatArray, y: int, x: int, channel: int
 ) -> tuple[np.float32, np.float32, np.float32, np.float32]:
@@ -100,7 +100,7 @@ def _derivatives(
     return across, down, (across + down) * diagonal, (down - across) * diagonal
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _texture_bins(blurred: FloatArray) -> NDArray[np.int8]:
     height, width, channels = blurred.shape
     bins = np.empty((height, width, 4 * channels), np.int8)
@@ -122,7 +122,7 @@ def _texture_bins(blurred: FloatArray) -> NDArray[np.int8]:
     return bins
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _measure(
     labels: Labels, colours: NDArray[np.uint8], textures: NDArray[np.int8], count: int
 ) -> tuple[Int32Array, Int32Array, Int32Array, Int32Array]:
@@ -156,7 +156,7 @@ def _measure(
     return sizes, boxes, colour, texture
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _boundary(labels: Labels, count: int) -> IntArray:
     height, width = labels.shape
     codes = np.empty(4 * height * width, np.int64)

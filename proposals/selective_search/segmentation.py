@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import cv2
-import numba
 import numpy as np
 
 from sppnet.common.arrays import FloatArray, Int32Array
+from sppnet.common.kernels import kernel
 
 Labels = Int32Array
 # Weights are distances of colours from 0 to 255, so at most 255 * sqrt(3) < 442. They are rounded to steps of
@@ -70,7 +70,7 @@ def segment(edges: SortedEdges, k: float, min_size: int) -> Labels:
     return labels.reshape(height, width)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _sorted_edges(smooth: FloatArray, steps: np.float32) -> tuple[Int32Array, Int32Array]:
     height, width, _ = smooth.shape
     # Edges that leave the image keep the weight -1.
@@ -102,7 +102,7 @@ def _sorted_edges(smooth: FloatArray, steps: np.float32) -> tuple[Int32Array, In
     return codes, starts
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _find(parent: Int32Array, pixel: int) -> int:
     while parent[pixel] != pixel:
         parent[pixel] = parent[parent[pixel]]
@@ -110,7 +110,7 @@ def _find(parent: Int32Array, pixel: int) -> int:
     return pixel
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _segment(
     codes: Int32Array, starts: Int32Array, height: int, width: int, k: np.float32, min_size: int
 ) -> Int32Array:

@@ -33,8 +33,11 @@ def classify(
     from sppnet.cli.image_scores import best_classes, complain_of, make_tester, print_agreement, score_files
     from sppnet.cli.terminal import say_written
     from sppnet.common.files import write_json
+    from sppnet.common.outputs import check_output_folder
     from sppnet.data.image_folder import list_images
 
+    if output is not None:
+        check_output_folder(output)
     tester = make_tester(models, views)
     files = [file for path in images for file in list_images(path)][: limit or None]
     print_agreement(tester, files, views.check_crops, skip_errors)
@@ -71,11 +74,14 @@ def evaluate_classifier(
 
     from sppnet.cli.image_scores import complain_of, make_tester, print_agreement, score_files
     from sppnet.cli.terminal import console, say, say_written
+    from sppnet.common.outputs import check_output_folder
     from sppnet.common.text import percent
     from sppnet.data.image_folder import open_image_folder
     from sppnet.data.image_splits import spread_over_classes
     from sppnet.eval import accuracy_table, evaluate_classification, write_classification
 
+    if output is not None:
+        check_output_folder(output)
     tester = make_tester(models, views)
     folder = spread_over_classes(open_image_folder(labelled, tester.classes), limit)
     files = list(folder.paths)

@@ -39,8 +39,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     its fields, and the function gets an instance. The fields carry ``Annotated[<type>, typer.Option(…)]``;
     the class attribute ``PANEL`` is the heading of the group in ``--help``.
 
-    Bad input, a package that is not installed and Ctrl-C end the command with one line and an exit code: 2,
-    2 and 130.
+    Bad input, a package that is not installed, too little memory and Ctrl-C end the command with one line and
+    an exit code: 2, 2, 2 and 130.
 
     Args:
         function: the command; its docstring is its help.
@@ -148,9 +148,21 @@ def _errors_in_one_line() -> Iterator[None]:
         path = error.filename or "a file"
         _print_error(f"error: {path}: {error.strerror or error}; check the folder and the space left")
         raise typer.Exit(2) from None
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        _print_error(f"error: too little memory{reason}; free some, and run the same command again")
+        raise typer.Exit(2) from None
     except KeyboardInterrupt:
         _print_error("stopped; the same command goes on from here", style="")
         raise typer.Exit(130) from None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # PyTorch and OpenCV have other errors for it, of general types.
+    words = ("can't allocate memory", "out of memory", "Insufficient memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def _print_error(sentence: str, style: str = "bold red") -> None:

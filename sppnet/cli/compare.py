@@ -8,8 +8,8 @@ import typer
 
 from sppnet.cli.choices import ScoreComparison
 from sppnet.cli.command import Defaults, Without, command
-from sppnet.cli.options import DataOptions, RunOptions, SettingsOptions
-from sppnet.common.folders import RUNS
+from sppnet.cli.options import Cache, DataOptions, RunOptions, SettingsOptions
+from sppnet.common.folders import CACHE, RUNS
 from sppnet.detection.runs.names import named_by_head
 from sppnet.detection.training.choices import HEADS
 
@@ -32,6 +32,7 @@ def combine(
         ScoreComparison,
         typer.Option(help="Compare scores unchanged, or (SVMs with softmax) the ranks in each run's list."),
     ] = "as-is",
+    cache: Cache = CACHE,
     data: Annotated[DataOptions, Without("train_split")],
 ) -> None:
     """Combines the detections of several runs: suppression over their union; its mAP beside theirs."""
@@ -46,7 +47,7 @@ def combine(
     folders = [_detections_folder(text) for text in runs]
     chosen = ChosenDataset(data)
     name = run or "+".join(part_name(folder) for folder in folders)
-    opened = open_run(read_settings(SettingsOptions()), RunOptions(run=name))
+    opened = open_run(read_settings(SettingsOptions()), RunOptions(run=name, cache=cache))
     test = chosen.open(chosen.test_split)
     if data.skip_errors:
         for folder in folders:
@@ -82,19 +83,23 @@ def compare(
     from sppnet.cli.job import open_run, printing_pipeline
     from sppnet.cli.settings import read_settings
     from sppnet.cli.terminal import console, say, say_written
+    from sppnet.common.outputs import check_output_folder
     from sppnet.detection.experiments import rcnn_comparison, rcnn_comparison_table
-    from sppnet.detection.runs.checks import check_test_set
+    from sppnet.detection.runs.checks import check_test_set, check_training_set
 
     sizes = rcnn_comparison.Sizes(train_images, train_proposals, test_images, test_proposals, timed_images)
     resolved = read_settings(settings)
     chosen = ChosenDataset(data)
     network = resolved.network.name
     opened = open_run(resolved, run, f"compare-{short_name(chosen.name)}-{network}")
-    # Built here so that a wrong network is reported before the work.
+    # Here, so that a wrong network, or boxes that cannot be bounded, are reported before the work.
     opened.build()
+    resolved.with_max_proposals(train_proposals)
+    check_output_folder(opened.folder)
     train = chosen.open(chosen.train_split).head(train_images)
     test = chosen.open(chosen.test_split).head(test_images)
-    for warning in check_test_set(test, train):
+    warnings = check_training_set(train, resolved.training.difficult_positives)
+    for warning in warnings + check_test_set(test, train):
         say(warning)
     with printing_pipeline(opened, run.jobs, data.skip_errors) as pipeline:
         train, test = pipeline.fill_proposals(train), pipeline.fill_proposals(test)

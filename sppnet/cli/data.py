@@ -37,9 +37,12 @@ def check(
     from sppnet.cli.progress import ProgressReport
     from sppnet.cli.terminal import console, say_written
     from sppnet.common.files import atomic_path
+    from sppnet.common.outputs import check_output_file
     from sppnet.data.check import check_dataset
     from sppnet.data.check_report import html_report, terminal_report
 
+    if html is not None:
+        check_output_file(html)
     with ProgressReport(console) as progress:
         result = check_dataset(folder, split, progress)
     console.print(terminal_report(result), highlight=False)

@@ -6,6 +6,7 @@ from sppnet.cli.options import DataOptions
 from sppnet.cli.terminal import say
 from sppnet.common.folders import SAMPLE_ROOT
 from sppnet.data import DATASETS, Dataset, OnError, default_train_split, describe_format, load_dataset
+from sppnet.data.faults import Fault
 from sppnet.proposals.source import ImageSource
 
 _VOC_NAMES = ("voc2007", "voc2012")
@@ -47,17 +48,29 @@ class ChosenDataset:
         """The split to test on."""
         return self._options.test_split
 
-    def open(self, split: str) -> Dataset:
-        """The first images of a split, as many as were asked for.
+    def open(self, split: str, need_images: bool = True) -> Dataset:
+        """The first images of a split, as many as were asked for; ``need_images``: see `load_dataset`.
 
         Raises:
             InputError: there is no such data set or split, or a file of it cannot be read.
         """
         options = self._options
         on_error: OnError = "skip" if options.skip_errors else "raise"
-        dataset = load_dataset(self.name, split, self.root, on_error, options.limit or None)
+        dataset = load_dataset(
+            self.name, split, self.root, on_error, options.limit or None, need_images=need_images
+        )
         say(f"{split}: {len(dataset)} images")
         return dataset
+
+    def image_ids(self, split: str) -> set[str]:
+        """The ids of all images of a split, also of those beyond the limit and those with errors.
+
+        Raises:
+            InputError: there is no such data set or split.
+        """
+        faults: list[Fault] = []
+        dataset = load_dataset(self.name, split, self.root, faults.append, need_images=False)
+        return {example.image_id for example in dataset} | {fault.image_id for fault in faults}
 
     def image_source(self, split: str, url: str) -> ImageSource | None:
         """The URL that stands at the workers for the data set's folder: VOC's devkit, COCO's images."""

@@ -35,8 +35,11 @@ def detect(
     from sppnet.cli.result_tables import print_scores
     from sppnet.cli.settings import default_run_name, read_settings
     from sppnet.cli.terminal import say_written
+    from sppnet.common.outputs import check_output_folder
     from sppnet.data import draw_detections
 
+    if draw is not None:
+        check_output_folder(draw)
     resolved = read_settings(settings)
     chosen = ChosenDataset(data)
 
@@ -77,7 +80,9 @@ def evaluate(
     """Scores the detections of a run, or any folder of VOC detection files, against a split."""
     if not 0 < iou <= 1:
         raise InputError(f"--iou {iou}: give an overlap above 0, at most 1")
-    if detections is not None and (settings, run, head) != (SettingsOptions(), RunOptions(), HeadOptions()):
+    # SPPNET_CACHE, which is no flag, may name another cache.
+    of_a_run = (settings, run, head) != (SettingsOptions(), RunOptions(cache=run.cache), HeadOptions())
+    if detections is not None and of_a_run:
         raise InputError("--detections is a folder of any program's; leave out the flags of a run")
     if detections is not None:
         _evaluate_folder(detections, data, iou)
@@ -88,7 +93,9 @@ def evaluate(
 def _evaluate_folder(folder: Path, data: DataOptions, iou: float) -> None:
     from sppnet.cli.datasets import ChosenDataset
     from sppnet.cli.result_tables import print_scores
-    from sppnet.cli.terminal import say_written
+    from sppnet.cli.terminal import say, say_written
+    from sppnet.common.outputs import check_output_folder
+    from sppnet.common.text import counted
     from sppnet.eval import (
         coco_metrics,
         evaluate_voc,
@@ -98,8 +105,20 @@ def _evaluate_folder(folder: Path, data: DataOptions, iou: float) -> None:
     )
 
     chosen = ChosenDataset(data)
-    test = chosen.open(chosen.test_split)
+    test = chosen.open(chosen.test_split, need_images=False)
     detections = read_voc_detections(folder, test.classes, test.split)
+    check_output_folder(folder)
+    scored = {example.image_id for example in test}
+    left_out = detections.keys() - scored
+    unknown = left_out - chosen.image_ids(chosen.test_split) if data.limit or data.skip_errors else left_out
+    if unknown:
+        raise InputError(
+            f"{folder}: has detections of {counted(len(unknown), 'image')} that {test.name} {test.split} "
+            f"lacks, such as {min(unknown)!r}; score them against the split that they were made on"
+        )
+    if left_out:
+        say(f"left out: the detections of {counted(len(left_out), 'image')} that are not scored")
+        detections = {image_id: part for image_id, part in detections.items() if image_id in scored}
     voc, coco = evaluate_voc(test, detections, iou), coco_metrics(test, detections)
     print_scores(test, voc, None, coco)
     about = {"dataset": test.name, "split": test.split, "images": len(test), "detections": str(folder)}
@@ -119,7 +138,7 @@ def _evaluate_run(
 
     resolved = read_settings(settings)
     chosen = ChosenDataset(data)
-    test = chosen.open(chosen.test_split)
+    test = chosen.open(chosen.test_split, need_images=False)
 
     from sppnet.cli.job import open_run
     from sppnet.detection.runs.detection_files import only_detected, read_detections

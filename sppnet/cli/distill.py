@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from sppnet.cli.command import Without, command
-from sppnet.cli.options import Changes, Config, DataOptions, MapGb
-from sppnet.common.folders import MAPS, RUNS
+from sppnet.cli.options import Cache, Changes, Config, DataOptions, MapGb
+from sppnet.common.folders import CACHE, MAPS, RUNS
 
 
 @command
@@ -24,6 +24,7 @@ def distill(
     config: Config = None,
     change: Changes = None,
     map_gb: MapGb = 20.0,
+    cache: Cache = CACHE,
     data: Annotated[DataOptions, Without("test_split", "skip_errors")],
 ) -> None:
     """Trains zf5's convolutions to reproduce the maps of stronger networks, from images alone."""
@@ -44,7 +45,7 @@ def distill(
     training = DistillRun(RUNS / run, settings)
     with ProgressReport(console) as progress:
         dataset = chosen.open(chosen.train_split)
-        points = training.run(dataset, MAPS, int(map_gb * 1e9), progress)
+        points = training.run(dataset, cache / MAPS, int(map_gb * 1e9), progress)
     if points is None:
         say(f"weights: {training.weights} (trained before)")
     else:

@@ -82,6 +82,9 @@ def score_files(
         advice = "with --output it could continue" if store is None else "the same command continues"
         say(f"stopped after {done} of {len(files)} images; {advice}")
         raise typer.Exit(130) from None
+    finally:
+        if store is not None:
+            store.close()
     if kept:
         say(f"{kept} images were scored before")
     if len(scores) > kept:

@@ -21,7 +21,7 @@ def open_run(
 
     Args:
         settings: the settings of the run.
-        options: the name of the run and the limit on stored maps.
+        options: the name of the run, the folder of caches and the limit on stored maps.
         default_name: the name of the run if the options give none.
         head: the head of the run; None: pool5.
 
@@ -30,8 +30,8 @@ def open_run(
     """
     head = head or HeadOptions()
     return Run(
-        RUNS / (options.run or default_name), settings, open_cache(settings), MAPS, options.map_gb, head.head,
-        head.fc_rank, head.bfloat16,
+        RUNS / (options.run or default_name), settings, open_cache(options.cache, settings),
+        options.cache / MAPS, options.map_gb, head.head, head.fc_rank, head.bfloat16,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from sppnet.cli.choices import PRESETS, TestViews, ViewSource
-from sppnet.common.folders import VOC_ROOT
+from sppnet.common.folders import CACHE, VOC_ROOT
 from sppnet.detection.training.choices import HeadName
 
 
@@ -24,8 +24,13 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", help="One setting, as TOML: 'features.scales = [480, 576]'; repeatable."),
 ]
-MapGb = Annotated[
-    float, typer.Option(min=0, max=1e6, help="Bound on stored feature maps in cache/maps, in GB.")
+MapGb = Annotated[float, typer.Option(min=0, max=1e6, help="Bound on stored feature maps, in GB.")]
+Cache = Annotated[
+    Path,
+    typer.Option(
+        envvar="SPPNET_CACHE",
+        help="Folder that keeps proposals and feature maps, on a disk with file locks; it may be deleted.",
+    ),
 ]
 Jobs = Annotated[
     int, typer.Option(min=-1, help="Processes for proposals, or images at a time; -1 or 0: one a core.")
@@ -81,6 +86,7 @@ class RunOptions:
     ] = ""
     jobs: Jobs = -1
     map_gb: MapGb = 20.0
+    cache: Cache = CACHE
 
 
 @dataclass(frozen=True)

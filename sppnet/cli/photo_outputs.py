@@ -1,13 +1,13 @@
 """The files that ``sppnet predict`` writes: checked before the work, written after it."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from sppnet.cli.options import OutputOptions
 from sppnet.common.errors import InputError
+from sppnet.common.outputs import check_output_file, check_output_folder
+from sppnet.data.names import check_names, printable
 from sppnet.data.photos import Photo
-from sppnet.eval import check_voc_names
 from sppnet.eval.exports import (
     PhotoDetections,
     check_yolo_folder,
@@ -33,12 +33,11 @@ def check_outputs(outputs: OutputOptions, photos: Sequence[Photo], videos: Seque
     files = [path for path in (outputs.json, outputs.csv, outputs.coco) if path is not None]
     folders = [path for path in (outputs.draw, outputs.voc, outputs.yolo) if path is not None]
     for path in files:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; give the name of a file to write to")
+        check_output_file(path)
         if files.count(path) > 1:
             raise InputError(f"{path}: is named for two outputs; give each its own file")
-    for folder in [*(path.parent for path in files), *folders]:
-        _check_writable(folder)
+    for folder in folders:
+        check_output_folder(folder)
     if outputs.draw is not None:
         _check_pictures(outputs.draw, [*photos, *videos])
     if outputs.voc is not None or outputs.yolo is not None:
@@ -46,17 +45,9 @@ def check_outputs(outputs: OutputOptions, photos: Sequence[Photo], videos: Seque
         image_ids = [*(photo.image_id for photo in photos), *(video.name for video in videos)]
         _check_different(image_ids, [*photos, *videos], "VOC and YOLO leave out suffixes: ")
         if outputs.voc is not None:
-            check_voc_names([], "test", image_ids)
+            check_names(outputs.voc, image_ids=map(printable, image_ids))
     if outputs.yolo is not None:
         check_yolo_folder(outputs.yolo)
-
-
-def _check_writable(folder: Path) -> None:
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise InputError(f"{existing}: is a file; give a folder to write to")
-    if not os.access(existing, os.W_OK):
-        raise InputError(f"{existing}: no files can be written there; give another folder")
 
 
 def _check_pictures(folder: Path, files: Sequence[Photo]) -> None:

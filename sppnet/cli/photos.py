@@ -1,7 +1,6 @@
 """Detection in photos and the frames of videos: printed, drawn and written to files."""
 
 import itertools
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,13 +17,13 @@ from sppnet.cli.photo_outputs import picture_path, write_outputs
 from sppnet.cli.progress import ProgressReport
 from sppnet.cli.terminal import complain, console, say, say_written
 from sppnet.common.arrays import Image
+from sppnet.common.cores import allowed_cores
 from sppnet.common.errors import InputError
 from sppnet.common.files import atomic_path
 from sppnet.common.text import counted
-from sppnet.data import Detections
+from sppnet.data import Detections, check_names
 from sppnet.data.photos import Photo, count_frames, read_camera, read_frames
 from sppnet.detection.detector import Detector
-from sppnet.eval import check_voc_names
 from sppnet.eval.exports import PhotoDetections
 
 # So many scores of a class stand in a photo's line.
@@ -50,12 +49,12 @@ class PhotoDetector:
             workers: photos at a time; 0: one a core.
 
         Raises:
-            InputError: see `Detector.thresholds`; or a class cannot be part of a file name of VOC.
+            InputError: see `Detector.thresholds`; or a class that VOC's files cannot hold, see `check_names`.
         """
         self._detector, self._outputs, self._workers = detector, outputs, workers
         self._thresholds = detector.thresholds(threshold)
         if outputs.voc is not None:
-            check_voc_names(detector.classes, "test", [])
+            check_names("the detector", detector.classes, "test")
         self._results: list[PhotoDetections] = []
         self._errors: list[InputError] = []
 
@@ -104,7 +103,7 @@ class PhotoDetector:
 
     def _detect_in_video(self, video: Photo, every: int) -> None:
         total = count_frames(video.path, every)
-        ahead = _FRAMES_AHEAD * (self._workers or os.cpu_count() or 1)
+        ahead = _FRAMES_AHEAD * (self._workers or allowed_cores())
         done = 0
         with ProgressReport(console) as progress:
             for photo, result in self._results_of_frames(video, read_frames(video.path, every), ahead):

@@ -1,6 +1,5 @@
 """The command ``sppnet pretrain``."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,8 @@ from sppnet.common.folders import RUNS
 
 if TYPE_CHECKING:
     from sppnet.detection.classification.epochs import Epoch
+
+_MOST_WORKERS = 4
 
 
 @command
@@ -42,13 +43,19 @@ def pretrain(
         ),
     ] = "",
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes that read images; 0: the training process reads them.")
-    ] = min(4, os.cpu_count() or 1),
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes that read images; 0: the training process reads them; by default one a core, "
+            "four at most.",
+        ),
+    ] = None,
     skip_errors: SkipErrors = False,
 ) -> None:
     """Trains a classifier on a folder of images; stopped at any moment, it goes on from there."""
     from sppnet.cli.progress import ProgressReport
     from sppnet.cli.terminal import console, say, say_written
+    from sppnet.common.cores import allowed_cores
     from sppnet.common.distributed import join_group
     from sppnet.common.settings import changed
     from sppnet.data.image_splits import open_train_and_val, shared_images
@@ -77,7 +84,7 @@ def pretrain(
             training.run(
                 progress,
                 lambda epoch: _print_epoch(epoch, settings.total_epochs),
-                workers,
+                min(_MOST_WORKERS, allowed_cores()) if workers is None else workers,
                 skip_errors,
                 group,
             )

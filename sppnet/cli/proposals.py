@@ -12,9 +12,9 @@ import typer
 
 from sppnet.cli.choices import PROPOSAL_ENGINES
 from sppnet.cli.command import Without, command
-from sppnet.cli.options import DataOptions, Jobs, SettingsOptions
+from sppnet.cli.options import Cache, DataOptions, Jobs, SettingsOptions
 from sppnet.common.errors import InputError
-from sppnet.common.folders import PROPOSALS, RUNS
+from sppnet.common.folders import CACHE, PROPOSALS, RUNS
 
 if TYPE_CHECKING:
     from sppnet.data import Dataset
@@ -50,6 +50,7 @@ def proposals(
         ),
     ] = None,
     jobs: Jobs = -1,
+    cache: Cache = CACHE,
     data: _AllData,
     settings: _Settings,
 ) -> None:
@@ -58,6 +59,7 @@ def proposals(
     from sppnet.cli.progress import ProgressReport
     from sppnet.cli.settings import open_cache, read_settings
     from sppnet.cli.terminal import console, say, say_written
+    from sppnet.common.outputs import check_output_folder
     from sppnet.detection.runs.proposal_filling import fill_proposals
     from sppnet.proposals import SelectiveSearch
 
@@ -65,7 +67,11 @@ def proposals(
     engine = resolved.proposer
     if draw is not None and not isinstance(engine, SelectiveSearch):
         raise InputError("--draw shows regions of our own Selective Search: leave out 'engine' and 'boxes'")
-    chosen, cache = ChosenDataset(data), open_cache(resolved)
+    if draw is not None:
+        check_output_folder(draw)
+    chosen, stored = ChosenDataset(data), open_cache(cache, resolved)
+    # All of them before the work on the first.
+    splits = {name: chosen.open(name) for name in split or [chosen.train_split, chosen.test_split]}
     workers: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if scheduler:
         # It loads Dask, which no other work has to wait for.
@@ -73,15 +79,15 @@ def proposals(
 
         workers = dask_cluster(scheduler)
     with workers:
-        for name in split or [chosen.train_split, chosen.test_split]:
-            dataset, source = chosen.open(name), chosen.image_source(name, images_url)
+        for name, dataset in splits.items():
+            source = chosen.image_source(name, images_url)
             with ProgressReport(console) as progress:
                 dataset = fill_proposals(
-                    dataset, engine, cache, jobs, data.skip_errors, progress, say, source
+                    dataset, engine, stored, jobs, data.skip_errors, progress, say, source
                 )
             if draw is not None and isinstance(engine, SelectiveSearch):
-                _draw_proposals(dataset, engine, cache, draw)
-    say_written(*([draw] if draw else []), PROPOSALS)
+                _draw_proposals(dataset, engine, stored, draw)
+    say_written(*([draw] if draw else []), stored.path)
 
 
 def _draw_proposals(
@@ -89,17 +95,18 @@ def _draw_proposals(
 ) -> None:
     from sppnet.cli.progress import ProgressReport
     from sppnet.cli.terminal import console
+    from sppnet.data.examples import inside
     from sppnet.detection.experiments.proposal_drawing import draw_proposals
+    from sppnet.eval.output import write_png
     from sppnet.proposals import propose_example
 
-    folder.mkdir(parents=True, exist_ok=True)
     with ProgressReport(console) as progress:
         for done, example in enumerate(dataset, start=1):
             image = example.read()
             boxes = propose_example(example, engine, cache)
             grouped = next(iter(engine.hierarchies(image)))
-            path = folder / f"{example.image_id.replace('/', '_')}.png"
-            draw_proposals(image, grouped, boxes, example, dataset.classes).savefig(path, dpi=100)
+            figure = draw_proposals(image, grouped, boxes, example, dataset.classes)
+            write_png(inside(folder, f"{example.image_id}.png", example.path), figure)
             progress(f"drawing ({dataset.split})", done, len(dataset))
 
 
@@ -111,6 +118,7 @@ def import_proposals(
         str, typer.Option(help="A name for the boxes: a run takes them with --set 'boxes=\"NAME\"'.")
     ],
     split: Annotated[str, typer.Option(help="Split whose images the boxes are of.")] = "test",
+    cache: Cache = CACHE,
     data: _StoredData,
 ) -> None:
     """Puts boxes made elsewhere into the cache, under a name of their own."""
@@ -121,10 +129,10 @@ def import_proposals(
 
     # An empty name would stand for our own Selective Search in the settings.
     ImportedBoxes(name)
-    cache = open_cache(read_settings(SettingsOptions(change=[f"boxes = {json.dumps(name)}"])))
-    count = exchange.import_boxes(file, ChosenDataset(data).open(split), cache)
+    stored = open_cache(cache, read_settings(SettingsOptions(change=[f"boxes = {json.dumps(name)}"])))
+    count = exchange.import_boxes(file, ChosenDataset(data).open(split), stored)
     say(f"{file}: boxes of {count} images imported as {name!r}")
-    say_written(PROPOSALS)
+    say_written(stored.path)
 
 
 @command
@@ -132,6 +140,7 @@ def export_proposals(
     file: Annotated[Path, typer.Argument(help="An .mat in the published layout, or an .npz.")],
     *,
     split: Annotated[str, typer.Option(help="Split whose boxes to write.")] = "test",
+    cache: Cache = CACHE,
     data: Annotated[DataOptions, Without("train_split", "test_split", "skip_errors")],
     settings: _Settings,
 ) -> None:
@@ -141,8 +150,8 @@ def export_proposals(
     from sppnet.cli.terminal import say, say_written
     from sppnet.proposals import exchange
 
-    cache = open_cache(read_settings(settings))
-    count = exchange.export_boxes(file, ChosenDataset(data).open(split), cache)
+    stored = open_cache(cache, read_settings(settings))
+    count = exchange.export_boxes(file, ChosenDataset(data).open(split), stored)
     say(f"{file}: boxes of {count} images written")
     say_written(file)
 
@@ -167,16 +176,19 @@ def evaluate_proposals(
         Path | None, typer.Option(help="Folder to write to; empty: runs/proposals-<dataset>-<split>.")
     ] = None,
     jobs: Jobs = -1,
+    cache: Cache = CACHE,
     data: _AllData,
 ) -> None:
     """Evaluates proposals side by side: recall, average recall and MABO over the number of proposals."""
     from sppnet.cli.datasets import ChosenDataset, short_name
     from sppnet.cli.progress import ProgressReport
     from sppnet.cli.terminal import console, say, say_written
+    from sppnet.common.outputs import check_output_folder
     from sppnet.detection.experiments.proposal_evaluation import (
         evaluate_engines,
         fill_engines,
         make_engine,
+        read_file_boxes,
         write_evaluation,
     )
     from sppnet.eval import abo_table, proposal_table
@@ -185,13 +197,18 @@ def evaluate_proposals(
     engines = {name: make_engine(name, max_proposals or None, min_side) for name in names}
     chosen = ChosenDataset(data)
     dataset = chosen.open(split)
+    folder = output or RUNS / f"proposals-{short_name(chosen.name)}-{split}"
+    check_output_folder(folder)
+    if not data.skip_errors:
+        # Before hours of proposals; with --skip-errors only those say which images are left out.
+        for file in boxes or ():
+            read_file_boxes(file, dataset)
     with ProgressReport(console) as progress:
-        dataset = fill_engines(dataset, engines, PROPOSALS, jobs, data.skip_errors, progress)
+        dataset = fill_engines(dataset, engines, cache / PROPOSALS, jobs, data.skip_errors, progress)
     say(f"evaluated: {len(dataset)} images")
-    results = evaluate_engines(dataset, engines, boxes or (), PROPOSALS, difficult)
+    results = evaluate_engines(dataset, engines, boxes or (), cache / PROPOSALS, difficult)
     console.print(abo_table(results))
     console.print(proposal_table(results, f"{dataset.name} {split}, {len(dataset)} images"))
-    folder = output or RUNS / f"proposals-{short_name(chosen.name)}-{split}"
     about = {
         "dataset": dataset.name,
         "split": split,

@@ -1,5 +1,7 @@
 """Reads the settings of a run from options, without torch."""
 
+from pathlib import Path
+
 from sppnet.cli.datasets import short_name
 from sppnet.cli.options import SettingsOptions
 from sppnet.common.folders import PROPOSALS
@@ -29,6 +31,14 @@ def default_run_name(dataset: str, settings: RunSettings, preset: str) -> str:
     return "-".join([short_name(dataset), settings.network.name, preset])
 
 
-def open_cache(settings: RunSettings) -> ProposalCache:
-    """Opens the offline cache for the proposals of these settings."""
-    return ProposalCache(PROPOSALS, settings.proposer)
+def open_cache(folder: Path, settings: RunSettings) -> ProposalCache:
+    """Opens the offline cache for the proposals of these settings.
+
+    Args:
+        folder: of the caches.
+        settings: of a run.
+
+    Raises:
+        InputError: see `ProposalCache`.
+    """
+    return ProposalCache(folder / PROPOSALS, settings.proposer)

@@ -12,7 +12,8 @@ def finished(tiny_voc, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.delenv("VOC_ROOT", raising=False)
+        for variable in ("VOC_ROOT", "SPPNET_CACHE"):
+            patch.delenv(variable, raising=False)
         result = call(
             "detect", "--dataset", tiny_voc, "--run", "tiny", "--jobs", 1, "--draw", "drawn", *QUICK
         )

@@ -1,10 +1,10 @@
 """The commands classify and test-classifier: images, labelled sets, bad files, a stop."""
 
 import csv
+import errno
 import json
+import os
 import re
-import sqlite3
-from contextlib import closing
 
 import cv2
 import numpy as np
@@ -178,19 +178,23 @@ def test_a_stopped_test_goes_on(models, labelled, tmp_path, monkeypatch):
     assert asked == [5, 8, 8, 1]
 
 
-def test_a_damaged_store_is_named(models, photos, tmp_path):
+def test_a_file_that_is_no_store_is_named(models, photos, tmp_path):
     store = tmp_path / "scores.sqlite"
     store.write_bytes(b"not a database " * 100)
     result = call("classify", models / "first", "--images", photos, "--output", tmp_path)
     assert result.exit_code == 2
     assert "scores.sqlite: scores cannot be kept there" in result.output
-    store.unlink()
-    call("classify", models / "first", "--images", photos / "1.png", "--output", tmp_path)
-    with closing(sqlite3.connect(store)) as database, database:
-        database.execute("UPDATE scores SET scores = x'00000000'")
-    result = call("classify", models / "first", "--images", photos, "--output", tmp_path)
+
+
+def test_a_disk_without_locks_is_named(models, photos, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.lockf", fail)
+    result = call("classify", models / "first", "--images", photos, "--output", tmp_path / "nfs")
     assert result.exit_code == 2
-    assert "scores.sqlite: damaged" in result.output
+    assert "nfs: this file system has no file locks" in result.output
+    assert "--output" in result.output
 
 
 def test_wrong_options(models, photos, labelled, tmp_path):

@@ -93,6 +93,10 @@ def test_unknown_names_of_options_are_a_mistake_of_the_program():
         (InputError("photo.jpg: not an image"), 2, "error: photo.jpg: not an image"),
         (OSError(28, "No space left on device", "x.bin"), 2, "error: x.bin: No space left on device; check"),
         (OSError("no more"), 2, "error: a file: no more; check the folder and the space left"),
+        (MemoryError("Unable to allocate 5 GiB"), 2, "error: too little memory (Unable to allocate 5 GiB)"),
+        (RuntimeError("can't allocate memory: 5 GB\nC++"), 2, "error: too little memory (can't allocate"),
+        (RuntimeError("CUDA out of memory. Tried 5 GiB"), 2, "error: too little memory (CUDA out of memory."),
+        (MemoryError(), 2, "error: too little memory; free some, and run the same command again"),
         (KeyboardInterrupt(), 130, "stopped; the same command goes on from here"),
     ],
 )

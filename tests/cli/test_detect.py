@@ -190,6 +190,70 @@ def test_an_empty_split(work, tiny_voc):
     assert "test.txt" in result.output
 
 
+def test_blanks_in_names_and_a_test_set_without_ground_truth(done, tiny_voc):
+    """Result files are written, read back and scored; without ground truth a line says so."""
+    folder = done / "tiny"
+    shutil.copytree(tiny_voc, folder)
+    for kind in ("JPEGImages", "Annotations"):
+        for path in (folder / kind).glob("100*"):
+            path.rename(path.with_name(f"IMG ({path.stem}) 1{path.suffix}"))
+    ids = [f"IMG (100{number}) 1" for number in range(3)]
+    (folder / "ImageSets" / "Main" / "test.txt").write_text("".join(f"{image_id}\n" for image_id in ids))
+    result = call("detect", "--dataset", folder, "--run", "tiny", "--jobs", 1, "--draw", "drawn", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert (done / "drawn" / f"{ids[0]}.png").is_file()
+    again = call("eval", "--dataset", folder, "--run", "tiny")
+    assert figures(again.output) == figures(result.output)
+    for path in (folder / "Annotations").glob("IMG*"):
+        path.unlink()
+    result = call("detect", "--dataset", folder, "--run", "tiny", "--jobs", 1, *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "nothing to score: no object that counts is annotated in tiny test" in result.output
+    assert "nan" not in result.output
+    for name in ("comp3_det_test_bar.txt", "coco.json"):
+        assert "IMG (1000) 1" in (done / "runs" / "tiny" / "detections" / name).read_text()
+
+
+@pytest.fixture
+def scored(work, tiny_voc):
+    """The command of a copy of the tiny data set without images, and perfect detections of its test split."""
+    test = load_voc(tiny_voc, "test")
+    perfect = {
+        example.image_id: Detections(example.boxes, np.ones(2, np.float32), example.labels)
+        for example in test
+    }
+    write_voc_detections(work / "perfect", perfect, test.classes, "test", "comp4")
+    shutil.copytree(tiny_voc, work / "set", ignore=shutil.ignore_patterns("JPEGImages"))
+    return "eval", "--dataset", work / "set", "--detections", "perfect"
+
+
+def test_eval_of_a_folder_needs_no_images(scored):
+    result = call(*scored)
+    assert result.exit_code == 0, result.output
+    assert "mAP, 11-point: 100.0" in result.output
+
+
+def test_eval_of_some_images_of_a_folder(scored, work):
+    result = call(*scored, "--limit", 2)
+    assert "left out: the detections of 1 image that are not scored" in result.output
+    assert "2 images, IoU 0.5" in result.output
+    assert "mAP, 11-point: 100.0" in result.output
+    (work / "set" / "Annotations" / "1001.xml").write_text("<annotation><object/></annotation>")
+    assert call(*scored).exit_code == 2
+    result = call(*scored, "--skip-errors")
+    assert "left out: the detections of 1 image that are not scored" in result.output
+    assert "mAP, 11-point: 100.0" in result.output
+
+
+@pytest.mark.parametrize("flags", [(), ("--limit", 2), ("--skip-errors",)])
+def test_eval_of_a_folder_of_other_images(scored, work, flags):
+    with open(work / "perfect" / "comp4_det_test_bar.txt", "a") as file:
+        file.write("other image 0.5 1 1 9 9\n")
+    result = call(*scored, *flags)
+    assert result.exit_code == 2
+    assert "perfect: has detections of 1 image that set test lacks, such as 'other image'" in words(result)
+
+
 @pytest.mark.parametrize("stage", ["evaluate_voc", "coco_metrics"])
 def test_ctrl_c_while_scoring_loses_nothing(done, tiny_voc, monkeypatch, stage):
     def stop(*_):

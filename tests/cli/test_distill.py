@@ -23,7 +23,7 @@ def test_the_command_writes_weights_that_a_network_takes(tiny_voc, tmp_path, mon
     assert all(tensor.dtype == torch.float16 for tensor in load_file(file).values())
     build_network("zf5", file)
     history = json.loads((tmp_path / "runs/taught/history.json").read_text())
-    assert [point["step"] for point in history] == [2, 4]
+    assert [point["step"] for point in history["points"]] == [2, 4]
     assert (tmp_path / "runs/taught/snapshots/000002.safetensors").exists()
     # The same command trains nothing again; with other settings it is refused.
     before = file.stat()

@@ -361,7 +361,6 @@ def test_after_ctrl_c_what_is_done_is_written(done, photos, monkeypatch):
         (["--json", "a.json", "--coco", "a.json"], "a.json: is named for two outputs"),
         (["--draw", "file"], "file: is a file; give a folder"),
         (["--csv", "file/a.csv"], "file: is a file; give a folder"),
-        (["--voc", "voc"], "image id 'my photo' has blanks"),
         (["--yolo", "labelled"], "labelled: holds a data set or labels of another program"),
     ],
 )
@@ -374,12 +373,18 @@ def test_outputs_are_checked_before_any_work(done, photos, monkeypatch, argument
     assert message in words(result)
 
 
-def test_classes_that_are_no_file_names_are_no_voc_files(done, photo):
+def test_classes_and_photos_of_any_name(done, photos):
     detector = Detector.load("runs/tiny/model")
-    replace(detector, classes=("bar", "a/b")).save(done / "slashes")
-    result = call("predict", photo, "--model", "slashes", "--voc", "voc")
+    replace(detector, classes=("$bar$", "a/b")).save(done / "odd")
+    outputs = ("--voc", "voc", "--yolo", "yolo", "--draw", "drawn", "--csv", "a.csv", "--coco", "a.json")
+    result = call("predict", photos, "--model", "odd", "--min-score", 0, *outputs)
+    assert result.exit_code == 0, result.output
+    names = {"b\\udce9", "my photo", "deeper/c"}
+    assert set(read_voc_detections(done / "voc", ("$bar$", "a/b"))) == names
+    replace(detector, classes=("bar", "a\nb")).save(done / "broken")
+    result = call("predict", photos, "--model", "broken", "--voc", "voc")
     assert result.exit_code == 2
-    assert "cannot be a file name: rename the class" in result.output
+    assert "the class 'a\\nb' has a control character; rename it" in result.output
 
 
 def test_photos_have_no_imported_boxes(done, photo):

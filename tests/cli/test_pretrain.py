@@ -308,3 +308,10 @@ def test_the_command_leaves_random_states_alone(photos):
     torch.manual_seed(1)
     call("pretrain", "--data", photos / "train", "--config", "tiny.toml", "--workers", 0)
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_images_are_read_by_one_process_a_core(photos, pretrain_calls, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    call("pretrain", "--data", photos, "--config", "tiny.toml")
+    (arguments,) = pretrain_calls
+    assert arguments["workers"] == 1

@@ -61,6 +61,21 @@ def test_limit(work, tiny_voc):
     assert re.findall(r"proposals \((\w+)\): (\d)", result.output) == [("train", "2"), ("test", "2")]
 
 
+def test_pictures_of_images_of_any_name(work, tiny_voc):
+    """A name is no mathematics, and two images have two pictures."""
+    copy = work / "copy"
+    shutil.copytree(tiny_voc, copy)
+    ids = ["$x^$/b", "$x^$_b"]
+    for old, new in zip(["1000", "1001"], ids, strict=True):
+        for kind, suffix in (("JPEGImages", ".png"), ("Annotations", ".xml")):
+            (copy / kind / f"{new}{suffix}").parent.mkdir(exist_ok=True)
+            (copy / kind / f"{old}{suffix}").rename(copy / kind / f"{new}{suffix}")
+    (copy / "ImageSets/Main/test.txt").write_text("\n".join(ids))
+    result = call("proposals", "--dataset", copy, "--split", "test", "--jobs", 1, "--draw", "drawn", *FEW)
+    assert result.exit_code == 0, result.output
+    assert all(cv2.imread(str(work / "drawn" / f"{name}.png")) is not None for name in ids)
+
+
 def test_ctrl_c_says_how_to_continue(work, tiny_voc, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt

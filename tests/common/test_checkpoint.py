@@ -1,6 +1,6 @@
 """Snapshots of a training: which one is read, and the effect of damage."""
 
-import logging
+import os
 import shutil
 
 import numpy as np
@@ -65,16 +65,32 @@ def test_a_loaded_snapshot_outlives_the_next(tmp_path):
     check_arrays(loaded, FIRST)
 
 
-@pytest.mark.parametrize("damage", [b"", b"no array", None], ids=["empty", "other", "cut"])
-def test_a_damaged_snapshot_is_reported_and_not_loaded(tmp_path, caplog, damage):
+def altered(content, damage):
+    """The bytes of a file after damage: a part of its length at which a bit flips, or a name."""
+    if isinstance(damage, float):
+        position = int(damage * (len(content) - 1))
+        return content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
+    return {"empty": b"", "other": b"no array", "cut": content[:-2], "longer": content + b"\0"}[damage]
+
+
+@pytest.mark.parametrize(
+    "damage", ["empty", "other", "cut", "longer", "gone", *np.linspace(0, 1, 30).tolist()]
+)
+@pytest.mark.parametrize("name", ["x.npy", "y.z.npy", "manifest.json"])
+def test_damage_of_any_file_is_noticed(tmp_path, caplog, name, damage):
     checkpoint = Checkpoint(tmp_path, {"seed": 0})
     checkpoint.save(FIRST)
-    file = next(tmp_path.rglob("*.npy"))
-    file.write_bytes(file.read_bytes()[:-1] if damage is None else damage)
-    with caplog.at_level(logging.WARNING):
-        assert checkpoint.load() is None
-    assert "damaged" in caplog.text
-    assert "starts again from the beginning" in caplog.text
+    (file,) = tmp_path.rglob(name)
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(altered(file.read_bytes(), damage))
+    assert checkpoint.load() is None
+    # Without a manifest it looks like one that was never completed.
+    if (name, damage) != ("manifest.json", "gone"):
+        (message,) = caplog.messages
+        assert "damaged" in message
+        assert "starts again from the beginning" in message
     checkpoint.save(SECOND)
     check_arrays(checkpoint.load(), SECOND)
 
@@ -124,6 +140,88 @@ def test_a_kill_before_the_previous_snapshot_is_removed(tmp_path, monkeypatch):
         check_arrays(checkpoint.load(), second)
         shutil.rmtree(tmp_path)
         tmp_path.mkdir()
+
+
+@pytest.fixture
+def two_snapshots(tmp_path, monkeypatch):
+    """A folder with a snapshot of `FIRST` and the later one of `SECOND`, as a kill may leave it."""
+    checkpoint = Checkpoint(tmp_path, {})
+    checkpoint.save(FIRST)
+    with monkeypatch.context() as patch:
+        patch.setattr("sppnet.common.checkpoint.shutil.rmtree", lambda *_, **__: None)
+        checkpoint.save(SECOND)
+    assert len(list(tmp_path.iterdir())) == 2
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["x.npy", "manifest.json"])
+def test_the_older_snapshot_is_taken_and_kept(two_snapshots, caplog, monkeypatch, name):
+    later = next(two_snapshots.rglob("other.npy")).parent
+    (later / name).write_bytes(b"damaged")
+    checkpoint = Checkpoint(two_snapshots, {})
+    check_arrays(checkpoint.load(), FIRST)
+    (message,) = caplog.messages
+    assert f"{later}: damaged" in message
+    assert "goes on from an older one" in message
+    # A kill while the next snapshot is written leaves the whole one, not the damaged one.
+    save_halfway(checkpoint, monkeypatch)
+    check_arrays(Checkpoint(two_snapshots, {}).load(), FIRST)
+    checkpoint.save(SECOND)
+    check_arrays(Checkpoint(two_snapshots, {}).load(), SECOND)
+    assert len(list(two_snapshots.iterdir())) == 1
+
+
+def test_two_damaged_snapshots_are_one_warning(two_snapshots, caplog):
+    for file in two_snapshots.rglob("*.npy"):
+        file.write_bytes(b"")
+    assert Checkpoint(two_snapshots, {}).load() is None
+    (message,) = caplog.messages
+    assert message.count(": damaged") == 2
+    assert "starts again from the beginning" in message
+
+
+def test_a_clock_that_was_set_back_does_not_choose_the_older_snapshot(two_snapshots):
+    for folder in two_snapshots.iterdir():
+        for path in (*folder.iterdir(), folder):
+            os.utime(path, (1000, 1000) if (folder / "other.npy").exists() else (2000, 2000))
+    check_arrays(Checkpoint(two_snapshots, {}).load(), SECOND)
+    # The numbers go on from the later one.
+    Checkpoint(two_snapshots, {}).save({"third": np.array(3)})
+    check_arrays(Checkpoint(two_snapshots, {}).load(), {"third": np.array(3)})
+
+
+def test_removed_snapshots(two_snapshots):
+    Checkpoint(two_snapshots, {}).remove()
+    assert Checkpoint(two_snapshots, {}).load() is None
+    assert list(two_snapshots.iterdir()) == []
+
+
+def test_a_snapshot_is_on_the_disk_before_the_previous_one_goes(tmp_path, monkeypatch):
+    checkpoint, calls, rmtree = Checkpoint(tmp_path, {}), [], shutil.rmtree
+    checkpoint.save(FIRST)
+
+    def remove(folder, **options):
+        if folder.exists():
+            calls.append("removed")
+        rmtree(folder, **options)
+
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append("synced"))
+    monkeypatch.setattr("sppnet.common.checkpoint.shutil.rmtree", remove)
+    checkpoint.save(SECOND)
+    # The folder's name, two arrays, the manifest and its name.
+    assert calls == ["synced"] * 5 + ["removed"]
+
+
+def test_a_snapshot_of_version_0_1_0_is_read_and_replaced(tmp_path):
+    checkpoint = Checkpoint(tmp_path, {})
+    checkpoint.save(FIRST)
+    (folder,) = tmp_path.iterdir()
+    (folder / "manifest.json").unlink()
+    (folder / "done").touch()
+    check_arrays(checkpoint.load(), FIRST)
+    checkpoint.save(SECOND)
+    check_arrays(checkpoint.load(), SECOND)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_part_of_a_snapshot():

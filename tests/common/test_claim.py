@@ -2,7 +2,7 @@
 
 import pytest
 
-from sppnet.common.claim import claim
+from sppnet.common.claim import claim, is_torn
 from sppnet.common.errors import InputError
 
 OF_BEFORE = """images = "voc2007 train, 4 images"
@@ -61,4 +61,45 @@ def test_text_that_is_no_toml_is_compared_line_by_line(file):
         claim(file.with_name("settings.json"), json.replace("1", "2"))
     file.write_text("half of a")
     with pytest.raises(InputError, match="has 'half of a', not 'images = "):
+        claim(file, OF_TODAY)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"\0" * 300, OF_TODAY[:40].encode(), OF_TODAY[:40].encode() + b"\0" * 260]
+)
+def test_a_file_that_a_power_cut_left_empty_or_cut_is_written_again(file, caplog, content):
+    file.write_bytes(content)
+    assert is_torn(file, OF_TODAY)
+    claim(file, OF_TODAY)
+    assert file.read_text() == OF_TODAY
+    (message,) = caplog.messages
+    assert "settings.toml: empty or cut" in message
+    claim(file, OF_TODAY)
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        # Cut, of other settings.
+        OF_TODAY.replace("0.3", "0.4")[:100],
+        # Of a version that had no features.
+        OF_TODAY.partition("[features]")[0],
+        "half of a",
+    ],
+)
+def test_other_settings_are_not_taken_for_a_cut_file(file, content):
+    file.write_text(content)
+    assert not is_torn(file, OF_TODAY)
+    with pytest.raises(InputError, match="give another RUN name, or delete the folder"):
+        claim(file, OF_TODAY)
+    assert file.read_text() == content
+
+
+@pytest.mark.parametrize(
+    "content", ["a = " + "[" * 5000 + "\n", "a = " + "1" * 5000 + "\n", "a." * 5000 + "a = 1\n"]
+)
+def test_settings_that_no_program_wrote(file, content):
+    file.write_text(content)
+    with pytest.raises(InputError, match="give another RUN name, or delete the folder"):
         claim(file, OF_TODAY)

@@ -1,8 +1,10 @@
 """Files: JSON, text files, atomic writing, locks."""
 
+import errno
 import json
 import math
 import os
+import stat
 
 import pytest
 
@@ -60,6 +62,13 @@ class TestReadText:
             read_text(tmp_path / "list.txt", "the list")
 
 
+@pytest.mark.parametrize("name", ["猫" * 83 + "cccc.t", "a." + "b" * 253])
+def test_names_as_long_as_the_file_system_takes(tmp_path, name):
+    assert len(name.encode()) == 255
+    write_json(tmp_path / name, 1)
+    assert json.loads((tmp_path / name).read_text()) == 1
+
+
 def write_half(path):
     with atomic_path(path) as temporary:
         temporary.write_text("half")
@@ -85,6 +94,18 @@ def fill_half(folder):
         raise KeyboardInterrupt
 
 
+def test_a_file_has_the_mode_of_an_ordinary_one_whatever_replaced_it(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with atomic_path(tmp_path / "weights") as path:
+            # As safetensors does.
+            (tmp_path / "private").touch(mode=0o600)
+            (tmp_path / "private").replace(path)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "weights").stat().st_mode & 0o777 == 0o640
+
+
 def test_partial_folder_appears_when_it_is_complete(tmp_path):
     folder = tmp_path / "made"
     with pytest.raises(KeyboardInterrupt):
@@ -95,6 +116,70 @@ def test_partial_folder_appears_when_it_is_complete(tmp_path):
         assert not folder.exists()
     assert [path.name for path in folder.iterdir()] == ["whole"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+class DiskCalls:
+    """Stands for the disk: what waits for it and what takes over a name, in order."""
+
+    def __init__(self, monkeypatch):
+        self.calls, replace = [], os.replace
+        monkeypatch.setattr(os, "fsync", self.sync)
+        monkeypatch.setattr(os, "sync", lambda: self.calls.append("all"), raising=False)
+
+        def recorded(source, target):
+            self.calls.append("replace")
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", recorded)
+
+    def sync(self, file):
+        self.calls.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "file")
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    return DiskCalls(monkeypatch)
+
+
+class TestPowerCuts:
+    def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_the_end(self, tmp_path, disk):
+        write_json(tmp_path / "a.json", [1])
+        assert disk.calls == ["file", "replace", "folder"]
+
+    def test_new_folders_are_on_the_disk_before_the_file(self, tmp_path, disk):
+        write_json(tmp_path / "new" / "folder" / "a.json", [1])
+        assert disk.calls == ["folder", "folder", "file", "replace", "folder"]
+
+    def test_files_that_carry_a_checksum_need_no_waiting(self, tmp_path, disk):
+        with atomic_path(tmp_path / "a", durable=False) as temporary:
+            temporary.write_text("a")
+        assert disk.calls == ["replace"]
+
+    def test_all_files_of_a_folder_are_on_the_disk_before_its_name(self, tmp_path, disk):
+        with partial_folder(tmp_path / "made") as partial:
+            (partial / "a").touch()
+        assert disk.calls == ["folder", "all", "replace", "folder"]
+
+    def test_an_error_of_the_disk_leaves_the_old_file(self, tmp_path, monkeypatch):
+        def fail(file):
+            raise OSError(errno.EIO, "Input/output error")
+
+        write_json(tmp_path / "a.json", [1])
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            write_json(tmp_path / "a.json", [2])
+        assert json.loads((tmp_path / "a.json").read_text()) == [1]
+        assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+    def test_folders_that_cannot_be_synced_are_no_error(self, tmp_path, disk, monkeypatch):
+        def sync(file):
+            disk.sync(file)
+            if disk.calls[-1] == "folder":
+                raise OSError(errno.EINVAL, "Invalid argument")
+
+        monkeypatch.setattr(os, "fsync", sync)
+        write_json(tmp_path / "new" / "a.json", [1])
+        assert disk.calls == ["folder", "file", "replace", "folder"]
 
 
 def enter(folder):

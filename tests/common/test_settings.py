@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from sppnet.common.errors import InputError
-from sppnet.common.settings import check_choice, override
+from sppnet.common.settings import changed, check_choice, override
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,11 @@ class Outer:
     flag: bool = True
     limit: float | None = None
     title: str = "x"
+    at_most_100: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.at_most_100 is not None and self.at_most_100 > 100:
+            raise ValueError("over 100")
 
 
 def test_nested_values_are_replaced_and_other_values_stay():
@@ -68,6 +73,11 @@ def test_nothing_to_change():
         ({"inner": 3}, "inner is a table"),
         ({"inner": {"size": float("-inf")}}, "inner: size must be finite"),
         ({"inner": {"parts": [0.5, float("nan")]}}, "inner: parts must be finite"),
+        ({"count": 2**63}, "count: a whole number is beyond 64 bits"),
+        ({"inner": {"size": 10**400}}, "inner: size: a whole number is beyond 64 bits"),
+        ({"inner": {"parts": [0.5, -(10**400)]}}, "inner: parts: a whole number is beyond 64 bits"),
+        ({"title": ["x" * 10_000]}, r"title must be of type str, not \('x{198}\.\.\.$"),
+        ({"at_most_100": "many"}, "here: a value has the wrong type .*; correct it"),
     ],
 )
 def test_bad_values(values, named):
@@ -93,3 +103,13 @@ def test_choices(value):
 def test_other_values_are_refused_and_the_choices_named(value, choices, message):
     with pytest.raises(InputError, match=f"^{message}$"):
         check_choice("mode", value, choices)
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "1" * 5000, "[1", "2020-13-41"])
+def test_bad_lines_are_named(tmp_path, value):
+    with pytest.raises(InputError, match=r"^--set count = .*not TOML") as caught:
+        changed(Outer(), changes=[f"count = {value}"])
+    assert len(str(caught.value)) < 500
+    (tmp_path / "s.toml").write_text(f"count = {value}")
+    with pytest.raises(InputError, match=r"s\.toml: not TOML"):
+        changed(Outer(), tmp_path / "s.toml")

@@ -120,6 +120,20 @@ def set_to(key, value):
         pytest.param(change("annotations", 0, image_id=[7]), "neither a number nor a text", id="id-list"),
         pytest.param(change("categories", 0, name="dog"), "share an id or a name", id="name-twice"),
         pytest.param(change("categories", 0, id=18), "share an id or a name", id="category-twice"),
+        pytest.param(change("categories", 0, name=["a"]), "name is \\['a'\\]; write a text", id="name-list"),
+        pytest.param(change("categories", 0, name=" "), "the class '' is empty", id="name-blank"),
+        pytest.param(
+            change("categories", 0, name="a\udce9"), "the class .* is not UTF-8", id="name-surrogate"
+        ),
+        pytest.param(change("categories", 0, name="é" * 120), "the class .* is too long", id="name-long"),
+        pytest.param(change("categories", 0, name="a\0"), "the class .* a control character", id="name-nul"),
+        pytest.param(change("categories", 0, id=True), "not a whole number", id="category-true"),
+        pytest.param(
+            change("images", 0, id=float("inf")), "neither a number nor a text", id="image-infinite"
+        ),
+        pytest.param(
+            change("images", 0, file_name=["b.png"]), "file_name of image 7 is no text", id="file-list"
+        ),
         pytest.param(change("categories", 0, id="90"), "not a whole number", id="category-text"),
         pytest.param(change("images", 0, id=3), "two images", id="image-twice"),
         pytest.param(change("images", 0, id="../b"), "leads out of its folder", id="image-id-escape"),

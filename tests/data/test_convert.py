@@ -88,8 +88,22 @@ def test_two_images_of_one_name(tmp_path):
     ids = [item.image_id for split in ("train", "test") for item in load_dataset(tmp_path / "new", split)]
     assert ids == ["a", "a-2", "A-3", "a-2-2"]
     (note,) = conversion.notes
-    assert note.startswith("3 images got another name, because two had the same; the first: ")
+    assert note.startswith("3 images got another name, because two had the same or it cannot be an id; ")
     assert note.endswith("two/a.png is now a-2")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_name(tmp_path, layout):
+    """Classes of any text, and files of a COCO set whose names cannot be ids."""
+    image = example(tmp_path / "odd" / os.fsdecode(b"b\xe9 \n.png"), image_id="7")
+    for number, classes in enumerate((("a/b", "a_b", "$x$"), ("A", "a", "b: [c]"), ("no", "1.0", ".."))):
+        source = replace(dataset(image), classes=classes, image_ids={"7": 7}, category_ids=(1, 2, 3))
+        folder = tmp_path / str(number)
+        convert_dataset([source], folder, layout)
+        again = load_dataset(folder, "train")
+        names = [[part.classes[label] for label in part[0].labels] for part in (again, source)]
+        assert names[0] == names[1]
+        np.testing.assert_allclose(again[0].boxes, image.boxes, atol=1e-3)
 
 
 def test_ids_of_coco_give_way_to_file_names(tmp_path):
@@ -184,7 +198,9 @@ def test_progress(tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_camera_that_was_held_upright(tmp_path, layout, link):
     """Boxes stay on what they are around, for annotations of the turned image and of the stored one."""
-    stored = example(with_orientation(photo(tmp_path / "stored.jpg", 1), 6), [(10, 20, 60, 70)])
+    # OpenCV writes JPEG, but not under the suffix .jfif.
+    path = with_orientation(photo(tmp_path / "stored.jpg", 1), 6).rename(tmp_path / "stored.jfif")
+    stored = example(path, [(10, 20, 60, 70)])
     turned = example(with_orientation(photo(tmp_path / "turned.jpg", 2, 80, 100), 6), [(10, 20, 60, 70)])
     conversion = convert_dataset([dataset(stored, turned, split="val")], tmp_path / "new", layout, link)
     assert len(conversion.notes) == (layout == "yolo")

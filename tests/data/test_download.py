@@ -1,6 +1,7 @@
 """The download of VOC2007, from a server on loopback that cuts connections and refuses requests."""
 
 import errno
+import gzip
 import hashlib
 import http.server
 import importlib.util
@@ -16,13 +17,15 @@ from sppnet.common.errors import InputError
 from sppnet.data.download import VOC2007_ARCHIVES, Archive, download_voc2007
 
 
-def make_tar(files):
+def make_tar(files, members=()):
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
+        for info in members:
+            tar.addfile(info)
     return stream.getvalue()
 
 
@@ -236,6 +239,53 @@ def test_unusable_archives_leave_nothing(server, tmp_path, content, message):
         fetch(server, tmp_path / "root", [archive("odd.tar", content)])
     assert {path.name for path in (tmp_path / "root").iterdir()} == {"odd.tar"}
     assert not (tmp_path / "outside").exists()
+
+
+def member(name, kind=tarfile.REGTYPE, link="", **fields):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        pytest.param([member("x", tarfile.SYMTYPE, "/etc")], "'x' is no regular file", id="link-outside"),
+        pytest.param([member("x", tarfile.SYMTYPE, "a")], "'x' is no regular file", id="link-inside"),
+        pytest.param([member("x", tarfile.LNKTYPE, f"{VOC}/a")], "'x' is no regular", id="hard-link"),
+        pytest.param([member("x", tarfile.CHRTYPE)], "'x' is no regular file", id="device"),
+        pytest.param([member("x", tarfile.FIFOTYPE)], "'x' is no regular file", id="pipe"),
+        pytest.param([member("/x")], "'/x' leads out", id="absolute"),
+        pytest.param([member("a/../../x")], "'a/../../x' leads out", id="parent"),
+        pytest.param([member("C:x")], "'C:x' leads out", id="drive"),
+        pytest.param([member("x"), member("./x")], r"'\./x' is in it twice", id="twice"),
+        pytest.param([member("x"), member("x/y")], "'x/y' lies below a file", id="below-a-file"),
+        pytest.param([member("x", size=1 << 40)], "", id="size"),
+        pytest.param([member("x" * 300)], "File name too long", id="long-name"),
+        pytest.param(
+            [member("x", pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}, size=512)],
+            "",
+            id="sparse",
+        ),
+    ],
+)
+def test_members_that_are_refused(server, tmp_path, members, message):
+    """Good members come first: nothing of them may be visible."""
+    content = make_tar({f"{VOC}/a": b"x"}, members)
+    server.files["odd.tar"] = content
+    with pytest.raises(InputError, match=rf"odd\.tar: not a usable archive \(.*{message}"):
+        fetch(server, tmp_path / "root", [archive("odd.tar", content)])
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+    assert [path.name for path in (tmp_path / "root").iterdir()] == ["odd.tar"]
+
+
+def test_compressed_archives_are_refused(server, tmp_path):
+    content = gzip.compress(make_tar({f"{VOC}/big": bytes(10**6)}))
+    server.files["odd.tar"] = content
+    with pytest.raises(InputError, match=r"odd\.tar: not a usable archive"):
+        fetch(server, tmp_path, [archive("odd.tar", content)])
 
 
 def test_is_never_half_visible(server, tmp_path, monkeypatch):

@@ -103,6 +103,13 @@ def test_any_shape(shape, box):
     assert changed(drawn).any()
 
 
+@pytest.mark.parametrize("name", ["half\udce9", "a\nb", "nul\0", "猫", "\U0001f600", "x" * 300])
+def test_any_name(name):
+    """OpenCV ends the process at half a surrogate."""
+    drawn = draw_detections(gray(100, 100), detections([[10, 40, 60, 80]], [0.5], [0]), [name])
+    assert changed(drawn[:40]).any()
+
+
 def annotated(boxes, difficult):
     rows = np.arange(len(boxes))
     boxes = np.array(boxes, np.float32)

@@ -241,8 +241,8 @@ def test_jpeg_may_have_bytes_after_its_end(tmp_path, picture):
     [
         pytest.param(b"", "empty", id="empty"),
         pytest.param(b"no image at all" * 20, "not an image", id="text"),
-        pytest.param(b"\xff\xd8\xff\xe0\xff\xff", "not an image", id="jpeg-start"),
-        pytest.param(b"\x89PNG\r\n\x1a\n", "not an image", id="png-start"),
+        pytest.param(b"\xff\xd8\xff\xe0\xff\xff", "states no size", id="jpeg-start"),
+        pytest.param(b"\x89PNG\r\n\x1a\n", "states no size", id="png-start"),
     ],
 )
 def test_not_an_image(tmp_path, data, message):

@@ -55,10 +55,10 @@ def test_objects_are_written_with_their_margin(dataset, tmp_path):
     assert counts == {"train": 3}
     assert calls == [("objects (train)", 1, 2), ("objects (train)", 2, 2)]
     assert files(tmp_path / "out") == [
-        "train/cup_mug/1-0.jpg", "train/cup_mug/2/b-0.jpg", "train/hat/1-1.jpg"
+        "train/cup%2Fmug/1-0.jpg", "train/cup%2Fmug/2/b-0.jpg", "train/hat/1-1.jpg"
     ]  # fmt: skip
     image = read_image(dataset[0].path).astype(int)
-    for number, name in enumerate(("cup_mug", "hat")):
+    for number, name in enumerate(("cup%2Fmug", "hat")):
         left, top, right, bottom = SHOWN[number]
         crop = read_image(tmp_path / "out" / "train" / name / f"1-{number}.jpg")
         assert crop.shape == (bottom - top, right - left, 3)
@@ -69,7 +69,7 @@ def test_the_crops_are_an_image_folder(dataset, tmp_path):
     splits = {"train": dataset, "val": replace(dataset, examples=dataset.examples[1:])}
     assert write_object_crops(splits, tmp_path / "out") == {"train": 3, "val": 1}
     train = open_image_folder(tmp_path / "out" / "train")
-    assert (train.classes, train.labels.tolist()) == (("cup_mug", "hat"), [0, 0, 1])
+    assert (train.classes, train.labels.tolist()) == (("cup%2Fmug", "hat"), [0, 0, 1])
     assert len(open_image_folder(tmp_path / "out" / "val", train.classes)) == 1
 
 

@@ -1,6 +1,8 @@
 """Photos, videos and cameras by name: what is found, what is refused, which frames are decoded."""
 
+import contextlib
 import os
+import struct
 from pathlib import Path
 
 import cv2
@@ -16,6 +18,7 @@ from sppnet.data.photos import (
     read_frames,
     select_photos,
 )
+from sppnet.data.video_stream import VideoStream
 
 HEIC = b"\0\0\0\x18ftypheic" + bytes(100)
 
@@ -237,3 +240,35 @@ def test_without_a_camera_the_error_is_clear(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", lambda index: Camera(index, opened=False))
     with pytest.raises(InputError, match="camera 5: cannot be opened; check that it is connected"):
         next(read_camera(5))
+
+
+def test_a_damaged_video_ends_in_an_error_and_not_in_a_crash(tmp_path):
+    """OpenCV crashes where a stream raises, as a file does for a position before its beginning."""
+    path = tmp_path / "a.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (100, 80))
+    for _ in range(5):
+        writer.write(np.zeros((80, 100, 3), np.uint8))
+    writer.release()
+    whole = path.read_bytes()
+    assert len(list(read_frames(path))) == 5
+    data = bytearray(whole)
+    size = data.index(b"movi") - 4
+    data[size : size + 4] = struct.pack("<I", 0xC0000000)
+    path.write_bytes(data)
+    with contextlib.suppress(InputError):
+        list(read_frames(path))
+    with VideoStream(path) as stream:
+        assert stream.seek(-5) == -1
+        assert stream.seek(-len(whole) - 1, 2) == -1
+        assert (stream.seek(4), stream.read(2)) == (4, whole[4:6])
+
+
+def test_a_video_of_too_large_frames(tmp_path, monkeypatch):
+    path = tmp_path / "a.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (100, 80))
+    writer.write(np.zeros((80, 100, 3), np.uint8))
+    writer.release()
+    # A video of over 100 megapixels takes seconds to make.
+    monkeypatch.setattr("sppnet.data.photos.MAX_PIXELS", 7999)
+    with pytest.raises(InputError, match=r"a\.avi: 100x80 is over the limit"):
+        next(read_frames(path))

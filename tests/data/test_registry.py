@@ -4,6 +4,8 @@ import shutil
 import subprocess
 import sys
 
+import exports
+import numpy as np
 import pytest
 
 from sppnet.common.errors import InputError
@@ -129,6 +131,26 @@ def test_images_with_faults_are_skipped_on_request(tiny_voc, tmp_path):
     assert len(load_dataset(folder, on_error="skip")) == 5
     with pytest.raises(InputError, match="on_error 'ignore': choose raise or skip"):
         load_dataset(folder, on_error="ignore")
+
+
+LAYOUTS = [
+    exports.voc, exports.label_studio_voc, exports.labelimg_voc, exports.roboflow_coco, exports.standard_coco
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("write", LAYOUTS)
+def test_images_need_not_be_there_for_scoring(write, tmp_path):
+    write(tmp_path / "set")
+    with_images = load_dataset(tmp_path / "set", "train")
+    for path in (tmp_path / "set").rglob("*"):
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
+            path.unlink()
+    with pytest.raises(InputError):
+        load_dataset(tmp_path / "set", "train")
+    without = load_dataset(tmp_path / "set", "train", need_images=False)
+    assert [example.image_id for example in without] == [example.image_id for example in with_images]
+    for example, other in zip(without, with_images, strict=True):
+        np.testing.assert_array_equal(example.boxes, other.boxes)
 
 
 @pytest.mark.parametrize(("name", "hint"), [("voc207", "mean 'voc2007'"), ("qqqq", "Give one of voc2007")])

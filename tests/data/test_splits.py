@@ -1,5 +1,7 @@
 """Splits as a whole: joined, found to join others, divided by lists; and faults handed to a function."""
 
+import os
+import shutil
 from dataclasses import replace
 
 import exports
@@ -99,6 +101,40 @@ class TestAllSplits:
         assert list(split_openers("ilsvrc:anywhere")) == ["train", "val"]
         with pytest.raises(InputError, match="no data set 'nowhere'"):
             split_openers("nowhere")
+
+
+@pytest.mark.parametrize("line", ["a\0b.jpg", "../x.jpg", "/etc/passwd", "x" * 5000, "a\u2028b.jpg"])
+def test_a_listed_file_that_is_no_image_of_the_set(tmp_path, line):
+    exports.voc_without_lists(tmp_path / "set")
+    (tmp_path / "set/splits").mkdir()
+    (tmp_path / "set/splits/test.txt").write_text(line, encoding="utf-8")
+    with pytest.raises(InputError, match=r"splits/test\.txt: "):
+        load_dataset(tmp_path / "set", "test")
+
+
+def test_names_of_files_that_cannot_be_ids(tmp_path, caplog):
+    """They are named with their file, or left out and counted."""
+    exports.labelimg_voc(tmp_path / "set")
+    for name in (os.fsdecode(b"b\xe9"), "blank ", "two\nlines"):
+        for suffix in (".jpg", ".xml"):
+            shutil.copy(tmp_path / f"set/dog 1{suffix}", tmp_path / f"set/{name}{suffix}")
+    with pytest.raises(
+        InputError, match=r"set/blank \.jpg: the image id 'blank ' begins or ends with a blank"
+    ):
+        load_dataset(tmp_path / "set", "train")
+    part = load_dataset(tmp_path / "set", "train", on_error="skip")
+    assert len(part) == len(exports.ALL)
+    assert "skipped 3 images" in caplog.text
+    part.digest()
+
+
+def test_heic_images_are_named_once(tmp_path, caplog):
+    exports.ultralytics_yolo(tmp_path / "set")
+    for name in ("x.heic", "y.HEIF"):
+        (tmp_path / "set/images/train" / name).touch()
+    for split in ("train", "val"):
+        load_dataset(tmp_path / "set", split)
+    assert caplog.text.count("2 HEIC images are left out") == 1
 
 
 def test_faults_are_handed_to_a_function(tmp_path, caplog):

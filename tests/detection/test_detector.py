@@ -8,7 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save_file
 
 from sppnet.common.errors import InputError
 from sppnet.common.files import file_digest
@@ -248,8 +252,34 @@ def test_a_calibration_is_saved_and_changes_no_other_tensor(image, detector, sav
     assert read_calibration(saved) is None
     assert read_calibration(tmp_path / "nothing") is None
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(InputError, match="calibration cannot be read"):
+    with pytest.raises(InputError, match=r"model\.safetensors: not the file"):
         read_calibration(tmp_path)
+
+
+def test_half_precision_takes_half_the_space_and_hardly_changes_scores(image, detector, saved, tmp_path):
+    detector.save(tmp_path / "half", half=True)
+    whole, half = ((folder / "model.safetensors").stat().st_size for folder in (saved, tmp_path / "half"))
+    assert 0.4 < half / whole < 0.6
+    boxes = np.array([[0, 0, 60, 60], [20, 10, 90, 80]], np.float32)
+    loaded = Detector.load(tmp_path / "half")
+    assert loaded.head.weights.dtype == np.float32
+    vectors = detector.extractor.extract(detector.extractor.prepare(image), boxes).features
+    rounded = loaded.extractor.extract(loaded.extractor.prepare(image), boxes).features
+    np.testing.assert_allclose(loaded.head.score(rounded), detector.head.score(vectors), rtol=0.01, atol=0.01)
+
+
+def test_half_precision_keeps_the_calibration_and_numbers_that_are_too_large(detector, tmp_path):
+    held_out = MatchedDetections(
+        np.array([0.123456789], np.float32), np.array([1]), np.array([True]), np.array([0, 1, 0])
+    )
+    calibration = Calibration(np.array([1 / 3]), np.full((3, 2), 1 / 7), np.zeros(3), held_out)
+    bias = np.array([0.1, 1e6, 0], np.float32)
+    large = replace(detector, head=replace(detector.head, bias=bias), calibration=calibration)
+    large.save(tmp_path, half=True)
+    loaded = Detector.load(tmp_path)
+    np.testing.assert_array_equal(loaded.head.bias, bias)
+    for name, array in calibration.tensors().items():
+        np.testing.assert_array_equal(loaded.calibration.tensors()[name], array)
 
 
 def test_the_folder_holds_two_files_and_nothing_private(saved):
@@ -350,12 +380,72 @@ def test_a_description_that_is_no_text(saved):
         {"proposals": {"engine": "selective-search", "ks": [50]}},
         {"proposals": {}},
         {"model.safetensors": None},
+        {"scale": float("inf")},
+        {"scale": 10**400},
+        {"regression_scale": float("nan")},
+        {"features": {"scales": [float("inf")]}},
+        {"features": {"scales": [10**400]}},
+        {"network": {"name": "efficientnet_lite0", "pca": 1, "channels": [10**12], "taps": [[16, 1e400, 1]]}},
+        {"classes": [1, 2, 3]},
+        {"classes": "cat"},
+        {"origin": [], "detection": {"nms_iou": [[[]]]}},
     ],
     ids=lambda changes: "-".join(f"{key}_{value}"[:40] for key, value in changes.items()),
 )
 def test_a_damaged_description(saved, changes):
     rewrite(saved, **changes)
     with pytest.raises(InputError, match="model"):
+        Detector.load(saved)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"format":' * 101 + "1" + "}" * 101, '{"format": ' + "1" * 5000]
+)
+def test_a_description_that_no_program_wrote(saved, text):
+    (saved / "model.json").write_text(text)
+    with pytest.raises(InputError, match=r"model\.json: cannot be read as JSON"):
+        Detector.load(saved)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_folder_in_place_of_a_file(saved, name):
+    (saved / name).unlink()
+    (saved / name).mkdir()
+    with pytest.raises(InputError, match=str(saved)):
+        Detector.load(saved)
+
+
+def with_tensors(saved, **changes):
+    tensors = load_tensors(saved / "model.safetensors")
+    tensors |= {name: change(tensors[name]) for name, change in changes.items()}
+    save_file(tensors, saved / "model.safetensors")
+    rewrite(saved, **{"model.safetensors": file_digest(saved / "model.safetensors")})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensor: tensor.to(torch.float8_e4m3fn),
+        lambda tensor: tensor.to(torch.float8_e5m2),
+        lambda tensor: tensor.bfloat16(),
+        lambda tensor: tensor[:1].clone(),
+        lambda tensor: tensor * torch.inf,
+        lambda tensor: tensor.flatten(),
+    ],
+    ids=["float8", "other-float8", "bfloat16", "shape", "infinite", "flat"],
+)
+@pytest.mark.parametrize("name", ["svm.weights", "regression.weights"])
+def test_tensors_of_another_form(saved, name, change):
+    with_tensors(saved, **{name: change})
+    with pytest.raises(InputError, match=str(saved)):
+        Detector.load(saved)
+
+
+def test_weights_of_eight_bits(saved):
+    names = load_tensors(saved / "model.safetensors")
+    name = next(name for name in names if name.startswith("network.") and name.endswith(".weight"))
+    with_tensors(saved, **{name: lambda tensor: tensor.to(torch.float8_e4m3fn)})
+    with pytest.raises(InputError, match=r"model\.json: .*float8_e4m3fn; weights must be floating point"):
         Detector.load(saved)
 
 
@@ -388,3 +478,39 @@ def test_a_folder_that_cannot_be_made(detector, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         detector.save(tmp_path / "file" / "model")
+
+
+BOXES = [[20, 20, 90, 90], [0, 0, 125, 100]]
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [np.array(BOXES, np.float64), np.array(BOXES), np.array(BOXES, np.uint8), BOXES, torch.tensor(BOXES)],
+    ids=["float64", "int64", "uint8", "list", "tensor"],
+)
+def test_proposals_of_any_type(image, detector, boxes):
+    check_same(detector.detect(image, boxes), detector.detect(image, np.array(BOXES, np.float32)))
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [[np.nan, 0, 9, 9]], [[0, 0, np.inf, 9]], [[0, 0, 1e30, 9]], [[10**400, 0, 1, 1]], [[0, 1], [1]],
+        [[None] * 4], "all", [1, 2, 3, 4], np.ones((2, 4), bool), np.ones((2, 4), complex),
+    ],
+    ids=["nan", "inf", "far", "digits", "ragged", "none", "text", "flat", "bool", "complex"],
+)  # fmt: skip
+def test_proposals_that_are_no_boxes(image, detector, boxes):
+    with pytest.raises(InputError, match=r"proposals.*give (finite )?boxes \(N, 4\), xyxy, in pixels"):
+        detector.detect(image, boxes)
+
+
+def test_a_pil_image(image, detector):
+    check_same(detector.predict(Image.fromarray(image)), detector.predict(image))
+
+
+@pytest.mark.parametrize("source", ["a\0b.jpg", "a" * 5000 + ".jpg", b"a.jpg", None, {}], ids=type)
+def test_sources_that_are_no_image(detector, source):
+    for images in (source, [source]):
+        with pytest.raises(InputError, match=r"check the path|an image of type"):
+            detector.predict(images)

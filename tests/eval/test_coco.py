@@ -1,5 +1,7 @@
 """COCO figures: known answers, and the effect of difficult objects."""
 
+import contextlib
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -117,10 +119,88 @@ def test_results_have_the_ids_of_the_file(tmp_path):
         figures, nan_ok=True
     )
     write_coco_results(tmp_path / "coco.json", detections, dataset.category_ids, dataset.image_ids)
-    ground_truth = COCO(str(tmp_path / "made.json"))
-    evaluation = COCOeval(ground_truth, ground_truth.loadRes(str(tmp_path / "coco.json")), "bbox")
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    expected = np.where(evaluation.stats < 0, np.nan, evaluation.stats)
+    expected = figures_of_files(tmp_path / "made.json", tmp_path / "coco.json")
     np.testing.assert_allclose(list(figures.values()), expected, atol=1e-6)
+
+
+def figures_of_files(annotations, results):
+    """Computes the figures with pycocotools alone, from the two files."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = COCO(str(annotations))
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes(str(results)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return np.where(evaluation.stats < 0, np.nan, evaluation.stats)
+
+
+def random_files(folder, rng, image_ids):
+    """Writes a COCO file in random order, and returns its data set and detections with many ties.
+
+    All edges are tenths of a pixel on a coarse grid, so that equal overlaps and overlaps of exactly a
+    threshold are common.
+    """
+    (folder / "a.png").write_bytes(b"")
+    categories = (7, 30, 2)
+
+    def boxes(count):
+        left_top, sizes = rng.integers(0, 3, (count, 2)), rng.integers(1, 5, (count, 2))
+        return (left_top * 107 + 1) / 10, sizes * 107 / 10
+
+    annotations = []
+    for image_id in image_ids:
+        for left_top, size in zip(*boxes(rng.integers(0, 5)), strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": int(rng.choice(categories)),
+                    "bbox": [*left_top.tolist(), *size.tolist()],
+                    "area": float(size[0] * size[1]),
+                    "iscrowd": int(rng.random() < 0.2),
+                }
+            )
+    images = [{"id": number, "file_name": "a.png", "width": 90, "height": 90} for number in image_ids]
+    content = {
+        "images": images,
+        "categories": [{"id": number, "name": f"c{number}"} for number in categories],
+        "annotations": [annotations[index] for index in rng.permutation(len(annotations))],
+    }
+    (folder / "made.json").write_text(json.dumps(content))
+    dataset = load_coco(folder / "made.json", folder)
+    detections = {}
+    for example in dataset:
+        left_top, sizes = boxes(8)
+        edges = np.concatenate([left_top, left_top + sizes], axis=1)
+        scores, labels = rng.choice([0.3, 0.7], 8), rng.integers(0, 3, 8)
+        detections[example.image_id] = make_detections(edges, scores, labels)
+    return dataset, detections
+
+
+@pytest.mark.parametrize(
+    "image_ids",
+    [
+        pytest.param([900, 7, 42, 10**12, 8], id="numbers"),
+        pytest.param(["b", "10", "9", "a/c", "é"], id="texts"),
+        pytest.param(["000010", "000009", "11", "2", "1"], id="texts-of-digits"),
+    ],
+)
+def test_equals_pycocotools_on_the_files(tmp_path, image_ids):
+    for seed in range(4):
+        dataset, detections = random_files(tmp_path, np.random.default_rng(seed), image_ids)
+        write_coco_results(tmp_path / "coco.json", detections, dataset.category_ids, dataset.image_ids)
+        expected = figures_of_files(tmp_path / "made.json", tmp_path / "coco.json")
+        figures = list(coco_metrics(dataset, detections).values())
+        np.testing.assert_allclose(figures, expected, rtol=0, atol=1e-9)
+
+
+def test_order_of_plain_images_is_that_of_their_ids():
+    """Of two equal scores, that of image 9 counts first: a miss, so the precision at the hit is 1/2."""
+    ground_truth = {10: {"boxes": [BOX], "labels": ["a"]}, 9: {"boxes": [BOX], "labels": ["a"]}}
+    detections = {
+        name: {"boxes": [box], "labels": ["a"], "scores": [0.5]} for name, box in ((9, FAR), (10, BOX))
+    }
+    turned = dict(reversed(ground_truth.items()))
+    for order in (ground_truth, turned):
+        # A recall of 1/2 reaches 51 of the 101 points.
+        assert coco_metrics(order, detections)["AP50"] == pytest.approx(51 / 101 / 2)

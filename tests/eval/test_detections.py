@@ -107,11 +107,13 @@ def test_all_empty(tmp_path):
     ("text", "message"),
     [
         pytest.param("a .5 1 1 2", "line 1: 5 columns", id="five-columns"),
-        pytest.param("a .5 1 1 2 2\n\na .5 1 1 2 2 7\n", "line 3: 7 columns", id="seven-columns"),
-        pytest.param("a .5 1 1 2 2 7\na .5 1 1 2", "line 1: 7 columns", id="seven-then-five"),
+        pytest.param("a .5 1 1 2 2\n\na b .5 1 1 2 2\nb .5 1\n", "line 4: 3 columns", id="three-columns"),
+        pytest.param("a b .5 1 1 2 1_0", "line 1: .*'1_0'", id="underscore-after-blanks"),
         pytest.param("a .5 1 1 2 2\na nan 1 1 2 2", "line 2: the score is NaN", id="nan-score"),
         pytest.param("a .5 1 inf 2 2", "line 1: the box is not finite", id="infinite-box"),
         pytest.param("a .5 1 nan 2 2", "line 1: the box is not finite", id="nan-box"),
+        pytest.param("a .5 1 1 1e39 2", "line 1: the box is not finite", id="beyond-float32"),
+        pytest.param(f"a .5 1 1 {'9' * 5000} 2", "line 1: the box is not finite", id="digits"),
         pytest.param("a .5 1 1 2 2\na .5 9 1 2 2", "line 2: the box is inverted", id="inverted"),
         pytest.param("a .5 one 1 2 2", "line 1: .*'one'", id="word"),
         pytest.param("# a comment", "line 1: 3 columns", id="comment"),
@@ -146,16 +148,56 @@ def test_missing_folder(tmp_path):
         read_voc_detections(tmp_path / "nowhere", ["cat"])
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", "a\\b", "a\nb", "nul\0"])
-def test_class_that_leaves_the_folder(tmp_path, name):
-    with pytest.raises(InputError, match="file name"):
-        write_voc_detections(tmp_path / "inside", {}, [name])
+def test_any_class_is_read_back(tmp_path):
+    classes = (
+        "../up",
+        "a/b",
+        "a%2Fb",
+        "a\\b",
+        "A",
+        "a",
+        "$x^2$",
+        "猫",
+        "100% cotton",
+        "CON",
+        "..",
+        "é" * 100,
+    )
+    boxes = make_detections([[label, 0, 90, 90] for label in range(len(classes))], [0.5] * 12, range(12))
+    write_voc_detections(tmp_path / "inside", {"x": boxes}, classes, "my/split")
+    assert names(tmp_path) == ["inside"]
+    # Neither macOS nor Windows takes two of these for one.
+    assert len({name.lower() for name in names(tmp_path / "inside")}) == 12
+    (detections,) = read_voc_detections(tmp_path / "inside", classes, "my/split").values()
+    np.testing.assert_array_equal(detections.labels, range(12))
+    np.testing.assert_array_equal(detections.boxes[:, 0], range(12))
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "nul\0", "half\udce9", "x" * 256])
+def test_class_that_no_file_can_hold(tmp_path, name):
+    with pytest.raises(InputError, match="the class"):
+        write_voc_detections(tmp_path, {}, [name])
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("image_id", ["two words", "", "line\n"])
-def test_image_id_that_breaks_the_columns(tmp_path, image_id):
-    with pytest.raises(InputError, match="blanks"):
+def test_any_image_id_is_read_back(tmp_path):
+    ids = ["two words", "IMG (1)", "IMG 1", "IMG", '"quoted"', "a\u00a0b", "x 0.5 1 1 2 2", "猫/犬 1", "#1"]
+    given = {image_id: make_detections([[0, 0, 9, 9]], [rank], [0]) for rank, image_id in enumerate(ids)}
+    write_voc_detections(tmp_path, given, ["cat"])
+    read = read_voc_detections(tmp_path, ["cat"])
+    assert {image_id: detections.scores.tolist() for image_id, detections in read.items()} == {
+        image_id: [rank] for rank, image_id in enumerate(ids)
+    }
+
+
+def test_more_blanks_between_columns(tmp_path):
+    write(tmp_path, "IMG (1)\t0.5   1 1  2 2 \r\n")
+    assert list(read_voc_detections(tmp_path, ["cat"])) == ["IMG (1)"]
+
+
+@pytest.mark.parametrize("image_id", ["", " a", "a ", "line\n", "line\u2028line", "half\udce9", "x" * 252])
+def test_image_id_that_no_file_can_hold(tmp_path, image_id):
+    with pytest.raises(InputError, match="the image id"):
         write_voc_detections(tmp_path, {image_id: make_detections([], [], [])}, CLASSES)
 
 

@@ -104,10 +104,14 @@ def test_voc(results, tmp_path):
     np.testing.assert_array_equal(detections["trip/a"].scores, results[0].detections.scores)
 
 
-def test_voc_has_no_place_for_blanks(results, tmp_path):
-    blank = PhotoDetections(Photo(Path("my photo.jpg"), "my photo.jpg"), 9, 9, Detections.empty())
-    with pytest.raises(InputError, match="image id 'my photo' has blanks"):
-        export_voc(tmp_path, [blank], CLASSES)
+def test_voc_of_any_name(tmp_path):
+    def result(name):
+        return PhotoDetections(Photo(Path(name), name), 9, 9, Detections.of([[1, 2, 3, 4]], [0.5], [2]))
+
+    export_voc(tmp_path, [result("my photo.jpg"), result("two\nlines.jpg")], CLASSES)
+    assert set(read_voc_detections(tmp_path, CLASSES)) == {"my photo", "two\\nlines"}
+    with pytest.raises(InputError, match="the image id 'blank ' begins or ends with a blank"):
+        export_voc(tmp_path, [result("blank .jpg")], CLASSES)
 
 
 def test_yolo(results, tmp_path):

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from benchmarks.voc_evaluation import synthetic_test_set
 from sppnet.data.images import read_image
+from sppnet.eval.output import new_figure, write_png
 from sppnet.eval.report import class_table, metrics_dict, plot_precision_recall, write_metrics
 from sppnet.eval.voc import ClassResult, VOCResult, evaluate_voc
 
@@ -48,6 +49,18 @@ def test_metrics_file(tmp_path):
 
 def test_metrics_without_coco():
     assert "coco" not in metrics_dict(RESULT)
+
+
+def test_names_are_drawn_as_they_are(tmp_path, recwarn):
+    """No formula, no error of its parser, and no warning for each character that the font lacks."""
+    names = ("$\\foo$", "a_b^c$x$", "$", "猫", "الكلب", "\U0001f600", "x" * 300, "half\udce9", "\0\n")
+    plot_precision_recall(tmp_path / "curves.png", VOCResult(0.5, tuple(curve(n, [1, 1], 2) for n in names)))
+    assert (tmp_path / "curves.png").is_file()
+    assert list(recwarn) == []
+    figure = new_figure(1, 1)
+    text = figure.text(0, 0, "$x$")
+    write_png(tmp_path / "text.png", figure)
+    assert not text.get_parse_math()
 
 
 def test_names_are_no_markup():

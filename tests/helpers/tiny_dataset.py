@@ -30,10 +30,8 @@ def _draw(rng):
     return image.clip(0, 255).astype(np.uint8), np.array(boxes, np.float32)
 
 
-@pytest.fixture(scope="session")
-def tiny_voc(tmp_path_factory):
-    """The folder of a data set in VOC's layout: 6 training and 3 test images of 110 x 80 with 2 classes."""
-    folder = tmp_path_factory.mktemp("voc") / "tiny"
+def write_tiny_voc(folder):
+    """Writes a data set in VOC's layout: 6 training and 3 test images of 110 x 80 with 2 classes."""
     images = folder / "JPEGImages"
     images.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -49,6 +47,12 @@ def tiny_voc(tmp_path_factory):
             )
         write_voc(Dataset("tiny", split, ("bar", "square"), tuple(examples)), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_voc(tmp_path_factory):
+    """The folder of `write_tiny_voc`."""
+    return write_tiny_voc(tmp_path_factory.mktemp("voc") / "tiny")
 
 
 @pytest.fixture
@@ -78,7 +82,8 @@ def tiny_settings() -> RunSettings:
 def work(tmp_path, monkeypatch):
     """An empty working folder to call the command in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("VOC_ROOT", raising=False)
+    for variable in ("VOC_ROOT", "SPPNET_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
     # Lines must not depend on the width of the terminal that the tests run in. The width is patched by its
     # private name, because the public property cannot be set back to "as wide as the terminal".
     monkeypatch.setenv("COLUMNS", "250")

@@ -78,7 +78,7 @@ def test_bytes_per_box(cache, path, largest, size):
     cache.put([(KEY, boxes)])
     np.testing.assert_array_equal(cache.get(KEY), boxes)
     with closing(sqlite3.connect(path)) as db:
-        assert db.execute("SELECT length(boxes), count FROM proposals").fetchone() == (3 * size, 3)
+        assert db.execute("SELECT length(boxes), count FROM proposals").fetchone() == (3 * size + 4, 3)
 
 
 def test_an_image_without_boxes_is_an_entry_not_a_miss(cache):
@@ -188,31 +188,170 @@ def test_a_file_where_the_folder_should_be(tmp_path):
         ProposalCache(tmp_path / "cache" / "proposals.sqlite", FixedEngine())
 
 
-@pytest.mark.parametrize("change", ["count = count + 1", "boxes = substr(boxes, 2)"], ids=["count", "blob"])
-def test_a_damaged_entry_is_named(cache, path, change):
-    cache.put([(KEY, BOXES)])
+def without_not_null(db):
+    """Makes room for the NULLs that damage brings."""
+    db.execute("PRAGMA writable_schema = ON")
+    db.execute("UPDATE sqlite_master SET sql = replace(sql, ' NOT NULL', '')")
+    db.execute("PRAGMA writable_schema = RESET")
+
+
+DAMAGES = ["count = NULL", "boxes = NULL", "count = count + 1", "count = -1", "count = 'two'", "boxes = substr(boxes, 2)", "boxes = 'text'"]
+
+
+@pytest.mark.parametrize("change", DAMAGES)
+def test_a_damaged_entry_is_named_and_made_again(cache, path, caplog, change):
+    other = Key("000018", "d")
+    cache.put([(KEY, BOXES), (other, BOXES)])
     with closing(sqlite3.connect(path)) as db:
+        without_not_null(db)
         db.execute(f"UPDATE proposals SET {change}")
         db.commit()
-    with pytest.raises(InputError, match=KEY.image_id):
-        cache.get(KEY)
+    assert cache.get(KEY) is None
+    # Deleted, so that `fill_cache` finds it missing.
+    assert cache.missing([KEY, other]) == [KEY]
+    assert cache.get(other) is None
+    (message,) = caplog.messages
+    assert f"entry of image {KEY.image_id} is damaged" in message
+    assert cache.damaged == 2
+    cache.put([(KEY, BOXES)])
+    np.testing.assert_array_equal(cache.get(KEY), BOXES)
 
 
-def test_a_damaged_file_is_named(path):
+@pytest.mark.parametrize("count", ["NULL", "'two'", "x'00'", "0.5"])
+def test_counts_are_whole_numbers(cache, path, count):
+    other = Key("000018", "d")
+    cache.put([(KEY, BOXES), (other, BOXES)])
+    with closing(sqlite3.connect(path)) as db, db:
+        without_not_null(db)
+        db.execute(f"UPDATE proposals SET count = {count} WHERE image_id = ?", [KEY.image_id])
+    assert cache.counts() == {other: 2}
+    assert cache.missing([KEY, other]) == [KEY]
+
+
+def test_boxes_of_another_image_are_not_taken(cache, path):
+    """A damaged index leads to another row."""
+    other = Key("000018", "d")
+    cache.put([(KEY, BOXES), (other, BOXES[::-1])])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE proposals SET boxes = (SELECT boxes FROM proposals ORDER BY image_id DESC)")
+        db.commit()
+    assert cache.get(KEY) is None
+    np.testing.assert_array_equal(cache.get(other), BOXES[::-1])
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<u4"])
+def test_entries_of_version_0_1_0_have_no_checksum_and_are_read(cache, path, dtype):
+    empty = Key("000018", "d")
+    cache.put([(KEY, BOXES), (empty, BOXES[:0])])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE proposals SET boxes = ? WHERE count = 2", [BOXES.astype(dtype).tobytes()])
+        db.execute("UPDATE proposals SET boxes = x'' WHERE count = 0")
+        db.commit()
+    np.testing.assert_array_equal(cache.get(KEY), BOXES)
+    assert cache.get(empty).shape == (0, 4)
+    assert cache.damaged == 0
+
+
+KEYS = [Key(str(number), "d") for number in range(30)]
+
+
+def boxes_of(number):
+    return np.repeat(BOXES, 250, axis=0) + number
+
+
+@pytest.fixture
+def filled(path):
+    """A cache of some pages, closed."""
     with ProposalCache(path, FixedEngine()) as cache:
-        for number in range(50):
-            cache.put([(Key(str(number), "d"), np.repeat(BOXES, 100, axis=0))])
-    with open(path, "r+b") as file:
-        file.seek(3 * 4096)
-        file.write(b"\xaa" * (path.stat().st_size - 4 * 4096))
+        cache.put([(key, boxes_of(number)) for number, key in enumerate(KEYS)])
+    return path
 
-    def read_all():
-        with ProposalCache(path, FixedEngine()) as cache:
-            for number in range(50):
-                cache.get(Key(str(number), "d"))
 
-    with pytest.raises(InputError, match=path.name):
-        read_all()
+def read_all(path):
+    """Returns the boxes of `KEYS`, made again where they are missing, and how many were missing."""
+    missing = 0
+    with ProposalCache(path, FixedEngine()) as cache:
+        for number, key in enumerate(KEYS):
+            boxes = cache.get(key)
+            if boxes is None:
+                missing += 1
+                cache.put([(key, boxes_of(number))])
+                boxes = cache.get(key)
+            np.testing.assert_array_equal(boxes, boxes_of(number))
+    return missing
+
+
+def error_of(path):
+    """Reads all and returns the error, if there is one."""
+    try:
+        read_all(path)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_flipped_bytes_give_no_other_boxes(filled, seed):
+    whole = filled.read_bytes()
+    rng = np.random.default_rng(seed)
+    errors = 0
+    for position in rng.integers(0, len(whole), 20):
+        for file in filled.parent.iterdir():
+            file.unlink()
+        filled.write_bytes(
+            whole[:position] + bytes([whole[position] ^ rng.integers(1, 256)]) + whole[position + 1 :]
+        )
+        message = error_of(filled)
+        if message:
+            # The header and the schema: there is no cache without them.
+            assert str(filled) in message
+            assert position < 4096
+            errors += 1
+        else:
+            assert read_all(filled) == 0
+    assert errors < 5
+
+
+def test_what_can_be_read_of_a_file_with_damaged_pages_is_kept(filled, caplog):
+    whole = filled.read_bytes()
+    # The last page with beginnings of entries, by its type.
+    page = max(start for start in range(4096, len(whole), 4096) if whole[start] == 13)
+    damaged = whole[:page] + b"\xaa" * 4096 + whole[page + 4096 :]
+    filled.write_bytes(damaged)
+    missing = read_all(filled)
+    # A page has the beginnings of eight entries.
+    assert 0 < missing < 9
+    rebuilt = [message for message in caplog.messages if "had damaged pages" in message]
+    assert len(rebuilt) == 1
+    assert f"{len(KEYS) - missing} proposals" in rebuilt[0]
+    aside = filled.with_name("proposals.sqlite.damaged").read_bytes()
+    assert aside[4096:] == damaged[4096:]
+    assert read_all(filled) == 0
+    assert not filled.with_name("proposals.sqlite.rebuilt").exists()
+
+
+@pytest.mark.parametrize("action", ["present", "put"])
+def test_damaged_pages_are_noticed_by_every_call(filled, caplog, action):
+    content = filled.read_bytes()
+    filled.write_bytes(content[:4096] + b"\xaa" * (len(content) - 4096))
+    with ProposalCache(filled, FixedEngine()) as cache:
+        if action == "present":
+            assert cache.present() == set()
+        else:
+            cache.put([(KEY, BOXES)])
+            np.testing.assert_array_equal(cache.get(KEY), BOXES)
+    assert "0 proposals" in caplog.text
+
+
+def test_a_damaged_file_that_others_use_is_named(filled):
+    content = filled.read_bytes()
+    filled.write_bytes(content[:4096] + b"\xaa" * (len(content) - 4096))
+    before = filled.read_bytes()
+    with closing(sqlite3.connect(filled)) as other, ProposalCache(filled, FixedEngine()) as cache:
+        other.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        with pytest.raises(InputError, match=r"proposals\.sqlite: damaged, .*stop other programs"):
+            cache.get(KEYS[0])
+    assert filled.read_bytes() == before
 
 
 def test_readable_while_another_connection_writes(cache, path):

@@ -1,18 +1,26 @@
 """Reading and writing the files of other programs."""
 
+import contextlib
+import io
 import pickle
+import sqlite3
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from sppnet.common.errors import InputError
 from sppnet.proposals import OpenCVSelectiveSearch, ProposalCache, image_key
 from sppnet.proposals.exchange import export_boxes, import_boxes, read_boxes
+from sppnet.proposals.mat_check import check_mat
 
 HEIGHT, WIDTH = 30, 50
 # 0-based, right and bottom exclusive; the first is the whole image.
@@ -106,7 +114,7 @@ def test_round_trip(files, cache, tmp_path, suffix):
     with ProposalCache(tmp_path / "second.sqlite", OpenCVSelectiveSearch()) as second:
         assert import_boxes(path, files, second) == 2
         check_imported(files, second)
-    assert not list(tmp_path.glob(".out*"))
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
 
 
 def test_exported_mat_is_in_the_published_layout(files, cache, tmp_path):
@@ -257,3 +265,123 @@ def test_other_boxes_under_the_same_name_are_refused(files, cache, tmp_path):
     with pytest.raises(InputError, match=r"second\.npz: image b: .* has other boxes of this name already"):
         import_boxes(tmp_path / "second.npz", files, cache)
     check_imported(files, cache)
+
+
+def test_what_cannot_be_exported_shows_before_anything_is_read(files, cache, tmp_path):
+    cache.put([(image_key(file), BOXES[file.image_id]) for file in files])
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="file: is a file; give a folder to write to"):
+        export_boxes(tmp_path / "file" / "out.npz", files, cache)
+    # The number of boxes that an entry states. An entry that is read is found to hold fewer.
+    with contextlib.closing(sqlite3.connect(cache.path)) as database, database:
+        database.execute("UPDATE proposals SET count = 140000000 WHERE image_id = 'b'")
+    with pytest.raises(InputError, match=r"out\.mat: 140,000,002 boxes take 4\.5 GB, .* write an \.npz"):
+        export_boxes(tmp_path / "out.mat", files, cache)
+
+
+def test_the_size_of_mat_is_known_before_it_is_written():
+    """56 bytes a cell and 32 a box, as `export_boxes` counts them."""
+    for count in (0, 1, 7):
+        sizes = []
+        for cell_count in (3, 4):
+            file = io.BytesIO()
+            savemat(file, {"boxes": cells([np.ones((count, 4))] * cell_count)}, do_compression=False)
+            sizes.append(len(file.getvalue()))
+        assert sizes[1] - sizes[0] == 56 + 32 * count
+
+
+def dimensions_of(content, *sides):
+    """Where a MATLAB file states these sides of an array."""
+    found = [at for at in range(0, len(content), 4) if content[at : at + 8] == struct.pack("<ii", *sides)]
+    assert found
+    return found[0]
+
+
+@pytest.mark.parametrize("sides", [(1, 2**31 - 1), (1, -2), (2**16, 2**16), (1, 1)])
+def test_a_mat_that_states_another_number_of_cells(files, cache, tmp_path, sides):
+    write_mat(tmp_path / "m.mat", BOXES)
+    content = bytearray((tmp_path / "m.mat").read_bytes())
+    at = dimensions_of(content, 1, 2)
+    content[at : at + 8] = struct.pack("<ii", *sides)
+    (tmp_path / "m.mat").write_bytes(content)
+    with pytest.raises(InputError, match=r"m\.mat: .*cells, 2 of them are there"):
+        import_boxes(tmp_path / "m.mat", files, cache)
+
+
+# Cells of text and of numbers; SciPy ends the process on some of these.
+TEXT, NUMBER = np.array(["a"]), np.array([[1.0, 2, 3, 4]])
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(
+    ("cell", "old", "new"),
+    [
+        # The name of an array is cut out, so that the next array stands where its numbers should.
+        (TEXT, struct.pack("<II", 1, 0) + struct.pack("<HH", 16, 1), struct.pack("<HH", 16, 1)),
+        (NUMBER, struct.pack("<II", 1, 0) + struct.pack("<II", 9, 32), struct.pack("<II", 9, 32)),
+        (NUMBER, struct.pack("<II", 9, 32), struct.pack("<II", 14, 32)),
+        (NUMBER, struct.pack("<II", 9, 32), struct.pack("<II", 9, 24)),
+        (NUMBER, struct.pack("<II", 9, 32), struct.pack("<II", 0x90009, 32)),
+        (NUMBER, struct.pack("<IIII", 6, 8, 6, 0), struct.pack("<IIII", 6, 8, 0x806, 0)),
+        (NUMBER, struct.pack("<IIii", 5, 8, 1, 4), struct.pack("<IIii", 5, 1, 1, 4)),
+        (TEXT, struct.pack("<HH", 16, 1), struct.pack("<HH", 14, 1)),
+        (TEXT, struct.pack("<IIii", 5, 8, 1, 1), struct.pack("<IIii", 5, 1, 1, 1)),
+    ],
+)
+def test_a_mat_whose_elements_do_not_fit(cell, old, new, compressed):
+    file = io.BytesIO()
+    savemat(file, {"boxes": cells([cell, cell])})
+    whole = file.getvalue()
+    check_mat(stored(whole, compressed), frozenset({"boxes"}))
+    assert whole.count(old) == 2
+    # In the last cell alone.
+    at = whole.rindex(old)
+    damaged = whole[:at] + new + whole[at + len(old) :]
+    with pytest.raises(ValueError, match=r"an element|an array|a text|no header|cell"):
+        check_mat(stored(damaged, compressed), frozenset({"boxes"}))
+
+
+def stored(content, compressed):
+    """A MATLAB file of one variable, whose element is compressed or not."""
+    if not compressed:
+        return content
+    element = zlib.compress(content[128:])
+    return content[:128] + struct.pack("<II", 15, len(element)) + element
+
+
+def test_a_mat_that_swells(files, cache, tmp_path):
+    zeros = {"a": np.zeros((0, 4)), "b": np.zeros((2_100_000, 4))}
+    savemat(tmp_path / "m.mat", {"boxes": cells(list(zeros.values()))}, do_compression=True)
+    with pytest.raises(InputError, match=r"m\.mat: .*over 100 times larger"):
+        import_boxes(tmp_path / "m.mat", files, cache)
+
+
+def test_an_npz_that_swells(files, cache, tmp_path):
+    np.savez_compressed(tmp_path / "m.npz", a=np.zeros((4_100_000, 4), np.float32))
+    with pytest.raises(InputError, match=r"m\.npz: 0\.1 GB when decompressed"):
+        import_boxes(tmp_path / "m.npz", files, cache)
+
+
+@pytest.mark.parametrize("value", [np.ones((1, 4), complex), np.ones((1, 4), bool), np.array([["a"] * 4])])
+def test_boxes_that_are_no_numbers(files, cache, tmp_path, value):
+    np.savez(tmp_path / "m.npz", a=value)
+    with pytest.raises(InputError, match=r"m\.npz: image a: boxes are .*, not numbers"):
+        import_boxes(tmp_path / "m.npz", files, cache)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), compressed=st.booleans(), form=st.sampled_from(["mat", "npz"]))
+def test_no_damage_to_an_archive_crashes(files, tmp_path, data, compressed, form):
+    path = tmp_path / f"m.{form}"
+    if form == "npz":
+        (np.savez_compressed if compressed else np.savez)(path, **BOXES)
+    else:
+        names = {"images": cells([np.array([name]) for name in BOXES])}
+        boxes = {"boxes": cells([published(boxes) for boxes in BOXES.values()])}
+        savemat(path, names | boxes, do_compression=compressed)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    with contextlib.suppress(InputError):
+        read_boxes(path, files)

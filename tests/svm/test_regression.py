@@ -1,6 +1,7 @@
 """Box regression: deltas, ridge regression, and the training sample."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
+from sppnet.common.errors import DamageError
 from sppnet.svm import (
     MAX_LOG_SCALE,
     BoxRegressors,
@@ -151,6 +153,74 @@ def test_interrupted_run_gives_the_result_of_an_unbroken_run(tmp_path):
     np.testing.assert_array_equal(actual.weights, expected.weights)
     np.testing.assert_array_equal(actual.bias, expected.bias)
     assert whole.seen.tolist() == resumed.seen.tolist() == [120, 120]
+
+
+def saved_state(sampler):
+    return {name: np.array(value) for name, value in sampler.state().items()}
+
+
+def flip(file, position):
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("position", [0, 100, -1])
+def test_a_damaged_sample_is_named(tmp_path, position):
+    sampler = RegressionSampler(2, 6, SMALL, 1.0, tmp_path)
+    offer(sampler, range(20))
+    file = tmp_path / "windows-0001.f16"
+    flip(file, position)
+    resumed = RegressionSampler.from_state(saved_state(sampler), 6, SMALL, 1.0, tmp_path)
+    for damaged in (sampler, resumed):
+        with pytest.raises(DamageError, match=r"windows-0001\.f16: damaged since it was written"):
+            damaged.finish()
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(DamageError, match=r"windows-0001\.f16"):
+        sampler.finish()
+
+
+def test_rows_that_a_power_cut_took_after_the_state_are_written_again(tmp_path):
+    whole = RegressionSampler(2, 6, SMALL, 1.0, tmp_path / "whole")
+    offer(whole, range(20))
+    broken = RegressionSampler(2, 6, SMALL, 1.0, tmp_path / "broken")
+    offer(broken, range(9))
+    state, files = saved_state(broken), sorted((tmp_path / "broken").iterdir())
+    before = [file.read_bytes() for file in files]
+    offer(broken, range(9, 14))
+    for file, content in zip(files, before, strict=True):
+        after = bytearray(file.read_bytes())
+        changed = np.flatnonzero(np.frombuffer(after, np.uint8)[: len(content)] != list(content))
+        assert len(changed)
+        after[changed[0]] ^= 0xFF
+        file.write_bytes(after)
+    resumed = RegressionSampler.from_state(state, 6, SMALL, 1.0, tmp_path / "broken")
+    offer(resumed, range(9, 20))
+    np.testing.assert_array_equal(resumed.finish().weights, whole.finish().weights)
+
+
+def test_a_state_of_version_0_1_0_has_no_checksums(tmp_path):
+    sampler = RegressionSampler(2, 6, SMALL, 1.0, tmp_path)
+    offer(sampler, range(9))
+    state = saved_state(sampler)
+    del state["checksums"]
+    resumed = RegressionSampler.from_state(state, 6, SMALL, 1.0, tmp_path)
+    for same in (sampler, resumed):
+        offer(same, range(9, 20))
+    np.testing.assert_array_equal(resumed.finish().weights, sampler.finish().weights)
+
+
+def test_the_sample_is_on_the_disk_before_its_state_is_saved(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    sampler = RegressionSampler(2, 6, SMALL, 1.0, tmp_path)
+    offer(sampler, range(2))
+    assert not synced
+    sampler.state()
+    assert len(synced) == 2
+    # Nothing has changed.
+    sampler.state()
+    assert len(synced) == 2
 
 
 def test_sample_is_even_and_bounded(tmp_path):

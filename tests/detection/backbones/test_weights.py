@@ -3,6 +3,7 @@
 import contextlib
 import pickle
 import struct
+import zipfile
 
 import pytest
 import safetensors.torch
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from sppnet.common.errors import InputError
 from sppnet.detection.backbones import build_network, weights_digest
 from sppnet.detection.backbones.caffemodel import read_caffemodel
+from sppnet.detection.backbones.weights import read_weights
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +208,15 @@ def test_real_convolution_weights(weights_dir, name, channels):
 def test_the_wrong_network_is_named(weights_dir):
     with pytest.raises(InputError, match="not this network's weights"):
         build_network("vgg16", weights_dir / "alexnet-conv.safetensors")
+
+
+def test_a_compressed_state_dict_is_refused(tmp_path):
+    """Torch does not compress: a small file could swell to any size."""
+    torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "stored.pth")
+    bomb = zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "stored.pth") as stored, bomb:
+        for name in stored.namelist():
+            bomb.writestr(name, stored.read(name))
+    assert read_weights(tmp_path / "stored.pth").keys() == {"conv1.weight"}
+    with pytest.raises(InputError, match=r"bomb\.pth: .*compressed"):
+        read_weights(tmp_path / "bomb.pth")

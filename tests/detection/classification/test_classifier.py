@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sppnet.common.errors import InputError
+from sppnet.common.files import file_digest, json_digest
 from sppnet.detection.backbones import Geometry, build_network, probe
 from sppnet.detection.classification.classifier import Classifier, ClassifierSettings
 from sppnet.detection.fc_layers import read_layers
@@ -187,8 +188,17 @@ def test_convolutions_from_a_file(tiny, tmp_path):
 
 def _edit(folder, change):
     about = json.loads((folder / "classifier.json").read_text())
+    about.pop("digest")
     change(about)
+    about["digest"] = json_digest(about)
     (folder / "classifier.json").write_text(json.dumps(about))
+
+
+def _eight_bits(folder):
+    file = folder / "classifier.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {"conv1.weight": tensors["conv1.weight"].to(torch.float8_e4m3fn)}, file)
+    _edit(folder, lambda about: about.update({file.name: file_digest(file)}))
 
 
 @pytest.mark.parametrize(
@@ -202,14 +212,51 @@ def _edit(folder, change):
         (lambda f: _edit(f, lambda a: a.pop("classes")), "'classes' is missing"),
         (lambda f: _edit(f, lambda a: a["classes"].append("dog")), "fc8.weight has shape"),
         (lambda f: _edit(f, lambda a: a["settings"].update(network="zf6")), "network 'zf6'"),
+        (lambda f: (f / "classifier.json").write_text("[" * 100_000), "classifier.json: .*nested too deep"),
+        (lambda f: (f / "classifier.json").write_text("[]"), "classifier.json: .*no JSON object"),
+        (lambda f: _edit(f, lambda a: a["settings"].update(width=10**9)), "have width 1000000000"),
+        (lambda f: _edit(f, lambda a: a["settings"].update(levels=[10**9])), r"levels \(1000000000,\)"),
+        (lambda f: _edit(f, lambda a: a["settings"].update(dropout=float("inf"))), "dropout must be finite"),
+        (lambda f: _edit(f, lambda a: a.update(classes=5)), "cannot be read"),
+        (lambda f: _eight_bits(f), "conv1.weight is torch.float8_e4m3fn; weights must be floating point"),
     ],
-    ids=["weights", "description", "json", "altered", "format", "classes", "shape", "settings"],
+    ids=[
+        "weights",
+        "description",
+        "json",
+        "altered",
+        "format",
+        "classes",
+        "shape",
+        "settings",
+        "deep",
+        "list",
+        "width",
+        "levels",
+        "infinity",
+        "number",
+        "float8",
+    ],
 )
 def test_damaged_folders(tiny, tmp_path, damage, message):
     tiny.save(tmp_path)
     damage(tmp_path)
     with pytest.raises(InputError, match=message):
         Classifier.load(tmp_path)
+
+
+def test_an_altered_description(tiny, tmp_path):
+    """A class of another name would be found in silence. Folders of before the digest was kept are read."""
+    tiny.save(tmp_path)
+    file = tmp_path / "classifier.json"
+    whole = file.read_text()
+    file.write_text(whole.replace("cat", "cap"))
+    with pytest.raises(InputError, match=r"classifier\.json: altered since it was saved"):
+        Classifier.load(tmp_path)
+    without = json.loads(whole)
+    del without["digest"]
+    file.write_text(json.dumps(without))
+    assert Classifier.load(tmp_path).classes == THREE
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_images_are_known_by_what_is_in_them(extractor, images, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["emptied", "cut", "flipped", "zeroed", "gone"])
-def test_a_damaged_file_is_as_good_as_none(extractor, images, tmp_path, damage):
+def test_a_damaged_file_is_as_good_as_none(extractor, images, tmp_path, caplog, damage):
     first, _, _ = read(extractor, tmp_path / "store", images)
     files = [file for file in (tmp_path / "store").iterdir() if file.stat().st_size == FILE]
     assert len(files) == 2
@@ -112,6 +112,20 @@ def test_a_damaged_file_is_as_good_as_none(extractor, images, tmp_path, damage):
         assert computed == expected
         np.testing.assert_array_equal(vectors, first)
     assert files[0].read_bytes() == whole
+    # A missing file is no damage.
+    assert len(caplog.messages) == (damage != "gone")
+    assert all(f"{files[0]}: damaged" in message for message in caplog.messages)
+
+
+def test_a_damaged_file_makes_room_for_its_successor(extractor, images, tmp_path):
+    first, _, _ = read(extractor, tmp_path / "store", images[:2], FILE)
+    (file,) = (tmp_path / "store").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    vectors, computed, _ = read(extractor, tmp_path / "store", images[:2], FILE)
+    assert computed == 2
+    np.testing.assert_array_equal(vectors, first)
+    assert file.read_bytes() == whole
 
 
 def test_the_folder_has_a_bound(extractor, images, tmp_path, caplog):

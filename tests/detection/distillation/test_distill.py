@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sppnet.common.errors import InputError
+from sppnet.common.files import file_digest
 from sppnet.common.progress import quiet
 from sppnet.detection.backbones import build_network
 from sppnet.detection.backbones.build import CHAINS
@@ -229,8 +230,27 @@ def test_figures_of_a_last_step_that_are_not_finite_are_written(tiny_train, tmp_
     points = training.run(tiny_train, tmp_path / "maps", int(1e9))
     assert points is not None
     assert not math.isfinite(points[0].explained[0][0])
-    assert [point["step"] for point in json.loads(training.history.read_text())] == [1]
+    written = json.loads(training.history.read_text())
+    assert [point["step"] for point in written["points"]] == [1]
     assert training.run(tiny_train, tmp_path / "maps", int(1e9)) is None
+
+
+def test_what_was_not_written_whole_counts_as_not_trained(tmp_path, caplog):
+    training = DistillRun(tmp_path, SETTINGS)
+    assert not training.trained
+    training.weights.write_bytes(b"weights")
+    # Version 0.1.0 wrote a list, without a digest.
+    for text in ('[{"step": 1}]', json.dumps({"weights_digest": file_digest(training.weights)})):
+        training.history.write_text(text)
+        assert training.trained
+    assert not caplog.messages
+    training.weights.write_bytes(b"weightt")
+    assert not training.trained
+    for text in ("", '[{"step": ', "{}", "1"):
+        training.history.write_text(text)
+        assert not training.trained
+    assert all("history.json: cut, or zf5.safetensors" in message for message in caplog.messages)
+    assert len(caplog.messages) == 5
 
 
 def test_own_weights_to_start_from(tiny_train, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from sppnet.detection.backbones import build_network
 from sppnet.detection.features.extractor import SPPExtractor
@@ -218,6 +218,63 @@ def test_a_damaged_file_is_a_miss(extractor, maps, tmp_path, damage):
     assert find(store, "digest") is None
     save(store, "digest", maps)
     assert find(store, "digest") is not None
+
+
+def test_a_flipped_byte_anywhere_is_a_miss_that_is_counted_and_made_again(extractor, maps, tmp_path, caplog):
+    store = extractor.store(tmp_path, GB)
+    expected = save(store, "digest", maps)
+    (file,) = tmp_path.glob("*/*.safetensors")
+    whole = file.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    positions = [*range(0, header, 3), *np.linspace(header, len(whole) - 1, 20).astype(int)]
+    for number, position in enumerate(positions, 1):
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        again = save(store, "digest", maps)
+        # A blank of the header that became another character is no damage of the maps.
+        assert store.damaged <= number
+        for level, right in zip(again, expected, strict=True):
+            np.testing.assert_array_equal(level.values, right.values)
+            assert level.factor == right.factor
+        if position >= header:
+            assert file.read_bytes() == whole
+    assert store.damaged > len(positions) - 10
+    # The first one is named.
+    (message,) = caplog.messages
+    assert f"{file}: damaged" in message
+
+
+def test_damaged_maps_make_room_for_their_successors_in_a_full_folder(extractor, maps, tmp_path):
+    bound = int(1.5 * size_of(maps))
+    save(extractor.store(tmp_path, bound), "digest", maps)
+    store = extractor.store(tmp_path, bound)
+    # Full from now on.
+    save(store, "other", maps)
+    (file,) = tmp_path.glob("*/*.safetensors")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert find(store, "digest") is None
+    save(store, "digest", maps)
+    assert find(store, "digest") is not None
+
+
+def test_maps_of_version_0_1_0_without_checksum_are_made_again(extractor, maps, tmp_path, caplog):
+    store = extractor.store(tmp_path, GB)
+    save(store, "digest", maps)
+    (file,) = tmp_path.glob("*/*.safetensors")
+    arrays = load_file(file)
+    del arrays["checksum"]
+    save_file(arrays, file)
+    assert find(store, "digest") is None
+    assert (store.damaged, caplog.messages) == (0, [])
+    save(store, "digest", maps)
+    assert find(store, "digest") is not None
+
+
+def test_maps_do_not_wait_for_the_disk(extractor, maps, tmp_path, monkeypatch):
+    store = extractor.store(tmp_path, GB)
+    save(store, "digest", maps)
+    monkeypatch.setattr(os, "fsync", lambda file: pytest.fail("40 ms a map"))
+    save(store, "other", maps)
+    assert find(store, "other") is not None
 
 
 @pytest.mark.filterwarnings("ignore:overflow")

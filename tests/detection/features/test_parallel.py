@@ -1,5 +1,6 @@
 """Many images at a time: same detections, same order, bad files among them."""
 
+import pickle
 import threading
 from dataclasses import replace
 
@@ -19,8 +20,12 @@ from sppnet.proposals import OpenCVSelectiveSearch, SelectiveSearch
 
 @pytest.fixture
 def detector(tiny_settings):
-    network = build_network("alexnet", "random")
-    extractor = SPPExtractor(network, tiny_settings.features)
+    return make_detector("alexnet", tiny_settings)
+
+
+def make_detector(network, settings):
+    """A detector with random weights."""
+    extractor = SPPExtractor(build_network(network, "random"), settings.features)
     weights = np.random.default_rng(0).standard_normal((2, extractor.length)).astype(np.float32)
     head = SVMHead(weights / 100, np.zeros(2, np.float32), 0.1)
     return Detector(("a", "b"), extractor, head, engine=SelectiveSearch(max_proposals=30))
@@ -69,6 +74,27 @@ def test_a_pil_image_that_cannot_be_decoded_is_an_error_of_its_own(detector, fil
 
 def test_a_number_of_workers_below_zero_is_one_a_core(detector, files):
     assert len(list(detector.detect_all(files[:2], workers=-1))) == 2
+
+
+def test_one_a_core_counts_the_allowed_cores(files, monkeypatch):
+    # A single worker has all of torch's threads, several have one each.
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    threads = {number for _, number in one_a_core(lambda image: torch.get_num_threads(), files[3:7])}
+    torch.set_num_threads(before)
+    assert threads == {2}
+
+
+@pytest.mark.parametrize("network", ["zf5", "efficientnet_lite0"])
+def test_a_detector_can_be_sent_to_another_process(network, tiny_settings, files):
+    """What starts a process without a fork (macOS, Windows, joblib, Dask) pickles what it sends."""
+    detector = make_detector(network, tiny_settings)
+    sent = pickle.loads(pickle.dumps(detector))  # noqa: S301
+    expected, detections = detector.detect(files[0]), sent.detect(files[0])
+    assert len(detections) > 0
+    np.testing.assert_array_equal(detections.boxes, expected.boxes)
+    np.testing.assert_array_equal(detections.scores, expected.scores)
 
 
 def test_several_images_are_in_work_at_a_time(detector, files, monkeypatch):

@@ -46,8 +46,8 @@ def pipeline(run, told):
 def test_the_main_job(pipeline, run, told, tiny_train, tiny_test):
     result = pipeline.main_job(tiny_train, tiny_test)
     assert told["stages"] == [
-        "proposals (train)", "feature norm", "convolution", "mining", "final training", "calibration",
-        "proposals (test)", "detection",
+        "proposals (train)", "proposals (test)", "feature norm", "convolution", "mining", "final training",
+        "calibration", "detection",
     ]  # fmt: skip
     assert sum(sentence.startswith("at the default thresholds: ") for sentence in told["sentences"]) == 1
     assert any(sentence == f"model: {run.model}" for sentence in told["sentences"])
@@ -93,6 +93,79 @@ def test_a_wrong_network_is_named_before_the_work(pipeline, run, told, tiny_trai
     with pytest.raises(InputError, match="alexnt"):
         wrong.train(tiny_train)
     assert told["stages"] == []
+
+
+def without_objects(dataset, label=None):
+    """The data set without the objects of a class; None: without any object."""
+
+    def bare(example):
+        kept = (example.labels != label) & (label is not None)
+        names = ("boxes", "labels", "difficult", "truncated")
+        return replace(example, **{name: getattr(example, name)[kept] for name in names})
+
+    return replace(dataset, examples=tuple(map(bare, dataset)))
+
+
+def all_difficult(dataset):
+    examples = (replace(example, difficult=np.ones(2, bool)) for example in dataset)
+    return replace(dataset, examples=tuple(examples))
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "options", "message"),
+    [
+        (without_objects, {}, "no annotated object to train on; check the annotations, or choose another"),
+        (all_difficult, {}, "all 12 objects are difficult; set training.difficult_positives to true"),
+        (lambda train: train[:1], {"head": "fc7"}, "1 images; fine-tuning takes 2 or more"),
+        (
+            lambda train: replace(train, examples=(train[0], *without_objects(train[1:]))),
+            {"head": "softmax"},
+            "has an object; take more images, or another finetuning.seed",
+        ),
+    ],
+    ids=["no object", "all difficult", "one image", "no object held out"],
+)
+def test_a_set_that_cannot_be_trained_on_shows_before_the_work(
+    pipeline, run, told, tiny_train, spoiled, options, message
+):
+    with pytest.raises(InputError, match=message):
+        replace(pipeline, run=replace(run, **options)).train(spoiled(tiny_train))
+    assert told["stages"] == []
+
+
+@pytest.mark.parametrize(
+    ("head", "change", "message"),
+    [
+        ("pool5", "features.levels = [60]", "training.memory_gb is 2.5: .* GB more"),
+        ("fc6", "finetuning.width = 40000", "finetuning.width 40000 .* takes .* GB"),
+        ("fc6", "finetuning.disk_gb = 1e-6", "finetuning.disk_gb is 1e-06, which leaves 0 regions"),
+    ],
+)
+def test_too_little_memory_or_disk_shows_before_the_work(
+    pipeline, run, told, tiny_train, head, change, message
+):
+    settings = changed(run.settings, changes=[change])
+    with pytest.raises(InputError, match=message):
+        replace(pipeline, run=replace(run, head=head, settings=settings)).train(tiny_train)
+    assert told["stages"] == []
+
+
+def test_a_folder_of_maps_that_cannot_be_written_shows_before_the_work(pipeline, run, told, tiny_train):
+    run.maps.write_bytes(b"")
+    with pytest.raises(InputError, match="maps: is a file; give a folder to write to"):
+        pipeline.train(tiny_train)
+    assert told["stages"] == []
+
+
+def test_images_to_test_on_that_cannot_be_used_show_before_the_training(
+    pipeline, told, tiny_train, tiny_test, tmp_path
+):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    damaged = replace(tiny_test, examples=(*tiny_test[:2], replace(tiny_test[2], path=broken)))
+    with pytest.raises(InputError, match=r"broken\.png"):
+        pipeline.main_job(tiny_train, damaged)
+    assert told["stages"] == ["proposals (train)", "proposals (test)"]
 
 
 def test_images_of_both_sets_are_reported(pipeline, told, tiny_train):

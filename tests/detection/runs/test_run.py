@@ -1,6 +1,5 @@
 """A run's folder: its settings, its files, and going on where it was stopped."""
 
-import fcntl
 import json
 import shutil
 import tomllib
@@ -12,6 +11,7 @@ import tomli_w
 from safetensors.numpy import load_file
 
 from sppnet.common.errors import InputError
+from sppnet.common.locks import lock
 from sppnet.common.progress import quiet
 from sppnet.data.images import read_image
 from sppnet.detection.detector import Detector
@@ -168,6 +168,54 @@ def test_claim_in_a_folder_that_cannot_be(run, tmp_path):
 def test_load(run, tmp_path):
     assert run.load().classes == ("bar", "square")
     assert replace(run, folder=tmp_path / "other").load() is None
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+@pytest.mark.parametrize("kept", [None, 0, 0.5])
+def test_a_model_that_is_cut_or_lacks_a_file_counts_as_not_trained(run, caplog, name, kept):
+    (run.folder / "training").mkdir()
+    file = run.model / name
+    if kept is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: int(kept * file.stat().st_size)])
+    assert run.load() is None
+    # Without a description there has never been a model.
+    if (name, kept) != ("model.json", None):
+        (message,) = caplog.messages
+        assert str(file) in message
+        assert "counts as not trained yet" in message
+    # From there training goes on.
+    assert (run.folder / "training").exists()
+
+
+def test_a_model_whose_weights_are_damaged_counts_as_not_trained(run, caplog):
+    file = run.model / "model.safetensors"
+    whole = file.read_bytes()
+    for position in (0, 100, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        assert run.load() is None
+    file.write_bytes(whole)
+    assert run.load() is not None
+
+
+def test_a_description_that_was_edited_is_not_trained_over(run):
+    file = run.model / "model.json"
+    file.write_text(file.read_text().replace('"min_score": -1.5', '"min_score": -1.0'))
+    with pytest.raises(InputError, match=r"altered since it was saved; restore it, or delete .*model and"):
+        run.load()
+
+
+def test_empty_settings_are_written_again_unless_there_is_a_model(run, caplog):
+    file = run.folder / "settings.toml"
+    whole = file.read_text()
+    file.write_text("")
+    with pytest.raises(InputError, match=r"settings\.toml: empty or cut, so the models"):
+        run.claim("tiny train", "digest")
+    shutil.rmtree(run.model)
+    run.claim("tiny train", "digest")
+    assert file.read_text() == whole
+    assert "empty or cut" in caplog.text
 
 
 def test_load_removes_the_work_folder_that_a_kill_left(run):
@@ -348,8 +396,8 @@ def test_damaged_partial_results_are_made_again(run, tiny_test, monkeypatch, dam
 
 
 def test_two_processes_at_one_run(run, tiny_train, tiny_test):
-    with open(run.folder / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(run.folder / ".lock", "w") as file:
+        lock(file)
         for work in (
             lambda: run.train(tiny_train, run.build(), quiet),
             lambda: detect_split(run, Detector.load(run.model), tiny_test, quiet),
@@ -448,3 +496,14 @@ def test_record_keeps_earlier_figures(run):
     run.record(second=2)
     figures = json.loads((run.folder / "times.json").read_text())
     assert (figures["first"], figures["second"]) == (1.235, 2)
+
+
+def test_times_that_cannot_be_written_end_no_training(run, caplog):
+    file = run.folder / "times.json"
+    file.unlink(missing_ok=True)
+    file.mkdir()
+    run.record(seconds=1)
+    file.rmdir()
+    file.write_text('{"seconds": NaN}')
+    run.record(other_seconds=1)
+    assert [f"{file}: cannot be written" in message for message in caplog.messages] == [True, True]

@@ -256,3 +256,9 @@ def test_detectors_are_kept_until_the_calibration_is_done(trainer, tmp_path):
     assert trainer.calls == 1
     for kept, again in zip([first, *first_folds], [second, *second_folds], strict=True):
         np.testing.assert_array_equal(kept.head.weights, again.head.weights)
+    # Damaged ones are trained again.
+    weights = next(tmp_path.rglob("0/model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    third, _ = kept_detectors(tmp_path, "0" * 64, train)
+    assert trainer.calls == 2
+    np.testing.assert_array_equal(third.head.weights, first.head.weights)

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -240,6 +241,46 @@ def test_settings_of_finetuning_do_not_change_a_checkpoint(train, settings):
 def test_without_regression(train, settings):
     settings = replace(settings, training=replace(settings.training, regression=False))
     assert train("a", settings=settings).regressors is None
+
+
+def test_mirrored_objects_of_symmetric_images_count_twice(train, settings, tiny_train, tmp_path):
+    """Where mirroring changes nothing, mirrored positives are positives of twice the weight."""
+    examples = []
+    for example in tiny_train:
+        image = read_image(example.path)
+        path = tmp_path / example.path.name
+        cv2.imwrite(str(path), np.concatenate([image, image[:, ::-1]], axis=1)[:, :, ::-1])
+        whole = np.array([[0, 0, 220, 80]], np.float32)
+        examples.append(
+            replace(
+                example,
+                path=path,
+                width=220,
+                boxes=whole,
+                labels=np.array([0]),
+                difficult=np.zeros(1, bool),
+                truncated=np.zeros(1, bool),
+            )
+        )
+    dataset = Dataset("tiny", "train", ("pair",), tuple(examples))
+    solver = replace(settings.mining.solver, tolerance=1e-7, max_sweeps=10_000)
+
+    def weights(name, positive_weight, mirrored):
+        changed = replace(
+            settings,
+            mining=replace(settings.mining, solver=replace(solver, positive_weight=positive_weight)),
+            training=replace(settings.training, mirrored_positives=mirrored, regression=False),
+        )
+        seen = []
+        trained = train(name, settings=changed, dataset=dataset, seen=seen).head.weights
+        return trained, max(total for stage, _, total in seen if stage == "convolution")
+
+    mirrored, passed = weights("mirrored", 2.0, True)
+    heavier, passed_once = weights("heavier", 4.0, False)
+    lighter, _ = weights("lighter", 2.0, False)
+    assert (passed, passed_once) == (12, 6)
+    distance, other = np.abs(mirrored - heavier).max(), np.abs(lighter - heavier).max()
+    assert distance < 0.02 * other
 
 
 def test_difficult_objects_are_positives_only_by_setting(train, unbroken, settings, tiny_train):
