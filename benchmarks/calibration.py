@@ -3,8 +3,10 @@
     python -m benchmarks.calibration FOLDER [--voc-root VOCdevkit] [--train 300] [--test 150]
 
 Trains a detector with the default settings on the first training images, and those of folds, as a run does.
-Detects in the folds and in the first test images, which no fit has seen. FOLDER keeps the detections: called
-again, only the fits are done again.
+Detects in the folds and in the first test images. The kind of map is chosen on the held-out training images:
+maps are fitted on all folds but one and judged on that one. Then each is fitted on all folds and judged on
+the test images, which no fit and no choice has seen. FOLDER keeps the detections: called again, only the fits
+are done again.
 """
 
 import argparse
@@ -41,7 +43,7 @@ from sppnet.proposals import ProposalCache
 Map = Callable[[Float64], Float64]
 # Errors are given over all detections, and over those that a threshold might show.
 _SHOWN = 0.05
-_KEPT = "three knots"
+_KEPT = "3 knots"
 
 
 def main() -> None:
@@ -59,28 +61,43 @@ def main() -> None:
     settings = make_settings("default")
     with ProposalCache(arguments.folder / "proposals.sqlite", settings.proposer) as cache:
         run = Run(arguments.folder / "run", settings, cache, arguments.folder / "maps")
-        held_out, tested = _measured(run, train, test)
+        folds, tested = _measured(run, train, test)
     console = Console()
-    maps = {
-        "plain sigmoid": _by_class(held_out, _no_fit),
-        "Platt": _logistic(held_out, ()),
-        "isotonic": _by_class(held_out, _isotonic),
-        _KEPT: _logistic(held_out, KNOT_QUANTILES),
+    judged = MatchedDetections.merge(folds)
+    fits = [
+        _maps(MatchedDetections.merge(folds[:number] + folds[number + 1 :])) for number in range(len(folds))
+    ]
+    crossed = {
+        name: np.concatenate(
+            [fit[name](fold.scores, fold.labels) for fit, fold in zip(fits, folds, strict=True)]
+        )
+        for name in fits[0]
     }
-    console.print(_errors(maps, tested))
-    calibration = fit_calibration(held_out)
+    console.print(_errors(crossed, judged, "held-out training images, each fold by maps of the others"))
+    fitted = {name: of_all(tested.scores, tested.labels) for name, of_all in _maps(judged).items()}
+    console.print(_errors(fitted, tested, "test images"))
+    calibration = fit_calibration(judged)
     assert calibration is not None, "some held-out detections are right"
     console.print(_thresholds(calibration, tested))
-    rows = maps[_KEPT](tested.scores, tested.labels) >= _SHOWN
-    shown = {
-        name: reliability(maps[name](tested.scores, tested.labels)[rows], tested.correct[rows])
-        for name in ("plain sigmoid", _KEPT)
-    }
+    rows = fitted[_KEPT] >= _SHOWN
+    shown = {name: reliability(fitted[name][rows], tested.correct[rows]) for name in ("plain sigmoid", _KEPT)}
     plot_reliability(arguments.folder / "reliability.png", shown)
 
 
-def _measured(run: Run, train: Dataset, test: Dataset) -> tuple[MatchedDetections, MatchedDetections]:
-    """Detections in held-out training images and in test images; prints the minutes."""
+def _maps(held_out: MatchedDetections) -> dict[str, "AllMaps"]:
+    """Maps of each kind, fitted on some detections."""
+    knots = {f"{number} knots": tuple((np.arange(number) + 1) / (number + 1)) for number in (1, 2, 3, 4, 5)}
+    assert knots[_KEPT] == KNOT_QUANTILES
+    return {
+        "plain sigmoid": _by_class(held_out, _no_fit),
+        "Platt": _logistic(held_out, ()),
+        "isotonic": _by_class(held_out, _isotonic),
+        **{name: _logistic(held_out, quantiles) for name, quantiles in knots.items()},
+    }
+
+
+def _measured(run: Run, train: Dataset, test: Dataset) -> tuple[list[MatchedDetections], MatchedDetections]:
+    """Detections in each fold of held-out training images, and in test images; prints the minutes."""
     data = TrainingData(train, run.settings.proposer, run.cache, run.maps, run.map_bytes)
     settings = run.settings
     folds = held_out_folds(len(train), settings.calibration, settings.training.seed)
@@ -90,7 +107,7 @@ def _measured(run: Run, train: Dataset, test: Dataset) -> tuple[MatchedDetection
         for number, (fold_detector, fold) in enumerate(zip(fold_detectors, folds, strict=True))
     ]
     tested = _kept(run.folder / "test.npz", detector, replace(data, dataset=test), range(len(test)))
-    return MatchedDetections.merge(parts), tested
+    return parts, tested
 
 
 def _train(data: TrainingData, run: Run, work: Path, folds: Sequence[Sequence[int]]) -> Trained:
@@ -153,21 +170,19 @@ def _isotonic(scores: Float64, correct: np.ndarray, weights: Float64) -> Map:
     return lambda values: fitted.predict(values) if len(values) else values
 
 
-def _errors(maps: dict[str, AllMaps], tested: MatchedDetections) -> Table:
-    table = Table(
-        "map", "error, all", f"error, kept map >= {_SHOWN}", "log loss", "Brier", title="test images"
-    )
-    shown = maps[_KEPT](tested.scores, tested.labels) >= _SHOWN
-    for name, of_all in maps.items():
-        values = of_all(tested.scores, tested.labels)
+def _errors(probabilities: dict[str, Float64], judged: MatchedDetections, title: str) -> Table:
+    """The errors of each kind of map on some detections."""
+    table = Table("map", "error, all", f"error, kept map >= {_SHOWN}", "log loss", "Brier", title=title)
+    shown = probabilities[_KEPT] >= _SHOWN
+    for name, values in probabilities.items():
         clipped = np.clip(values, 1e-4, 1 - 1e-4)
-        loss = -np.mean(np.where(tested.correct, np.log(clipped), np.log(1 - clipped)))
+        loss = -np.mean(np.where(judged.correct, np.log(clipped), np.log(1 - clipped)))
         table.add_row(
             name,
-            percent(reliability(values, tested.correct).error),
-            percent(reliability(values[shown], tested.correct[shown]).error),
-            f"{loss:.4f}",
-            f"{np.mean((values - tested.correct) ** 2):.4f}",
+            percent(reliability(values, judged.correct).error),
+            percent(reliability(values[shown], judged.correct[shown]).error),
+            f"{loss:.5f}",
+            f"{np.mean((values - judged.correct) ** 2):.5f}",
         )
     return table
 

@@ -23,6 +23,7 @@ from sppnet.svm import (
     RELEASED_REGRESSION,
     MiningSettings,
     RegressionSettings,
+    SolverSettings,
 )
 
 # About 2 GB of it and more go to everything but the negatives (`sppnet.detection.training.svm_training`).
@@ -69,6 +70,8 @@ class TrainingSettings:
     Attributes:
         difficult_positives: whether difficult objects are positives. SPP-net was trained without them (Fast
             R-CNN, table 1); its released script takes them. Proposals on them are never negatives.
+        mirrored_positives: whether the objects of mirrored images are positives, too. The papers' SVMs have
+            none; see docs/figures.md ("From a few photos").
         norm_images, norm_proposals: the mean feature norm is taken over so many regions of each of so many
             images (released code: 200 of 200).
         feature_level_images: the weights that join feature levels, and the PCA, are fitted on so many images;
@@ -86,6 +89,7 @@ class TrainingSettings:
     """
 
     difficult_positives: bool = False
+    mirrored_positives: bool = False
     norm_images: int = 200
     norm_proposals: int = 200
     feature_level_images: int = 100
@@ -218,7 +222,16 @@ _RELEASED = RunSettings(
 PRESETS = {
     # One scale that suits EfficientNet-Lite0 on a CPU (about 0.2 s an image), and a fine-tuning that takes
     # minutes, not days; otherwise the paper.
-    "default": replace(_PAPER, features=FeatureSettings(scales=(576,)), finetuning=FineTuningSettings()),
+    "default": replace(
+        _PAPER,
+        features=FeatureSettings(scales=(576,)),
+        # Ten times the paper's C, mirrored objects as positives: both chosen on held-out training images,
+        # see docs/figures.md ("From a few photos").
+        mining=replace(PAPER_MINING, interim_tolerance=0.1, solver=SolverSettings(cost=1e-2)),
+        # The mean norms of so many images differ by about 1 % from those of all.
+        training=TrainingSettings(mirrored_positives=True, norm_images=50, feature_level_images=25),
+        finetuning=FineTuningSettings(),
+    ),
     # Paper §4.2: one scale.
     "paper-1scale": _PAPER,
     # The same with R-CNN's box regression, to which the paper refers.

@@ -1,10 +1,8 @@
 """Regions to fine-tune on, drawn from ground truth and proposals, and their pooled vectors."""
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,9 +11,9 @@ from sppnet.common.prefetch import prefetch
 from sppnet.data.types import Example
 from sppnet.detection.features.extractor import Extractor
 from sppnet.detection.training.finetuning_settings import FineTuningSettings
-from sppnet.detection.training.training_images import TrainingData
+from sppnet.detection.training.training_images import TrainingData, mirror_boxes, prepare_image
 from sppnet.eval.boxes import box_iou
-from sppnet.proposals import image_key, propose_example
+from sppnet.proposals import propose_example
 
 # The label of negatives.
 BACKGROUND = -1
@@ -158,8 +156,7 @@ class RegionSampler:
     def vectors(self, regions: Regions) -> Iterator[tuple[IntArray, FloatArray]]:
         """Pools regions, image by image; the next image is prepared meanwhile.
 
-        A mirrored region is pooled from the maps of the mirrored image, computed by the network and stored
-        beside the others: mirroring a map is not the same, for filters are not symmetric.
+        A mirrored region is pooled from the maps of the mirrored image, see `prepare_image`.
 
         Yields:
             int64 (n,) indices into ``regions``, and float32 (n, length).
@@ -181,15 +178,7 @@ class RegionSampler:
     def _pool(self, regions: Regions, mirrored: bool) -> FloatArray:
         """Vectors of regions of one image, all mirrored or none of them."""
         example = self._data.dataset[int(regions.images[0])]
-        image = functools.cache(example.read)
-        digest, boxes = image_key(example).image_digest, regions.boxes
-        if mirrored:
-            width = np.float32(image().shape[1])
-            digest += "-mirrored"
-            boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
-
-        def prepare() -> Any:
-            return self._extractor.prepare(np.ascontiguousarray(image()[:, ::-1]) if mirrored else image())
-
-        pooled = self._extractor.extract(self._store.get(digest, prepare), boxes, regions.scales)
+        prepared, width = prepare_image(example, self._extractor, self._store, mirrored)
+        boxes = mirror_boxes(regions.boxes, width) if mirrored else regions.boxes
+        pooled = self._extractor.extract(prepared, boxes, regions.scales)
         return pooled.features[pooled.rows]
