@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.isotonic import IsotonicRegression
 
+from sppnet.common.arrays import FloatArray, IntArray
 from sppnet.common.progress import quiet
 from sppnet.common.text import percent
 from sppnet.data import Dataset, load_dataset
@@ -101,7 +102,9 @@ def _measured(run: Run, train: Dataset, test: Dataset) -> tuple[list[MatchedDete
     data = TrainingData(train, run.settings.proposer, run.cache, run.maps, run.map_bytes)
     settings = run.settings
     folds = held_out_folds(len(train), settings.calibration, settings.training.seed)
-    detector, fold_detectors = kept_detectors(run.folder, lambda work: _train(data, run, work, folds))
+    detector, fold_detectors = kept_detectors(
+        run.folder, train.digest(), lambda work: _train(data, run, work, folds)
+    )
     parts = [
         _kept(run.folder / f"fold-{number}.npz", fold_detector, data, fold)
         for number, (fold_detector, fold) in enumerate(zip(fold_detectors, folds, strict=True))
@@ -134,7 +137,7 @@ def _kept(file: Path, detector: Detector, data: TrainingData, indices: Sequence[
         return MatchedDetections(**arrays)
 
 
-AllMaps = Callable[[Float64, np.ndarray], Float64]
+AllMaps = Callable[[FloatArray, IntArray], Float64]
 
 
 def _logistic(held_out: MatchedDetections, knot_quantiles: Sequence[float]) -> AllMaps:
@@ -152,7 +155,7 @@ def _by_class(held_out: MatchedDetections, fit: Callable[[Float64, np.ndarray, F
         for label in range(len(held_out.ground_truths))
     ]
 
-    def probabilities(scores: Float64, labels: np.ndarray) -> Float64:
+    def probabilities(scores: FloatArray, labels: IntArray) -> Float64:
         values = np.zeros(len(scores))
         for label, of_class in enumerate(maps):
             values[labels == label] = of_class(scores[labels == label].astype(np.float64))

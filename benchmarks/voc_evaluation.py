@@ -56,13 +56,13 @@ def _evaluate_class_slowly(
     taken: set[tuple[str, int]] = set()
     true_positives = false_positives = 0
     curve: list[tuple[float, float]] = []
-    for _, image, box in lines:
+    for _, image, edges in lines:
         best, match = 0.0, -1
         for index, (object_box, _) in enumerate(objects[image]):
-            width = min(box[2], object_box[2]) - max(box[0], object_box[0])
-            height = min(box[3], object_box[3]) - max(box[1], object_box[1])
+            width = min(edges[2], object_box[2]) - max(edges[0], object_box[0])
+            height = min(edges[3], object_box[3]) - max(edges[1], object_box[1])
             if width > 0 and height > 0:
-                areas = [(right - left) * (bottom - top) for left, top, right, bottom in (box, object_box)]
+                areas = [(right - left) * (bottom - top) for left, top, right, bottom in (edges, object_box)]
                 overlap = width * height / (areas[0] + areas[1] - width * height)
                 if overlap > best:
                     best, match = overlap, index
