@@ -159,7 +159,10 @@ def _number(folder: Path) -> float:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    content = json.loads((folder / _MANIFEST).read_bytes())
+    try:
+        content = json.loads((folder / _MANIFEST).read_bytes())
+    except RecursionError as error:
+        raise ValueError(f"{_MANIFEST} is nested too deep") from error
     if not isinstance(content, dict) or content.pop("digest", None) != json_digest(content):
         raise ValueError(f"{_MANIFEST} is not as it was written")
     return content

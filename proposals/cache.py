@@ -117,7 +117,8 @@ class ProposalCache:
                 self._db.executescript(_SCHEMA)
             # In WAL mode NORMAL survives a killed process; only a power failure may lose the last entries.
             self._db.execute("PRAGMA synchronous = NORMAL")
-        except (sqlite3.Error, OSError) as error:
+        # Python cannot decode what SQLite says about a schema with damaged letters.
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             raise InputError(
                 f"{self.path}: cannot be used as the proposal cache ({error}); "
                 + sqlite_advice(

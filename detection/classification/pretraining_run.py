@@ -1,6 +1,5 @@
 """A run of pretraining: its folder with settings, classifier and history."""
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ import tomli_w
 from sppnet.common.claim import claim
 from sppnet.common.distributed import ALONE, Group
 from sppnet.common.errors import InputError
+from sppnet.common.parsing import read_json
 from sppnet.common.progress import Progress, quiet
 from sppnet.data.image_folder import ImageFolder
 from sppnet.detection.backbones import build_network, weights_digest
@@ -67,8 +67,8 @@ class PretrainingRun:
     def trained(self) -> bool:
         """Whether the run has a trained classifier; one whose description is empty or cut is none."""
         try:
-            return bool(json.loads((self.classifier / "classifier.json").read_bytes()))
-        except (OSError, ValueError):
+            return bool(read_json(self.classifier / "classifier.json"))
+        except InputError:
             return False
 
     def claim(self) -> None:

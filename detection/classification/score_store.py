@@ -64,7 +64,8 @@ class ScoreStore:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute(_SCHEMA)
-        except (sqlite3.Error, OSError) as error:
+        # Python cannot decode what SQLite says about a schema with damaged letters.
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             raise InputError(
                 f"{path}: scores cannot be kept there ({error}); {sqlite_advice(error, 'delete it')}"
             ) from error

@@ -60,7 +60,7 @@ class DistillRun:
             whole = False
         if not whole:
             _LOG.warning(
-                "%s: cut, or %s beside it is not the file that it describes; the run counts as not trained yet",
+                "%s: cut, or %s beside it is not the file that it describes; it counts as not trained yet",
                 self.history, self.weights.name,
             )  # fmt: skip
         return whole

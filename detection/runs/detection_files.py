@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sppnet.common.arrays import read_arrays
 from sppnet.common.errors import InputError
 from sppnet.common.files import NPZ_ERRORS, atomic_path, read_text
 from sppnet.data.detections import Detections
@@ -105,8 +106,8 @@ def write_partial(path: Path, regressed: Detections, proposed: Detections) -> No
 def read_partial(path: Path) -> tuple[Detections, Detections] | None:
     """Reads the file of `write_partial`; None if it is missing, or incomplete after a power cut."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return _detections("refined", arrays), _detections("window", arrays)
+        arrays = read_arrays(path)
+        return _detections("refined", arrays), _detections("window", arrays)
     except NPZ_ERRORS:
         return None
 
@@ -115,5 +116,5 @@ def _arrays(prefix: str, detections: Detections) -> dict[str, Any]:
     return {f"{prefix}_{name}": getattr(detections, name) for name in ("boxes", "scores", "labels")}
 
 
-def _detections(prefix: str, arrays: Any) -> Detections:
+def _detections(prefix: str, arrays: Mapping[str, Any]) -> Detections:
     return Detections(*(arrays[f"{prefix}_{name}"] for name in ("boxes", "scores", "labels")))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from sppnet.common.arrays import FloatArray
+from sppnet.common.arrays import FloatArray, read_arrays
 from sppnet.common.checkpoint import disk_errors_named
 from sppnet.common.errors import DamageError
 from sppnet.common.files import NPZ_ERRORS, atomic_path, json_digest
@@ -290,7 +290,6 @@ def _write(file: Path, matched: MatchedDetections) -> None:
 def _read(file: Path) -> MatchedDetections | None:
     """The detections of a fold; None where there are none, or a power cut left half of them."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return MatchedDetections(**arrays)
+        return MatchedDetections(**read_arrays(file))
     except NPZ_ERRORS:
         return None

@@ -70,11 +70,19 @@ def altered(content, damage):
     if isinstance(damage, float):
         position = int(damage * (len(content) - 1))
         return content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
-    return {"empty": b"", "other": b"no array", "cut": content[:-2], "longer": content + b"\0"}[damage]
+    nested = b"[" * 100_000
+    others = {
+        "empty": b"",
+        "other": b"no array",
+        "cut": content[:-2],
+        "longer": content + b"\0",
+        "nested": nested,
+    }
+    return others[damage]
 
 
 @pytest.mark.parametrize(
-    "damage", ["empty", "other", "cut", "longer", "gone", *np.linspace(0, 1, 30).tolist()]
+    "damage", ["empty", "other", "cut", "longer", "nested", "gone", *np.linspace(0, 1, 30).tolist()]
 )
 @pytest.mark.parametrize("name", ["x.npy", "y.z.npy", "manifest.json"])
 def test_damage_of_any_file_is_noticed(tmp_path, caplog, name, damage):

@@ -195,7 +195,15 @@ def without_not_null(db):
     db.execute("PRAGMA writable_schema = RESET")
 
 
-DAMAGES = ["count = NULL", "boxes = NULL", "count = count + 1", "count = -1", "count = 'two'", "boxes = substr(boxes, 2)", "boxes = 'text'"]
+DAMAGES = [
+    "count = NULL",
+    "boxes = NULL",
+    "count = count + 1",
+    "count = -1",
+    "count = 'two'",
+    "boxes = substr(boxes, 2)",
+    "boxes = 'text'",
+]
 
 
 @pytest.mark.parametrize("change", DAMAGES)
@@ -288,6 +296,13 @@ def error_of(path):
     except InputError as error:
         return str(error)
     return ""
+
+
+def test_a_schema_that_is_no_text_is_named(filled):
+    whole = filled.read_bytes()
+    assert b"CREATE TABLE methods" in whole
+    filled.write_bytes(whole.replace(b"CREATE TABLE methods", b"CREATE TABLE \xffethods"))
+    assert "cannot be used as the proposal cache" in error_of(filled)
 
 
 @pytest.mark.parametrize("seed", range(4))

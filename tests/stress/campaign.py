@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import sandbox
 import torch
 import toy
 from fuzzing import Fuzzing
@@ -65,10 +66,17 @@ def kill(prepared: Prepared, folder: Path, kept: Path, kills: int, seed: int) ->
 
 
 def trained(folder: Path) -> Detector:
-    """A detector of the toy network."""
+    """A detector of the toy network.
+
+    Raises:
+        RuntimeError: the training fails.
+    """
     with chdir(folder):
         write_tiny_voc(folder / "tiny")
-        toy.train_detector(folder / "tiny")
+        # In a fork, whose memory goes.
+        code = sandbox.ended(sandbox.fork(lambda: toy.train_detector(folder / "tiny"), folder / "log.txt"))
+        if code:
+            raise RuntimeError(f"the training ends with {code}: {(folder / 'log.txt').read_text()[-1000:]}")
         return Detector.load("runs/toy/model")
 
 

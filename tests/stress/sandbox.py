@@ -29,11 +29,15 @@ def fork(work: Callable[[], Any], log: Path | None = None) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    # An interrupt that finds the fork before its `try` would end the campaign a second time, in the fork.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     process = os.fork()
     if process:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return process
     code = 70
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         output = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -41,13 +45,18 @@ def fork(work: Callable[[], Any], log: Path | None = None) -> int:
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
+    except KeyboardInterrupt:
+        # Before or after the work: a command handles its own.
+        code = 128 + signal.SIGINT
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # Not sys.exit: the clean-up of the process that was forked is not the fork's to do.
-        os._exit(code)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            # Not sys.exit: the clean-up of the process that was forked is not the fork's to do.
+            os._exit(code)
 
 
 def ended(process: int, block: bool = True) -> int | None:

@@ -127,7 +127,8 @@ class Prepared:
             begun = time.monotonic()
             code = sandbox.ended(start(stage, done, _counting(done / "operations")))
             if code:
-                raise RuntimeError(f"{stage.name}: ends with {code} undisturbed; see {done}/log.txt")
+                printed = (done / "log.txt").read_text(errors="replace")
+                raise RuntimeError(f"{stage.name}: ends with {code} undisturbed: {printed[-1000:]}")
             self.before[stage.name], self.seconds[stage.name] = latest, time.monotonic() - begun
             self.operations[stage.name] = int((done / "operations").read_text())
             self.results[stage.name] = of_files(done, stage.results)

@@ -79,7 +79,10 @@ class Surroundings:
             work = self._new_folder(stage)
             codes = [sandbox.ended(process) for process in [start(stage, work, None) for _ in range(2)]]
             outcome.refused += 2 in codes
+            printed = (work / "log.txt").read_text(errors="replace")
             loss = "" if set(codes) in ({0}, {0, 2}) else f"they end with {codes}"
+            if "Traceback" in printed:
+                loss = f"a traceback: {' '.join(printed.split())[-300:]}"
             outcome.count(self._closed(outcome.kind, stage, work, loss or self._wrong(stage, work)))
         return outcome
 
@@ -140,7 +143,7 @@ class Surroundings:
 
     def _few_bytes(self) -> Limit:
         # More than the command prints into its log.
-        size = int(10 ** self._rng.uniform(3.7, 5.5))
+        size = int(10 ** self._rng.uniform(3.7, 5.0))
 
         def limit() -> None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -149,12 +152,12 @@ class Surroundings:
         return limit
 
     def _little_memory(self) -> Limit:
-        return partial(sandbox.limit_memory, int(10 ** self._rng.uniform(6.5, 9.5)))
+        return partial(sandbox.limit_memory, int(10 ** self._rng.uniform(6.0, 8.7)))
 
     @contextmanager
     def _small_disk(self, work: Path) -> Iterator[None]:
         """Moves a folder to a disk with little room left, and back."""
-        room = int(10 ** self._rng.uniform(4, 6.3))
+        room = int(10 ** self._rng.uniform(3.7, 5.3))
         disk = self._folder / "disk"
         disk.mkdir(exist_ok=True)
         used = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())

@@ -124,3 +124,10 @@ def test_a_file_that_is_no_store_is_left_alone(tmp_path, files):
     with pytest.raises(InputError, match=r"scores\.sqlite: scores cannot be kept there"):
         read(path, files)
     assert path.read_bytes() == b"not a database " * 100
+
+
+def test_a_schema_that_is_no_text_is_named(path, files):
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"CREATE TABLE scores", b"CREATE TABLE \xffcores"))
+    with pytest.raises(InputError, match=r"scores\.sqlite: scores cannot be kept there"):
+        read(path, files)
