@@ -72,6 +72,9 @@ class TrainingSettings:
             R-CNN, table 1); its released script takes them. Proposals on them are never negatives.
         mirrored_positives: whether the objects of mirrored images are positives, too. The papers' SVMs have
             none; see docs/figures.md ("From a few photos").
+        cost_objects: the number of objects a class that ``mining.solver.cost`` is meant for. With N objects a
+            class on average, C is the cost times the root of ``cost_objects / N``; 0: C does not depend on
+            N. Our own.
         norm_images, norm_proposals: the mean feature norm is taken over so many regions of each of so many
             images (released code: 200 of 200).
         feature_level_images: the weights that join feature levels, and the PCA, are fitted on so many images;
@@ -90,6 +93,7 @@ class TrainingSettings:
 
     difficult_positives: bool = False
     mirrored_positives: bool = False
+    cost_objects: int = 0
     norm_images: int = 200
     norm_proposals: int = 200
     feature_level_images: int = 100
@@ -100,6 +104,8 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         if min(self.norm_images, self.norm_proposals, self.feature_level_images) < 1:
             raise InputError("norm_images, norm_proposals and feature_level_images must be at least 1")
+        if self.cost_objects < 0:
+            raise InputError(f"cost_objects is {self.cost_objects}; it must not be negative")
         if self.memory_gb < MIN_MEMORY_GB:
             raise InputError(f"memory_gb is {self.memory_gb}; training needs at least {MIN_MEMORY_GB}")
 
@@ -225,11 +231,13 @@ PRESETS = {
     "default": replace(
         _PAPER,
         features=FeatureSettings(scales=(576,)),
-        # Ten times the paper's C, mirrored objects as positives: both chosen on held-out training images,
-        # see docs/figures.md ("From a few photos").
+        # Ten times the paper's C for 16 objects a class, less for more, and mirrored objects as positives:
+        # chosen on held-out training images, see docs/figures.md ("From a few photos").
         mining=replace(PAPER_MINING, interim_tolerance=0.1, solver=SolverSettings(cost=1e-2)),
         # The mean norms of so many images differ by about 1 % from those of all.
-        training=TrainingSettings(mirrored_positives=True, norm_images=50, feature_level_images=25),
+        training=TrainingSettings(
+            mirrored_positives=True, cost_objects=16, norm_images=50, feature_level_images=25
+        ),
         finetuning=FineTuningSettings(),
     ),
     # Paper §4.2: one scale.

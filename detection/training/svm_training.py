@@ -7,6 +7,7 @@ second mines hard negatives and samples regions for the regressors.
 
 import itertools
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -37,7 +38,7 @@ from sppnet.detection.training.training_images import (
 )
 from sppnet.eval.boxes import box_iou
 from sppnet.proposals import propose_example
-from sppnet.svm import BoxRegressors, HardNegativeMiner, RegressionSampler, norm_factor
+from sppnet.svm import BoxRegressors, HardNegativeMiner, MiningSettings, RegressionSampler, norm_factor
 
 _LOG = logging.getLogger(__name__)
 # Of the memory setting, this much is left to everything but the store of negatives: the interpreter and the
@@ -100,6 +101,21 @@ def check_room(dataset: Dataset, extractor: Extractor, settings: RunSettings) ->
         miner.check_room(positives)
     except ValueError as error:
         raise InputError(f"training.memory_gb is {settings.training.memory_gb}: {error}") from error
+
+
+def mining_for(dataset: Dataset, settings: RunSettings) -> MiningSettings:
+    """The settings of mining, with the C that suits the number of objects; see `TrainingSettings`.
+
+    Args:
+        dataset: the images to train on.
+        settings: of the run.
+    """
+    mining, training = settings.mining, settings.training
+    objects = objects_by_class(dataset, training.difficult_positives)
+    if not training.cost_objects or not objects.any():
+        return mining
+    factor = math.sqrt(training.cost_objects / float(objects[objects > 0].mean()))
+    return replace(mining, solver=replace(mining.solver, cost=mining.solver.cost * factor))
 
 
 def train_with_folds(
@@ -230,7 +246,8 @@ class _Training:
         dataset, settings = self.data.dataset, self.settings
         classes, length = len(dataset.classes), self.extractor.length
         factor = norm_factor(self._mean_norm())
-        miner = HardNegativeMiner(classes, length, settings.mining, factor, self._memory(), allowed_cores())
+        mining = mining_for(dataset, settings)
+        miner = HardNegativeMiner(classes, length, mining, factor, self._memory(), allowed_cores())
         # Before the network has seen all images.
         miner.check_room(_num_positives(dataset, settings))
         self._add_positives(miner)
@@ -247,7 +264,11 @@ class _Training:
             return None
         settings, factor = self.settings, float(state["factor"])
         miner = HardNegativeMiner.from_state(
-            part(state, "miner."), settings.mining, factor, self._memory(), allowed_cores()
+            part(state, "miner."),
+            mining_for(self.data.dataset, settings),
+            factor,
+            self._memory(),
+            allowed_cores(),
         )
         try:
             sampler = RegressionSampler.from_state(

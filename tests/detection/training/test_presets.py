@@ -44,6 +44,7 @@ def test_presets_share_the_procedure(name):
     assert settings.training.norm_images == (50 if name == "default" else 200)
     assert settings.training.norm_proposals == 200
     assert settings.training.mirrored_positives == (name == "default")
+    assert settings.training.cost_objects == (16 if name == "default" else 0)
     # R-CNN: IoU 0.6 and lambda 1,000.
     regression = (0.6, 1000) if rcnn or name.endswith("rcnn-regression") else (0.5, 4000)
     assert (settings.regression.min_iou, settings.regression.penalty) == regression

@@ -283,6 +283,14 @@ def test_mirrored_objects_of_symmetric_images_count_twice(train, settings, tiny_
     assert distance < 0.02 * other
 
 
+def test_c_follows_the_number_of_objects_a_class(train, settings):
+    """The tiny data set has 6 bars and 5 squares that are not difficult: 5.5 a class, and 22 / 5.5 = 2²."""
+    by_objects = replace(settings, training=replace(settings.training, cost_objects=22))
+    solver = replace(settings.mining.solver, cost=2 * settings.mining.solver.cost)
+    by_hand = replace(settings, mining=replace(settings.mining, solver=solver))
+    check_same(train("by objects", settings=by_objects), train("by hand", settings=by_hand))
+
+
 def test_difficult_objects_are_positives_only_by_setting(train, unbroken, settings, tiny_train):
     assert any(example.difficult.any() for example in tiny_train)
     changed = replace(settings, training=replace(settings.training, difficult_positives=True))
