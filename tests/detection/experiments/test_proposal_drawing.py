@@ -55,7 +55,7 @@ def test_the_command_draws_every_image(work, tiny_voc):
     assert len(pictures) == 2
     for picture in pictures:
         drawn = cv2.imread(str(picture))
-        assert drawn.shape[1] == 1200
+        assert drawn.shape[1] == 1320
         assert drawn.std() > 10
     result = call(*given, "--set", "engine = 'opencv'")
     assert result.exit_code == 2
