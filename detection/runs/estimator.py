@@ -29,7 +29,7 @@ class Detector(detector.Detector):
         >>> detector = Detector.fit(train)  # doctest: +SKIP
         >>> detections = detector.predict(test)  # doctest: +SKIP
         >>> round(100 * evaluate_voc(test, detections).map_11point, 1)  # doctest: +SKIP
-        98.7
+        100.0
     """
 
     @classmethod
