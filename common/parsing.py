@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sppnet.common.errors import InputError
+from sppnet.common.errors import DamageError, InputError
 from sppnet.common.files import read_text
 
 Text = TypeVar("Text", str, bytes)
@@ -107,3 +107,30 @@ def _is_deep(value: Any) -> bool:
             if isinstance(child, dict | list)
         ]
     return bool(level)
+
+
+def read_description(file: Path, incomplete: str) -> dict[str, Any]:
+    """Reads the JSON file that describes a saved detector or classifier.
+
+    Args:
+        file: in the folder that was saved.
+        incomplete: words that follow the folder's name where the file is missing.
+
+    Raises:
+        DamageError: the file is missing, or holds no JSON object.
+
+    Example:
+        >>> read_description(Path("model/model.json"), "is no complete model folder")
+        Traceback (most recent call last):
+        ...
+        sppnet.common.errors.DamageError: model/model.json: missing; model is no complete model folder
+    """
+    if not file.is_file():
+        raise DamageError(f"{file}: missing; {file.parent} {incomplete}")
+    try:
+        description = read_json(file)
+    except InputError as error:
+        raise DamageError(f"{error}, or train again") from error
+    if not isinstance(description, dict):
+        raise DamageError(f"{file}: cannot be read (no JSON object); restore it or train again")
+    return description

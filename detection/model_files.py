@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from sppnet.common.errors import DamageError, InputError
 from sppnet.common.files import atomic_path, file_digest, json_digest, write_json
-from sppnet.common.parsing import read_json
+from sppnet.common.parsing import read_description
 from sppnet.common.settings import override, with_todays_names
 from sppnet.detection.backbones import network_from_config
 from sppnet.detection.calibration import TENSOR_PREFIX, Calibration
@@ -145,7 +145,7 @@ def read_calibration(folder: Path) -> Calibration | None:
         return None
     try:
         if model.is_file():
-            _check_weights(model, weights, _read_description(model))
+            _check_weights(model, weights, read_description(model, "is no complete model folder"))
         with safe_open(weights, "numpy") as file:
             names = [name for name in file.keys() if name.startswith(TENSOR_PREFIX)]  # noqa: SIM118 (no dict)
             return Calibration.from_tensors({name: file.get_tensor(name) for name in names})
@@ -155,25 +155,13 @@ def read_calibration(folder: Path) -> Calibration | None:
         raise InputError(f"{weights}: the calibration cannot be read ({error}); train again") from error
 
 
-def _read_description(model: Path) -> dict[str, Any]:
-    if not model.is_file():
-        raise DamageError(f"{model}: missing; {model.parent} is no complete model folder")
-    try:
-        description = read_json(model)
-    except InputError as error:
-        raise DamageError(f"{error}, or train again") from error
-    if not isinstance(description, dict):
-        raise DamageError(f"{model}: cannot be read (no JSON object); restore it or train again")
-    return description
-
-
 def _check_weights(model: Path, weights: Path, description: Mapping[str, Any]) -> None:
     if file_digest(weights) != description["model.safetensors"]:
         raise DamageError(f"{weights}: not the file that {model.name} describes; restore it or train again")
 
 
 def _parts(model: Path, weights: Path) -> dict[str, Any]:
-    description = _read_description(model)
+    description = read_description(model, "is no complete model folder")
     if description["format"] != _FORMAT:
         raise InputError(f"{model}: format {description['format']}, expected {_FORMAT}; train again")
     _check_weights(model, weights, description)

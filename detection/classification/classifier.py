@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sppnet.common.errors import DamageError, InputError
 from sppnet.common.files import atomic_path, file_digest, json_digest, write_json
-from sppnet.common.parsing import read_json
+from sppnet.common.parsing import read_description
 from sppnet.common.settings import override
 from sppnet.detection.backbones import build_network
 from sppnet.detection.backbones.build import CHAINS
@@ -231,7 +231,7 @@ class Classifier(nn.Module):
         folder = Path(folder)
         file, weights = folder / _DESCRIPTION, folder / _WEIGHTS
         try:
-            description = _read_description(file)
+            description = read_description(file, "is no complete classifier; restore it or train again")
             if description["format"] != _FORMAT:
                 raise InputError(f"{file}: format {description['format']}, expected {_FORMAT}; train again")
             if file_digest(weights) != description[_WEIGHTS]:
@@ -261,20 +261,6 @@ class Classifier(nn.Module):
         except Exception as error:
             raise InputError(f"{folder}: the classifier cannot be read ({error}); train again") from error
         return classifier.eval()
-
-
-def _read_description(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise DamageError(
-            f"{file}: missing; {file.parent} is no complete classifier; restore it or train again"
-        )
-    try:
-        description = read_json(file)
-    except InputError as error:
-        raise DamageError(f"{error}, or train again") from error
-    if not isinstance(description, dict):
-        raise DamageError(f"{file}: cannot be read (no JSON object); restore it or train again")
-    return description
 
 
 def _check_sizes(settings: ClassifierSettings, tensors: dict[str, Tensor]) -> None:
